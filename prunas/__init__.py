@@ -1,0 +1,13 @@
+"""Prunas: channel pruning and architecture search as one search over one network."""
+
+from prunas import torchvision_schemas as torchvision_schemas
+from prunas.errors import InputError as InputError
+from prunas.errors import RunError as RunError
+from prunas.eval.cost import Cost as Cost
+from prunas.supernet.space import Candidate as Candidate
+from prunas.supernet.space import Gene as Gene
+from prunas.supernet.space import SearchSpace as SearchSpace
+from prunas.supernet.trace import trace as trace
+from prunas.supernet.cut import cut as cut
+from prunas.supernet.permute import permute as permute
+from prunas.supernet.verify import verify as verify

@@ -1,0 +1,146 @@
+"""Folders of pictures: one sub-folder per class, with or without train, val and test."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from prunas.errors import InputError
+from prunas.pipeline.splits import Ints
+
+Size = tuple[int, int, int]
+
+_SUFFIXES = frozenset(
+    (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+)
+_VALIDATION = ("val", "valid", "validation")
+_LARGEST_SIDE = 224  # larger pictures are scaled down to it unless the caller names a size
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """Picture files and their labels (n,)."""
+
+    files: tuple[Path, ...]
+    labels: Ints
+
+
+@dataclass(frozen=True)
+class Listings:
+    """The parts that a folder holds; `note` says which of its folders they are."""
+
+    classes: tuple[str, ...]
+    train: Listing
+    held_out: Listing | None
+    test: Listing | None
+    note: str
+
+
+def list_pictures(root: Path) -> Listings:
+    """List the pictures of a folder of class folders, or of train/ and val/ or test/ of these.
+
+    With both val/ and test/, val/ is held out; with one of them, that one is the test.
+
+    Raises:
+        InputError: no class folders, no pictures, or a test class that train/ has not.
+    """
+    train = root / "train"
+    if not _folders(train):
+        classes, listing = _list(root)
+        return Listings(classes, listing, None, None, f"Pictures of {root}.")
+    classes, listing = _list(train)
+    validation = next((root / name for name in _VALIDATION if (root / name).is_dir()), None)
+    test = root / "test" if (root / "test").is_dir() else None
+    if test is None:
+        validation, test = None, validation
+    return Listings(
+        classes,
+        listing,
+        _list_known(validation, classes) if validation else None,
+        _list_known(test, classes) if test else None,
+        f"Pictures of {train}{_described('held out', validation)}{_described('test', test)}.",
+    )
+
+
+def _described(role: str, folder: Path | None) -> str:
+    return f", {role}: {folder.name}/" if folder else ""
+
+
+def _folders(root: Path) -> list[Path]:
+    if not root.is_dir():
+        return []
+    inside = (entry for entry in root.iterdir() if entry.is_dir())
+    return sorted((entry for entry in inside if entry.name[0] != "."), key=_natural)
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """A key that sorts class 2 before class 10."""
+    pieces = re.findall(r"\d+|\D+", path.name)
+    return [(int(piece), "") if piece.isdecimal() else (0, piece) for piece in pieces]
+
+
+def _list(root: Path) -> tuple[tuple[str, ...], Listing]:
+    found = {folder.name: _pictures(folder) for folder in _folders(root)}
+    found = {name: files for name, files in found.items() if files}
+    if not found:
+        raise InputError(
+            f"{root} holds no pictures in class folders; make one folder per class,"
+            f" with files such as {root / 'cat' / '1.png'}"
+        )
+    labels = np.repeat(np.arange(len(found)), [len(files) for files in found.values()])
+    return tuple(found), Listing(tuple(file for files in found.values() for file in files), labels)
+
+
+def _list_known(root: Path, classes: tuple[str, ...]) -> Listing:
+    """The pictures of `root`, labelled by the classes of the training folder."""
+    names, listing = _list(root)
+    strangers = [name for name in names if name not in classes]
+    if strangers:
+        raise InputError(f"{root} has a class {strangers[0]!r} that the training folder has not")
+    return Listing(listing.files, np.array([classes.index(name) for name in names])[listing.labels])
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in _SUFFIXES)
+
+
+def natural_size(file: Path) -> Size:
+    """The (channels, height, width) to use when nobody names one, from a first picture."""
+    return size_of(_opened(file))
+
+
+def size_of(image: Image.Image) -> Size:
+    """Grey or colour as it is; its own sides, or a square of 224 where it is larger than that."""
+    channels = 1 if image.mode in ("1", "L") else 3
+    if max(image.size) > _LARGEST_SIDE:
+        return channels, _LARGEST_SIDE, _LARGEST_SIDE
+    return channels, image.height, image.width
+
+
+def reader(files: Sequence[Path], size: Size) -> Callable[[int], Tensor]:
+    """read(index) -> uint8 (C, H, W); raises InputError naming a file that cannot be decoded."""
+    return lambda index: fitted(_opened(files[index]), size)
+
+
+def fitted(image: Image.Image, size: Size) -> Tensor:
+    """Convert to `size` as uint8 (C, H, W): scaled to cover it, the middle kept."""
+    channels, height, width = size
+    if channels not in _MODES:
+        raise InputError(f"input_size={size}: pictures have 1, 3 or 4 channels")
+    fit = ImageOps.fit(image.convert(_MODES[channels]), (width, height), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(fit).reshape(height, width, channels)).permute(2, 0, 1)
+
+
+def _opened(file: Path) -> Image.Image:
+    try:
+        with Image.open(file) as image:
+            image.load()
+            return image
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"the picture {file} cannot be read: {error}") from None

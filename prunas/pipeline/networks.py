@@ -1,0 +1,188 @@
+"""Networks by name: timm's, in the form that fits the picture, and able to be built again."""
+
+import warnings
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+import timm
+import torch
+from torch import nn
+
+from prunas.errors import InputError
+from prunas.pipeline.seeding import seeded
+from prunas.pipeline.small_images import (
+    FORWARD_ERRORS,
+    Size,
+    check_runs,
+    keep_reduction,
+    positions,
+    smallest_map,
+    wanted_reduction,
+)
+from prunas.pipeline.weights import load_weights
+
+Origin = dict[str, Any]
+
+_BUILD_ERRORS = (*FORWARD_ERRORS, KeyError, AttributeError, OSError)
+
+
+def create_network(
+    name: str,
+    *,
+    classes: int,
+    input_size: Size,
+    pretrained: bool = False,
+    weights: str | Path | None = None,
+    small_images: Literal["auto", "never"] = "auto",
+    seed: int = 0,
+) -> nn.Module:
+    """Create a timm network for pictures of `input_size` (channels, height, width).
+
+    The network gets one plain attribute, `prunas_origin`, a JSON-able dict from which `rebuild`
+    makes the same structure again:
+
+        {"kind": "timm", "name": str, "arguments": {...}, "input_size": [C, H, W],
+         "small_images": {"stride_kept": int | None, "sentence": str} | None,
+         "weights": str | None}
+
+    `weights` there is the note of `load_weights`, and `stride_kept` is None where the form is in
+    the arguments (the patch size of a vision transformer).
+
+    Args:
+        pretrained: download timm's pretrained weights.
+        weights: a file to load, see `weights.load_weights`.
+        small_images: "auto" keeps resolution for small pictures (see `small_images`).
+        seed: of the initial weights; torch's global generator is left as found.
+
+    Raises:
+        InputError: unknown name, weights that do not fit, or a picture the network refuses.
+    """
+    _check_name(name)
+    arguments: dict[str, Any] = {"num_classes": classes, "in_chans": input_size[0]}
+    form = None
+    if _has_fixed_size(name, input_size):
+        fixed, form = _fixed_size_arguments(name, arguments, input_size, small_images == "auto")
+        arguments |= fixed
+    network = _built(name, arguments, seed, pretrained=pretrained)
+    if small_images == "auto" and (wanted := wanted_reduction(network, input_size)) is not None:
+        sentence = keep_reduction(network, input_size, wanted)
+        sentences = [form["sentence"], sentence] if form else [sentence]
+        form = {"stride_kept": wanted, "sentence": " ".join(sentences)}
+    check_runs(network, input_size)
+    network.prunas_origin = {  # type: ignore[assignment]
+        "kind": "timm",
+        "name": name,
+        "arguments": arguments,
+        "input_size": list(input_size),
+        "small_images": form,
+        "weights": None if weights is None else load_weights(network, weights),
+    }
+    return network
+
+
+def rebuild(origin: Mapping[str, Any]) -> nn.Module:
+    """Build the structure that `prunas_origin` describes; its weights are to be loaded.
+
+    Raises:
+        InputError: the origin is of another kind, or names a network that timm no longer has.
+    """
+    if origin.get("kind") != "timm":
+        raise InputError(
+            f"a network of origin {origin.get('kind')!r} cannot be rebuilt; use 'timm'"
+        )
+    _check_name(origin["name"])
+    network = _built(origin["name"], origin["arguments"], seed=0, pretrained=False)
+    form = origin["small_images"]
+    if form is not None and form["stride_kept"] is not None:
+        channels, height, width = origin["input_size"]
+        keep_reduction(network, (channels, height, width), form["stride_kept"])
+    network.prunas_origin = dict(origin)  # type: ignore[assignment]
+    return network
+
+
+def _check_name(name: str) -> None:
+    if timm.is_model(name) or name.startswith(("hf-hub:", "hf_hub:", "local-dir:")):
+        return
+    near = get_close_matches(name, timm.list_models(), n=3)
+    advice = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() names them all"
+    raise InputError(f"timm has no network {name!r}; {advice}")
+
+
+def _built(name: str, arguments: Mapping[str, Any], seed: int, *, pretrained: bool) -> nn.Module:
+    try:
+        with seeded(seed):
+            network: nn.Module = timm.create_model(name, pretrained=pretrained, **arguments)
+    except _BUILD_ERRORS as error:
+        wanted = "with its pretrained weights" if pretrained else f"with {dict(arguments)}"
+        raise InputError(f"timm cannot create {name} {wanted}: {_first_line(error)}") from None
+    return network
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+# --- networks of one picture size (vision transformers, mixers ...) ---------------------------
+
+
+def _has_fixed_size(name: str, input_size: Size) -> bool:
+    config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    return bool(
+        config and config.fixed_input_size and tuple(config.input_size[1:]) != input_size[1:]
+    )
+
+
+def _fixed_size_arguments(
+    name: str, arguments: Mapping[str, Any], input_size: Size, smaller_patches: bool
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The (arguments, small-image form) to build the network for this size, by trying.
+
+    Of timm's own patch size and its halves, the first that leaves a map large enough.
+    """
+    size: dict[str, Any] = {"img_size": list(input_size[1:])}
+    own = _patch_size(name)
+    halves = [own // 2**i for i in range(1, own.bit_length())] if smaller_patches else []
+    choices = [size] if own <= min(input_size[1:]) else []
+    choices += [{**size, "patch_size": patch} for patch in halves if patch <= min(input_size[1:])]
+    fit = list(_that_run(name, arguments, choices, input_size))
+    if not fit:
+        raise InputError(
+            f"{name} is made for one picture size and cannot be built for"
+            f" {input_size[1]} x {input_size[2]}; choose another network or input size"
+        )
+    enough = (choice for choice, count in fit if count >= smallest_map(input_size) ** 2)
+    chosen = next(enough, fit[-1][0])
+    if "patch_size" not in chosen:
+        return chosen, None
+    sentence = (
+        f"For pictures of {input_size[1]} x {input_size[2]}, patches were made"
+        f" {chosen['patch_size']} x {chosen['patch_size']} instead of {own} x {own}."
+    )
+    return chosen, {"stride_kept": None, "sentence": sentence}
+
+
+def _patch_size(name: str) -> int:
+    """The width of timm's own patches, 1 for a network without them."""
+    with torch.device("meta"):
+        network = timm.create_model(name)
+    size = getattr(getattr(network, "patch_embed", None), "patch_size", None)
+    return max(size) if isinstance(size, tuple) else size or 1
+
+
+def _that_run(
+    name: str,
+    arguments: Mapping[str, Any],
+    choices: list[dict[str, Any]],
+    input_size: Size,
+) -> Iterator[tuple[dict[str, Any], int]]:
+    """The choices whose network takes the picture, with the positions of its last map."""
+    for choice in choices:
+        try:
+            with torch.device("meta"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # a trial may make empty tensors
+                network = timm.create_model(name, **arguments, **choice)
+            yield choice, positions(network, input_size)
+        except _BUILD_ERRORS:
+            continue

@@ -1,0 +1,266 @@
+"""What a run folder says, read into values that the page can trust."""
+
+import json
+import math
+import sqlite3
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, Final, cast
+from urllib.parse import quote
+
+from prunas.errors import InputError
+
+SCHEMA: Final = 1
+
+_ROWS: Final = "SELECT candidate, score, macs, params, seconds FROM evaluations ORDER BY id"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One candidate that the search had evaluated; score None where it came out as not a number."""
+
+    candidate: tuple[int, ...]
+    score: float | None
+    macs: int
+    params: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Gene:
+    """One free choice and what it could be, ascending."""
+
+    name: str
+    kind: str
+    choices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One of the networks the result compares, with its test accuracies in 0..1, one per seed."""
+
+    macs: int | None
+    params: int | None
+    accuracies: tuple[float, ...]
+
+    @property
+    def accuracy(self) -> float | None:
+        """Mean over the seeds."""
+        return fmean(self.accuracies) if self.accuracies else None
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation over the seeds (n - 1); None for fewer than two."""
+        return stdev(self.accuracies) if len(self.accuracies) > 1 else None
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Found minus uniform accuracy over the seeds: mean, 95 % interval, and in words."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """How the run ended. `candidate` and `uniform_candidate` follow the order of the genes."""
+
+    full: Compared
+    uniform: Compared
+    found: Compared
+    seeds: tuple[int, ...]
+    candidate: tuple[int, ...]
+    uniform_candidate: tuple[int, ...]
+    paired: Paired | None
+    evaluations: int | None
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """All of a run folder that its report shows; result None while the run is unfinished."""
+
+    folder: Path
+    model: str
+    data: str
+    request: Mapping[str, Any]
+    seed: int | None
+    versions: Mapping[str, Any]
+    device: str
+    budget: Mapping[str, Any]
+    input_size: tuple[int, ...]
+    classes: int
+    small_images: str
+    size: str
+    genes: tuple[Gene, ...]
+    pinned: tuple[tuple[str, str], ...]
+    stages: tuple[tuple[str, float], ...]
+    evaluations: tuple[Evaluation, ...]
+    result: Result | None
+
+    @property
+    def best(self) -> Evaluation | None:
+        """The evaluation with the highest score so far, the earliest of equals."""
+        scored = [row for row in self.evaluations if row.score is not None]
+        return max(scored, key=lambda row: cast(float, row.score), default=None)
+
+    @property
+    def chosen(self) -> tuple[int, ...]:
+        """The found candidate; of an unfinished run the best so far; empty before the first."""
+        if self.result and self.result.candidate:
+            return self.result.candidate
+        return self.best.candidate if self.best else ()
+
+    def evaluation_of(self, candidate: tuple[int, ...]) -> Evaluation | None:
+        """The candidate's row in the archive, if the search evaluated it."""
+        return next((row for row in self.evaluations if row.candidate == candidate), None)
+
+
+def read_run(folder: Path) -> Run:
+    """Reads run.json and, where it exists, archive.sqlite.
+
+    Raises InputError, in a sentence, if either cannot be read, run.json is of another schema or one
+    of its fields is not of the type it should be.
+    """
+    top = _Fields(_read_json(folder / "run.json"), str(folder / "run.json"))
+    if top.record.get("schema") != SCHEMA:
+        raise InputError(
+            f"{top.where} is of schema {top.record.get('schema')!r} and this prunas reads schema"
+            f" {SCHEMA}; make the report with the prunas that made the run."
+        )
+    request, network, space = top.section("request"), top.section("network"), top.section("space")
+    return Run(
+        folder=folder,
+        model=network.text("name") or request.text("model") or "the network",
+        data=request.text("data"),
+        request=request.record,
+        seed=top.integer("seed"),
+        versions=top.section("versions").record,
+        device=top.text("device"),
+        budget=top.section("budget").record,
+        input_size=network.integers("input_size"),
+        classes=len(network.items("classes")),
+        small_images=network.text("small_images"),
+        size=space.text("size"),
+        genes=tuple(
+            Gene(gene.text("name"), gene.text("kind"), gene.integers("choices"))
+            for gene in space.sections("genes")
+        ),
+        pinned=tuple((pin.text("name"), pin.text("reason")) for pin in space.sections("pinned")),
+        stages=tuple(
+            (stage.text("name"), stage.number("seconds") or 0.0) for stage in top.sections("stages")
+        ),
+        evaluations=tuple(_read_archive(folder / "archive.sqlite")),
+        result=_result(top.section("result")) if top.record.get("result") else None,
+    )
+
+
+def _result(result: "_Fields") -> Result:
+    accuracy, seeds = result.section("accuracy"), tuple(result.sections("seeds"))
+
+    def compared(which: str, suffix: str) -> Compared:
+        over_seeds = [seed.number(which) for seed in seeds] or [accuracy.number(which)]
+        known = tuple(value for value in over_seeds if value is not None)
+        return Compared(result.integer(f"macs{suffix}"), result.integer(f"params{suffix}"), known)
+
+    paired = result.section("paired")
+    return Result(
+        full=compared("full", "_full"),
+        uniform=compared("uniform", "_uniform"),
+        found=compared("found", ""),
+        seeds=tuple(seed.integer("seed") or 0 for seed in seeds),
+        candidate=result.integers("candidate"),
+        uniform_candidate=result.integers("uniform_candidate"),
+        paired=_paired(paired) if paired.record else None,
+        evaluations=result.integer("evaluations"),
+        seconds=result.number("seconds"),
+    )
+
+
+def _paired(paired: "_Fields") -> Paired:
+    return Paired(
+        mean=paired.number("mean"),
+        low=paired.number("low"),
+        high=paired.number("high"),
+        sentence=paired.text("sentence"),
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; give the folder of a prunas run.") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} cannot be read as JSON: {error}.") from error
+    if not isinstance(record, dict):
+        raise InputError(f"{path} holds no JSON object; give the folder of a prunas run.")
+    return record
+
+
+def _read_archive(path: Path) -> Iterator[Evaluation]:
+    if not path.exists():
+        return
+    # Not mode=ro: such a reader may not tidy up, and leaves the write-ahead log's files behind.
+    connection = sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=rw", uri=True)
+    try:
+        connection.execute("PRAGMA query_only = 1")
+        for candidate, score, macs, params, seconds in connection.execute(_ROWS):
+            known = score if score is not None and math.isfinite(score) else None
+            yield Evaluation(tuple(json.loads(candidate)), known, macs, params, seconds or 0.0)
+    except (sqlite3.Error, json.JSONDecodeError, TypeError) as error:
+        raise InputError(f"{path} is not the archive of a prunas run: {error}.") from error
+    finally:
+        connection.close()
+
+
+@dataclass(frozen=True)
+class _Fields:
+    """Typed access to a JSON object; a field that is absent or null reads as empty or None."""
+
+    record: Mapping[str, Any]
+    where: str
+
+    def text(self, name: str) -> str:
+        return cast(str, self._field(name, (str,), "text", ""))
+
+    def number(self, name: str) -> float | None:
+        value = self._field(name, (int, float), "a number", None)
+        return float(value) if value is not None and math.isfinite(value) else None
+
+    def integer(self, name: str) -> int | None:
+        return cast(int | None, self._field(name, (int,), "a whole number", None))
+
+    def items(self, name: str) -> list[Any]:
+        return cast(list[Any], self._field(name, (list,), "a list", []))
+
+    def integers(self, name: str) -> tuple[int, ...]:
+        values = self.items(name)
+        if not all(isinstance(value, int) for value in values):
+            raise self._wrong(name, "a list of whole numbers", values)
+        return tuple(values)
+
+    def section(self, name: str) -> "_Fields":
+        return _Fields(self._field(name, (dict,), "an object", {}), f"{self.where}, {name}")
+
+    def sections(self, name: str) -> Iterator["_Fields"]:
+        for index, value in enumerate(self.items(name)):
+            if not isinstance(value, dict):
+                raise self._wrong(name, "a list of objects", value)
+            yield _Fields(value, f"{self.where}, {name}[{index}]")
+
+    def _field(self, name: str, kinds: tuple[type, ...], kind: str, absent: Any) -> Any:
+        value = self.record.get(name)
+        if value is None:
+            return absent
+        if not isinstance(value, kinds):
+            raise self._wrong(name, kind, value)
+        return value
+
+    def _wrong(self, name: str, kind: str, value: object) -> InputError:
+        return InputError(f"{self.where}: {name!r} should be {kind} and is {value!r}.")

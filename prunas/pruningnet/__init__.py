@@ -1,0 +1,1 @@
+"""Weights generated from the candidate (MetaPruning) will live here; nothing does yet."""

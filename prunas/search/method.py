@@ -1,0 +1,149 @@
+"""What every search has in common: explicit state, ask and tell.
+
+A search is three pure functions and some settings:
+
+    state = search.start(space, feasible, prior, rng)
+    state, candidates = search.ask(state, 50)
+    state = search.tell(state, [Scored(candidate, score) for ...])
+
+All of them share one state: the position of the random stream, what was asked and what was told.
+Populations, parents and fronts follow from that, so a state can be saved, compared and resumed.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any, Final, Protocol
+
+import numpy as np
+
+from prunas.search.budget import Feasible
+from prunas.search.prior import Prior
+from prunas.supernet.space import Candidate, SearchSpace
+
+_ROUNDS: Final = 10  # MetaPruning and SPOS cap the tries at ten times what is wanted
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A candidate and its score; higher is better, NaN means that it could not be scored."""
+
+    candidate: Candidate
+    score: float
+
+
+@dataclass(frozen=True)
+class State:
+    """A search at one moment: a plain value, apart from the problem that it is about.
+
+    Attributes:
+        feasible: the candidates to search, and their budget.
+        prior: what was known before the search, if anything.
+        stream: state of the random bit generator.
+        asked: every candidate proposed so far, in that order; no candidate appears twice.
+        told: every score so far, in the order told. NaN is kept as minus infinity.
+    """
+
+    feasible: Feasible = field(compare=False, repr=False)
+    prior: Prior | None = field(compare=False, repr=False)
+    stream: dict[str, Any]
+    asked: tuple[Candidate, ...] = ()
+    told: tuple[Scored, ...] = ()
+
+
+class Search(Protocol):
+    """A way to search. To add one, write these three and a row in tests/search/test_contract.py.
+
+    Laws: the same seed gives the same candidates; no candidate is proposed twice or outside the
+    budget; `ask` returns fewer than `n` only where it finds no further one, so an exhausted space
+    ends the search; arguments and global random generators are left as found.
+    """
+
+    def start(
+        self, space: SearchSpace, budget: Feasible, prior: Prior | None, rng: np.random.Generator
+    ) -> State:
+        """The state before the first question. `rng` only gives the seed of the search.
+
+        Args:
+            space: the candidates.
+            budget: those of the same space that are allowed.
+            prior: what the criteria know about the network, or None.
+            rng: advanced by one draw.
+        """
+        ...
+
+    def ask(self, state: State, n: int) -> tuple[State, list[Candidate]]:
+        """The next state and up to `n` candidates to score."""
+        ...
+
+    def tell(self, state: State, scored: Sequence[Scored]) -> State:
+        """The state that knows these scores of candidates asked before.
+
+        Raises:
+            ValueError: a candidate was never asked, or told before.
+        """
+        ...
+
+
+Draw = Callable[[np.random.Generator, int], Iterable[Candidate]]
+"""Proposes about `n` candidates inside the budget; they may repeat earlier ones."""
+
+
+def begin(budget: Feasible, prior: Prior | None, rng: np.random.Generator) -> State:
+    """The state of a search that has asked nothing, with a random stream of its own."""
+    seed = rng.integers(2**63, size=2).tolist()
+    return State(budget, prior, dict(np.random.PCG64(seed).state.items()))
+
+
+def propose(state: State, n: int, *draws: Draw) -> tuple[State, list[Candidate]]:
+    """Up to `n` candidates never asked before, from the first draw that still has some.
+
+    Each draw gets ten rounds to make up what is missing before the next one is used.
+    """
+    rng = np.random.Generator(np.random.PCG64(0))
+    rng.bit_generator.state = state.stream
+    seen = set(state.asked)
+    found: dict[Candidate, None] = {}
+    for draw in (draw for draw in draws for _ in range(_ROUNDS)):
+        missing = n - len(found)
+        if missing <= 0:
+            break
+        fresh = (c for c in draw(rng, missing) if c not in seen and c not in found)
+        found |= dict.fromkeys(islice(dict.fromkeys(fresh), missing))
+    asked = list(found)
+    return replace(
+        state, stream=dict(rng.bit_generator.state), asked=state.asked + tuple(asked)
+    ), asked
+
+
+def told(state: State, scored: Sequence[Scored]) -> State:
+    """`state` with the scores appended; this is `tell` of every search here."""
+    open_candidates = set(state.asked) - {known.candidate for known in state.told}
+    for entry in scored:
+        if entry.candidate not in open_candidates:
+            raise ValueError(f"{entry.candidate} was never asked, or its score was told before")
+        open_candidates.remove(entry.candidate)
+    ranked = (Scored(s.candidate, -math.inf if math.isnan(s.score) else s.score) for s in scored)
+    return replace(state, told=state.told + tuple(ranked))
+
+
+def state_to_json(state: State) -> str:
+    """The plain part of a state as text; the problem (space, budget, prior) is not in it."""
+    place = {candidate: index for index, candidate in enumerate(state.asked)}
+    told_rows = [[place[s.candidate], _number(s.score)] for s in state.told]
+    return json.dumps({"stream": state.stream, "asked": state.asked, "told": told_rows})
+
+
+def state_from_json(text: str, start: State) -> State:
+    """What `state_to_json` wrote, on the problem of `start` (a fresh state will do)."""
+    data = json.loads(text)
+    asked = tuple(Candidate(row) for row in data["asked"])
+    rows = tuple(Scored(asked[place], float(score)) for place, score in data["told"])
+    return replace(start, stream=data["stream"], asked=asked, told=rows)
+
+
+def _number(score: float) -> float | str:
+    """JSON has no infinities; `float` reads both forms."""
+    return score if math.isfinite(score) else str(score)

@@ -1,0 +1,230 @@
+"""Which integers of which modules are lengths of dimensions: watched, not guessed.
+
+Modules keep sizes as plain integers (groups, heads, split points, normalised shapes). During a
+trace each of them is wrapped in an `int` that remembers its owner; a function mode sees where it
+arrives as a size and which labels that dimension carries. Integers computed from others at run time
+are plain again, and follow by themselves.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from prunas.supernet.labels import Nodes
+from prunas.supernet.scoped import Place
+
+
+class OwnedInt(int):
+    """An integer that knows which module keeps it."""
+
+    place: Place
+
+    def __new__(cls, value: int, place: Place) -> "OwnedInt":
+        self = super().__new__(cls, value)
+        self.place = place
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> int:
+        return int(self)
+
+
+@contextmanager
+def owned_integers(network: nn.Module) -> Iterator[None]:
+    """Every integer attribute of every module of `network` is an `OwnedInt` inside the block."""
+    before: list[tuple[dict[str, Any], str, Any]] = []
+    for path, module in network.named_modules():
+        for name, value in list(module.__dict__.items()):
+            wrapped = _wrapped(value, path, name)
+            if wrapped is not value:
+                before.append((module.__dict__, name, value))
+                module.__dict__[name] = wrapped
+    try:
+        yield
+    finally:
+        for store, name, value in before:
+            store[name] = value
+
+
+def _wrapped(value: Any, path: str, name: str) -> Any:
+    if type(value) is int:
+        return OwnedInt(value, Place(path, name, None)) if value > 0 else value
+    if type(value) not in (tuple, list, torch.Size) or not any(type(v) is int for v in value):
+        return value
+    entries = [
+        OwnedInt(entry, Place(path, name, position)) if type(entry) is int else entry
+        for position, entry in enumerate(value)
+    ]
+    return entries if isinstance(value, list) else tuple(entries)
+
+
+Observe = Callable[[OwnedInt, Nodes], None]
+DimsOf = Callable[[torch.Tensor], tuple[Nodes, ...]]
+
+
+class SizeWatch(TorchFunctionMode):
+    """Reports every `OwnedInt` that a torch function receives as the length of a dimension.
+
+    Args:
+        dims: labels of a tensor.
+        observe: called with the integer and the labels of the dimension it is the length of.
+        tie: called with labels that a function needs in equal numbers (the parts of `chunk`).
+        normalises: called with labels whose number enters the result (attention's scale).
+    """
+
+    def __init__(
+        self,
+        dims: DimsOf,
+        observe: Observe,
+        tie: Callable[[Nodes, Nodes], None],
+        normalises: Callable[[Nodes], None],
+    ) -> None:
+        super().__init__()
+        self.dims = dims
+        self.normalises = normalises
+        self.observe = observe
+        self.tie = tie
+        self.counted: dict[str, OwnedInt] = {}
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name in _COUNTED:
+            key, position = _COUNTED[name]
+            value = kwargs.get(key, args[position] if len(args) > position else None)
+            self.counted = {key: value} if isinstance(value, OwnedInt) else {}
+        out = func(*args, **kwargs)
+        reader = _READERS.get(name)
+        if reader is not None:
+            reader(self, args, kwargs, out)
+        return out
+
+    def lengths(self, sizes: Any, tensor: torch.Tensor, offset: int = 0) -> None:
+        """`sizes[i]` is the length of dimension i + offset of `tensor`."""
+        for position, size in enumerate(sizes):
+            if isinstance(size, OwnedInt):
+                self.observe(size, self.dims(tensor)[offset + position])
+
+
+_COUNTED: Final = {
+    "conv1d": ("groups", 6),
+    "conv2d": ("groups", 6),
+    "conv3d": ("groups", 6),
+    "conv_transpose1d": ("groups", 6),
+    "conv_transpose2d": ("groups", 6),
+    "conv_transpose3d": ("groups", 6),
+    "group_norm": ("num_groups", 1),
+}
+"""Integers that count groups: the operator's rule knows the labels of the groups."""
+
+Reader = Callable[[SizeWatch, Any, dict[str, Any], Any], None]
+
+
+def _flat(values: Sequence[Any]) -> list[Any]:
+    """view(a, b) and view((a, b)) mean the same."""
+    if len(values) == 1 and isinstance(values[0], tuple | list):
+        return list(values[0])
+    return list(values)
+
+
+def _read_shape(watch: SizeWatch, args: Any, kwargs: dict[str, Any], out: Any) -> None:
+    sizes = _flat(args[1:]) or _flat(list(kwargs.values())[:1])
+    watch.lengths(sizes, out, offset=out.dim() - len(sizes))
+
+
+def _read_factory(watch: SizeWatch, args: Any, kwargs: dict[str, Any], out: Any) -> None:
+    first = kwargs.get("size", args[0] if args and isinstance(args[0], tuple | list) else args)
+    watch.lengths([size for size in first if isinstance(size, int)], out)
+
+
+def _read_unflatten(watch: SizeWatch, args: Any, kwargs: dict[str, Any], out: Any) -> None:
+    axis = kwargs.get("dim", args[1] if len(args) > 1 else 0)
+    sizes = kwargs.get("sizes", args[2] if len(args) > 2 else ())
+    watch.lengths(sizes, out, offset=axis % args[0].dim())
+
+
+def _read_split(watch: SizeWatch, args: Any, kwargs: dict[str, Any], out: Any) -> None:
+    sizes = kwargs.get("split_size_or_sections", args[1] if len(args) > 1 else None)
+    axis = kwargs.get("dim", args[2] if len(args) > 2 else 0)
+    if isinstance(sizes, OwnedInt):
+        watch.lengths([sizes], out[0], offset=axis % out[0].dim())
+        _equal_parts(watch, out, axis)
+    elif isinstance(sizes, tuple | list):
+        for size, part in zip(sizes, out, strict=True):
+            watch.lengths([size], part, offset=axis % part.dim())
+
+
+def _read_chunk(watch: SizeWatch, args: Any, kwargs: dict[str, Any], out: Any) -> None:
+    _equal_parts(watch, out, kwargs.get("dim", args[2] if len(args) > 2 else 0))
+
+
+def _equal_parts(watch: SizeWatch, parts: Any, axis: int) -> None:
+    first = watch.dims(parts[0])[axis]
+    for part in parts[1:]:
+        other = watch.dims(part)[axis]
+        if len(other) == len(first):
+            watch.tie(first, other)
+
+
+def _read_layer_norm(watch: SizeWatch, args: Any, kwargs: dict[str, Any], out: Any) -> None:
+    sizes = kwargs.get("normalized_shape", args[1] if len(args) > 1 else ())
+    watch.lengths(sizes, args[0], offset=args[0].dim() - len(sizes))
+
+
+def _read_item(watch: SizeWatch, args: Any, kwargs: dict[str, Any], out: Any) -> None:
+    tensor, index = args[0], args[1] if isinstance(args[1], tuple) else (args[1],)
+    axis = 0
+    for position, entry in enumerate(index):
+        if entry is None:
+            continue
+        if entry is Ellipsis:
+            rest = sum(1 for later in index[position + 1 :] if later is not None)
+            axis = tensor.dim() - rest
+            continue
+        if isinstance(entry, slice):
+            for bound in (entry.start, entry.stop):
+                if isinstance(bound, OwnedInt):
+                    watch.observe(bound, watch.dims(tensor)[axis][: int(bound)])
+        axis += 1
+
+
+def _read_narrow(watch: SizeWatch, args: Any, kwargs: dict[str, Any], out: Any) -> None:
+    axis, start, length = (
+        kwargs.get(key, args[place] if len(args) > place else None)
+        for key, place in (("dim", 1), ("start", 2), ("length", 3))
+    )
+    nodes = watch.dims(args[0])[axis or 0]
+    if isinstance(start, OwnedInt):
+        watch.observe(start, nodes[: int(start)])
+    if isinstance(length, OwnedInt):
+        watch.observe(length, watch.dims(out)[axis or 0])
+
+
+def _read_attention(watch: SizeWatch, args: Any, kwargs: dict[str, Any], out: Any) -> None:
+    if kwargs.get("scale") is None:  # then it is one over the root of the head width
+        watch.normalises(watch.dims(args[0] if args else kwargs["query"])[-1])
+
+
+_READERS: Final[dict[str, Reader]] = {
+    "scaled_dot_product_attention": _read_attention,
+    "view": _read_shape,
+    "reshape": _read_shape,
+    "expand": _read_shape,
+    "unflatten": _read_unflatten,
+    "split": _read_split,
+    "split_with_sizes": _read_split,
+    "tensor_split": _read_chunk,
+    "chunk": _read_chunk,
+    "layer_norm": _read_layer_norm,
+    "rms_norm": _read_layer_norm,
+    "__getitem__": _read_item,
+    "narrow": _read_narrow,
+    "zeros": _read_factory,
+    "ones": _read_factory,
+    "empty": _read_factory,
+}

@@ -1,0 +1,127 @@
+"""Cut a candidate out of its network: plan first, apply second, never touch the original."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from prunas.errors import InputError
+from prunas.supernet.layers import state_sizes
+from prunas.supernet.scoped import set_integers, swapped
+from prunas.supernet.skeleton import called, copied, describe, imagined, imagined_like, shapes
+from prunas.supernet.space import SearchSpace
+from prunas.supernet.trace import sizes_of
+
+
+def cut(network: nn.Module, space: SearchSpace, candidate: Sequence[int]) -> nn.Module:
+    """The candidate as a plain module of the network's class, with the network's weights.
+
+    Of every channel group the first channels stay (see `SearchSpace.reordered` and
+    `prunas.permute` for other orders). The network is copied and not changed; gradients, hooks and
+    training flags are as in the network. The result has been run on the meta device: its outputs
+    have the shapes they had.
+
+    Args:
+        network: the traced network, or one with the same tensors.
+        space: its search space.
+        candidate: a candidate of the space.
+
+    Raises:
+        InputError: network or candidate do not belong to the space.
+    """
+    chosen = space.candidate(candidate)
+    require_same(network, space)
+    small = copied_with(network, kept_tensors(network, space, chosen))
+    set_integers(small, sizes_of(space, space.kept(chosen)))
+    state_sizes(_owners(small, space.slots))
+    _run_on_meta(small, space)
+    return small
+
+
+def kept_tensors(
+    network: nn.Module, space: SearchSpace, candidate: Sequence[int]
+) -> dict[str, torch.Tensor]:
+    """The tensors that shrink, cut: {name: new tensor}, sharing no memory with the network."""
+    held = tensors_of(network)
+    result: dict[str, torch.Tensor] = {}
+    places: dict[int, torch.Tensor] = {}
+    for name, dimension, indices in space.survivors(candidate):
+        source = result.get(name, held[name].detach())
+        if id(indices) not in places:
+            places[id(indices)] = torch.from_numpy(indices)
+        where = places[id(indices)].to(source.device)
+        result[name] = source.index_select(dimension, where)
+    return result
+
+
+def copied_with(network: nn.Module, tensors: Mapping[str, torch.Tensor]) -> nn.Module:
+    """A deep copy of `network` with some tensors replaced; tied tensors stay tied."""
+    held = tensors_of(network)
+    exchange = {id(held[name]): new for name, new in tensors.items()}
+
+    def exchanged(tensor: torch.Tensor) -> torch.Tensor:
+        new = exchange.get(id(tensor))
+        return tensor.detach().clone() if new is None else new
+
+    return copied(network, exchanged)
+
+
+def require_same(network: nn.Module, space: SearchSpace) -> None:
+    """Refuse a network that the space was not traced from.
+
+    Raises:
+        InputError: a tensor is missing, has another shape, or is not known to the space.
+    """
+    found = {name: tuple(tensor.shape) for name, tensor in tensors_of(network).items()}
+    if found == dict(space.shapes):
+        return
+    for name, shape in space.shapes.items():
+        if found.get(name) != shape:
+            raise InputError(
+                f"the network is not the one this space was traced from: {name} has shape"
+                f" {found.get(name, 'nothing')}, the space knows {shape}; trace the network again"
+            )
+    extra = sorted(set(found) - set(space.shapes))
+    raise InputError(
+        f"the network is not the one this space was traced from: it also has {extra[0]};"
+        " trace the network again"
+    )
+
+
+def tensors_of(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and buffers by name, tied ones under their first name."""
+    return dict((*network.named_parameters(), *network.named_buffers()))
+
+
+def _owners(network: nn.Module, names: Iterable[str]) -> list[nn.Module]:
+    paths = dict.fromkeys(name.rpartition(".")[0] for name in names)
+    return [network.get_submodule(path) for path in paths]
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[nn.Module]:
+    """Every module in eval mode; each one's own flag is put back."""
+    training = [module for module in network.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield network
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _run_on_meta(network: nn.Module, space: SearchSpace) -> None:
+    names = (
+        *network.named_parameters(remove_duplicate=False),
+        *network.named_buffers(remove_duplicate=False),
+    )
+    held = {name: imagined_like(tensor) for name, tensor in names}
+    floating = (tensor.dtype for tensor in held.values() if tensor.is_floating_point())
+    inputs = imagined(space.inputs, next(floating, None))
+    with torch.no_grad(), evaluating(network), swapped(network, held, {}):
+        out = called(network, inputs)
+    found, wanted = shapes(describe(out)), shapes(space.outputs)
+    if found != wanted:
+        raise AssertionError(f"the cut network returns shapes {found} instead of {wanted}")

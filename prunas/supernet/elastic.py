@@ -1,0 +1,95 @@
+"""One candidate without copying: the network runs on slices of its own weights.
+
+In a network whose channels are sorted (`prunas.permute`), a candidate keeps a prefix of every
+group, so its weights are views of the full ones, and gradients flow into the shared tensors.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+
+from prunas.supernet.cut import require_same, tensors_of
+from prunas.supernet.scoped import Place, swapped
+from prunas.supernet.space import Atoms, SearchSpace
+from prunas.supernet.trace import sizes_of
+
+
+class Supernet:
+    """One set of weights for every candidate; a weights source.
+
+    Args:
+        network: the traced network, its channels sorted; it holds the weights and is not copied.
+        space: its search space.
+
+    Raises:
+        InputError: the network is not the one the space was traced from.
+    """
+
+    def __init__(self, network: nn.Module, space: SearchSpace) -> None:
+        require_same(network, space)
+        self.network = network
+        self.space = space
+
+    def weights(self, candidate: Sequence[int]) -> Mapping[str, torch.Tensor]:
+        """The candidate's parameters and buffers that differ from the full network's, as views.
+
+        A dimension whose surviving indices are not one run is gathered instead (concatenations).
+        """
+        held = tensors_of(self.network)
+        result: dict[str, torch.Tensor] = {}
+        for name, dimension, indices in self.space.survivors(candidate):
+            result[name] = _sliced(result.get(name, held[name]), dimension, indices)
+        for alias, name in self.space.aliases.items():
+            if name in result:
+                result[alias] = result[name]
+        return result
+
+    def integers(self, candidate: Sequence[int]) -> dict[Place, int]:
+        """The sizes that modules must keep while the candidate runs."""
+        return sizes_of(self.space, self.space.kept(candidate))
+
+    @contextmanager
+    def running(self, candidate: Sequence[int]) -> Iterator[nn.Module]:
+        """The network as this candidate, sharing weights; the full network again afterwards."""
+        with swapped(self.network, self.weights(candidate), self.integers(candidate)) as network:
+            yield network
+
+    @contextmanager
+    def frozen(self, candidate: Sequence[int]) -> Iterator[nn.Module]:
+        """The network as this candidate, for many forwards without gradient.
+
+        The slices are made contiguous once: a convolution would do so in every forward.
+        """
+        with torch.no_grad():
+            weights = {name: t.contiguous(memory_format=_layout(t)) for name, t in self.weights(candidate).items()}
+            with swapped(self.network, weights, self.integers(candidate)) as network:
+                yield network
+
+
+def _layout(tensor: torch.Tensor) -> torch.memory_format:
+    return torch.channels_last if tensor.dim() == 4 else torch.contiguous_format
+
+
+def _sliced(tensor: torch.Tensor, dimension: int, indices: Atoms) -> torch.Tensor:
+    start, length = int(indices[0]), len(indices)
+    if int(indices[-1]) - start + 1 == length:
+        return tensor.narrow(dimension, start, length)
+    runs = _runs(indices)
+    if len(runs) <= _FEW_RUNS:
+        return torch.cat([tensor.narrow(dimension, at, size) for at, size in runs], dimension)
+    return tensor.index_select(dimension, torch.from_numpy(indices).to(tensor.device))
+
+
+_FEW_RUNS = 64
+"""Up to so many pieces, joining slices is faster than gathering single entries (and its gradient)."""
+
+
+def _runs(indices: Atoms) -> list[tuple[int, int]]:
+    """(first, length) of the consecutive runs of ascending indices."""
+    breaks = np.flatnonzero(np.diff(indices) != 1) + 1
+    starts = np.concatenate([[0], breaks])
+    lengths = np.diff(np.concatenate([starts, [len(indices)]]))
+    return [(int(indices[s]), int(n)) for s, n in zip(starts, lengths, strict=True)]

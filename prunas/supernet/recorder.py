@@ -1,0 +1,317 @@
+"""One labelled run of a network on the meta device."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from prunas.errors import InputError
+from prunas.supernet.attributes import OwnedInt, SizeWatch, owned_integers
+from prunas.supernet.labels import BATCH, Labels, Nodes
+from prunas.supernet.operators import RULES, Call, Dims, pinned
+from prunas.supernet.scoped import Place
+from prunas.supernet.skeleton import called
+
+LONGEST = 65_536
+"""Longer dimensions are pinned: vocabularies and flattened kernels, not channels."""
+
+_SAME_TENSOR = frozenset(
+    f"aten.{name}" for name in "t transpose permute detach alias view _to_copy clone expand".split()
+)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One executed operator: the labels that went in and came out."""
+
+    name: str
+    inputs: list[Dims]
+    outputs: list[Dims]
+
+
+@dataclass(frozen=True)
+class Product:
+    """One contraction, not yet in terms of genes."""
+
+    module: str
+    operator: str
+    constant: int
+    dims: tuple[Nodes, ...]
+
+
+@dataclass(frozen=True)
+class Consumption:
+    """A weight and the input channels that it contracts."""
+
+    weight: str
+    nodes: Nodes
+    depthwise: bool
+
+
+@dataclass
+class Record:
+    """What one labelled run found."""
+
+    labels: Labels = field(default_factory=Labels)
+    tensors: dict[str, Dims] = field(default_factory=dict)
+    operations: list[Operation] = field(default_factory=list)
+    products: list[Product] = field(default_factory=list)
+    consumptions: list[Consumption] = field(default_factory=list)
+    normalised: list[Nodes] = field(default_factory=list)
+    sizes: list[tuple[Place, int, Nodes]] = field(default_factory=list)
+    unknown: dict[str, int] = field(default_factory=dict)
+    outputs: Any = None
+
+
+def record(network: nn.Module, inputs: Any, fixed: frozenset[str]) -> Record:
+    """Run `network` (on the meta device, eval mode) on `inputs`, labelling every tensor.
+
+    Args:
+        network: a skeleton; its integers are wrapped during the run and put back.
+        inputs: meta tensors with `BATCH` images.
+        fixed: names of tensors that the user wants left alone.
+
+    Raises:
+        InputError: the network does not run on these inputs.
+    """
+    run = _Run(network, inputs, fixed)
+    with torch.no_grad(), owned_integers(network), run.watch, run:
+        try:
+            out = called(network, inputs)
+        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+            raise InputError(_refusal(network, inputs, error)) from error
+    run.finish(out)
+    return run.record
+
+
+def _refusal(network: nn.Module, inputs: Any, error: Exception) -> str:
+    shapes = [tuple(leaf.shape) for leaf in tree_leaves(inputs) if isinstance(leaf, torch.Tensor)]
+    first = str(error).strip().splitlines()
+    return (
+        f"{type(network).__name__} does not run on inputs of shape {shapes}"
+        f" ({first[0] if first else type(error).__name__}); give the input_size it was made for,"
+        " or example=(tensors its forward takes)"
+    )
+
+
+class _Run(TorchDispatchMode):
+    """Applies the rules while the network runs."""
+
+    def __init__(self, network: nn.Module, inputs: Any, fixed: frozenset[str]) -> None:
+        super().__init__()
+        self.record = Record()
+        self.labels = self.record.labels
+        self.watch = SizeWatch(self.dims, self._observe, self._tie, self.normalises)
+        self._dims: dict[int, Dims] = {}
+        self._alive: list[torch.Tensor] = []
+        self._origin: dict[int, str] = {}
+        self._last = ""
+        self._label_inputs(inputs)
+        self._label_tensors(network, fixed)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        name = _name(func)
+        known = RULES.get(name)
+        if known is None:
+            key = f"{name} (near {self._last})" if self._last else name
+            self.record.unknown[key] = self.record.unknown.get(key, 0) + 1
+        result = (known or pinned)(Call(name, args, kwargs, out, self))
+        outputs = self._assign(out, result)
+        self._follow_origin(name, args, out)
+        inputs = [self._dims[id(t)] for t in args if id(t) in self._dims]
+        self.record.operations.append(Operation(name, inputs, outputs))
+        return out
+
+    # -- what rules may ask --------------------------------------------------------------------
+
+    def dims(self, tensor: torch.Tensor) -> Dims:
+        found = self._dims.get(id(tensor))
+        if found is None:  # a constant the network made outside the run
+            found = tuple(self.labels.zeros(size) for size in tensor.shape)
+            self._keep(tensor, found)
+        return found
+
+    def contraction(self, tensor: torch.Tensor, operator: str, constant: int, *dims: Nodes) -> None:
+        module = self._module_of(tensor) or self._last
+        self.record.products.append(Product(module, operator, constant, dims))
+
+    def normalises(self, nodes: Nodes) -> None:
+        if nodes.any():
+            self.record.normalised.append(nodes)
+
+    def consumes(self, weight: torch.Tensor, nodes: Nodes, depthwise: bool) -> None:
+        name = self._origin.get(id(weight))
+        if name is not None and nodes.any():
+            self.record.consumptions.append(Consumption(name, nodes, depthwise))
+
+    def counts(self, weight: torch.Tensor, what: str, nodes: Nodes) -> None:
+        owner = self.watch.counted.get(what)
+        if owner is not None:
+            self._observe(owner, nodes)
+
+    # -- bookkeeping ---------------------------------------------------------------------------
+
+    def finish(self, out: Any) -> None:
+        """Pin the outputs: what the user receives keeps its shape."""
+        self.record.outputs = out
+        for leaf in _tensors_in(out):
+            for nodes in self.dims(leaf):
+                self.labels.pin(nodes, "it is an output of the network")
+
+    def _label_inputs(self, inputs: Any) -> None:
+        for leaf in tree_leaves(inputs):
+            if isinstance(leaf, torch.Tensor) and leaf.dim():
+                batched = leaf.shape[0] == BATCH
+                first = self.labels.batch() if batched else self.labels.zeros(leaf.shape[0])
+                rest = (self.labels.zeros(size) for size in leaf.shape[1:])
+                self._keep(leaf, (first, *rest))
+
+    def _label_tensors(self, network: nn.Module, fixed: frozenset[str]) -> None:
+        named = [*network.named_parameters(), *network.named_buffers()]
+        for name, tensor in named:
+            dims = tuple(self._nodes(size) for size in tensor.shape)
+            self._keep(tensor, dims)
+            self._origin[id(tensor)] = name
+            self.record.tensors[name] = dims
+            if name in fixed:
+                for nodes in dims:
+                    self.labels.pin(nodes, "it was asked to be left alone")
+
+    def _nodes(self, size: int) -> Nodes:
+        """Labels of one dimension; whole kernels flattened into one are not worth their labels."""
+        return self.labels.fresh(size) if size <= LONGEST else self.labels.zeros(size)
+
+    def _keep(self, tensor: torch.Tensor, dims: Dims) -> None:
+        self._dims[id(tensor)] = dims
+        self._alive.append(tensor)  # an id means nothing after its tensor is gone
+
+    def _assign(self, out: Any, result: Any) -> list[Dims]:
+        if isinstance(out, torch.Tensor):
+            self._keep(out, result)
+            return [result]
+        if not isinstance(out, tuple | list):
+            return []
+        outputs = []
+        for tensor, dims in zip(out, result, strict=False):
+            if isinstance(tensor, torch.Tensor):
+                self._keep(tensor, dims)
+                outputs.append(dims)
+        return outputs
+
+    def _follow_origin(self, name: str, args: Any, out: Any) -> None:
+        first = self._origin.get(id(args[0])) if args else None
+        if first is not None and name in _SAME_TENSOR and isinstance(out, torch.Tensor):
+            self._origin[id(out)] = first
+        for argument in args[:3]:
+            found = self._origin.get(id(argument))
+            if found is not None:
+                self._last = found.rpartition(".")[0]
+
+    def _module_of(self, tensor: torch.Tensor) -> str:
+        return self._origin.get(id(tensor), "").rpartition(".")[0]
+
+    def _observe(self, owner: OwnedInt, nodes: Nodes) -> None:
+        if int(owner) == len(nodes) and nodes.any():
+            self.record.sizes.append((owner.place, int(owner), nodes))
+
+    def _tie(self, first: Nodes, second: Nodes) -> None:
+        self.labels.tie(first, second, "it is one of several equal parts, another cannot change")
+
+
+def _tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    for leaf in tree_leaves(value):
+        if isinstance(leaf, torch.Tensor):
+            yield leaf
+        elif hasattr(leaf, "__dict__"):
+            yield from (v for v in vars(leaf).values() if isinstance(v, torch.Tensor))
+
+
+_ANCHORS = frozenset(
+    f"aten.{name}"
+    for name in "convolution addmm mm bmm native_batch_norm native_layer_norm native_group_norm "
+    "cat mean sum index".split()
+)
+"""Operators whose k-th call is the same call in a cut network, whatever happens in between."""
+
+
+class Check(TorchDispatchMode):
+    """Compares the shapes of intermediate results with what the labels predict.
+
+    While the same operators run in the same order every result is compared. Sizes may change the
+    order (a copy more, a view less); from there on the k-th call of each anchor is.
+    """
+
+    def __init__(self, operations: list[Operation], alive: Nodes) -> None:
+        super().__init__()
+        self.operations = operations
+        self.alive = alive
+        self.position = 0
+        self.in_step = True
+        self._lengths: dict[int, int] = {}
+        self._calls: dict[str, int] = {}
+        self._anchors: dict[tuple[str, int], int] = {}
+        counts: dict[str, int] = {}
+        for index, operation in enumerate(operations):
+            counts[operation.name] = counts.get(operation.name, 0) + 1
+            self._anchors[operation.name, counts[operation.name]] = index
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name = _name(func)
+        index = self._index(name)
+        if index is not None:
+            self.position = index
+        out = func(*args, **(kwargs or {}))
+        if index is not None:
+            self._compare(out, self.operations[index].outputs)
+            self.position = index + 1
+        return out
+
+    def _index(self, name: str) -> int | None:
+        """Which recorded operation this call is; None if nobody knows."""
+        self._calls[name] = self._calls.get(name, 0) + 1
+        if self.in_step:
+            more = self.position < len(self.operations)
+            self.in_step = more and self.operations[self.position].name == name
+            if self.in_step:
+                return self.position
+        return self._anchors.get((name, self._calls[name])) if name in _ANCHORS else None
+
+    def suspects(self) -> list[Operation]:
+        """The operation that was running, or those that may have been."""
+        if self.in_step:
+            return self.operations[self.position : self.position + 1]
+        rest = range(self.position, len(self.operations))
+        stop = next((i for i in rest if self.operations[i].name in _ANCHORS), len(self.operations))
+        return self.operations[self.position : stop + 1]
+
+    def _compare(self, out: Any, expected: list[Dims]) -> None:
+        tensors = [out] if isinstance(out, torch.Tensor) else out or ()
+        found = [tensor for tensor in tensors if isinstance(tensor, torch.Tensor)]
+        for tensor, dims in zip(found, expected, strict=False):
+            shape = tuple(self._length(nodes) for nodes in dims)
+            if tuple(tensor.shape) != shape:
+                raise ShapeMismatch(f"{tuple(tensor.shape)} where {shape} was expected")
+
+    def _length(self, nodes: Nodes) -> int:
+        if id(nodes) not in self._lengths:
+            self._lengths[id(nodes)] = int(self.alive[nodes].sum())
+        return self._lengths[id(nodes)]
+
+
+class ShapeMismatch(RuntimeError):
+    """An intermediate result of a cut network has another shape than its labels say."""
+
+
+def _name(func: Any) -> str:
+    name: str = func.overloadpacket._qualified_op_name
+    return name.replace("::", ".")

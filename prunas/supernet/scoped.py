@@ -1,0 +1,67 @@
+"""Run a network for a while with other tensors and other integers in its modules."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Place:
+    """An integer attribute of a module; `position` is its place in a tuple or list."""
+
+    module: str
+    name: str
+    position: int | None
+
+
+@contextmanager
+def swapped(
+    network: nn.Module,
+    tensors: Mapping[str, torch.Tensor],
+    integers: Mapping[Place, int],
+) -> Iterator[nn.Module]:
+    """`network` with these parameters, buffers and integers in place; left as found afterwards.
+
+    Swapping costs a dictionary entry per tensor, nothing per forward. Gradients flow into whatever
+    the given tensors are views of.
+    """
+    homes = [(_home(network, name), name.rpartition(".")[2], t) for name, t in tensors.items()]
+    before = [(store, key, store[key]) for store, key, _ in homes]
+    owners = [network.get_submodule(place.module) for place in integers]
+    kept = [getattr(owner, place.name) for owner, place in zip(owners, integers, strict=True)]
+    try:
+        for store, key, tensor in homes:
+            store[key] = tensor
+        set_integers(network, integers)
+        yield network
+    finally:
+        for store, key, value in before:
+            store[key] = value
+        for owner, place, value in reversed(list(zip(owners, integers, kept, strict=True))):
+            owner.__dict__[place.name] = value
+
+
+def set_integers(network: nn.Module, integers: Mapping[Place, int]) -> None:
+    """Write new sizes into the modules that keep them."""
+    for place, value in integers.items():
+        owner = network.get_submodule(place.module)
+        owner.__dict__[place.name] = replaced(owner.__dict__[place.name], place.position, value)
+
+
+def replaced(old: Any, position: int | None, value: int) -> Any:
+    """`old` itself, or the tuple or list `old`, with the integer at `position` exchanged."""
+    if position is None:
+        return value
+    entries = [value if index == position else entry for index, entry in enumerate(old)]
+    return entries if isinstance(old, list) else tuple(entries)
+
+
+def _home(network: nn.Module, name: str) -> dict[str, torch.Tensor | None]:
+    path, _, key = name.rpartition(".")
+    module = network.get_submodule(path)
+    store: Any = module._parameters if key in module._parameters else module._buffers
+    return store

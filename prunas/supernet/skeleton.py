@@ -1,0 +1,116 @@
+"""A network without weights: the same modules, every tensor on the meta device."""
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_map
+
+from prunas.errors import InputError
+
+META = torch.device("meta")
+
+
+def skeleton(network: nn.Module) -> nn.Module:
+    """A copy of `network` on the meta device; costs no memory for weights.
+
+    Raises:
+        InputError: the network holds parameters that do not exist yet, or cannot be copied.
+    """
+    return copied(network, imagined_like)
+
+
+def imagined_like(tensor: torch.Tensor) -> torch.Tensor:
+    """A meta tensor of the same shape, type and memory layout."""
+    return torch.empty_like(tensor.detach(), device=META)
+
+
+def copied(network: nn.Module, change: Callable[[torch.Tensor], torch.Tensor]) -> nn.Module:
+    """A deep copy of `network` in which each tensor t is `change(t)`; tied tensors stay tied.
+
+    `change` gets the tensor itself and must return a detached one.
+    """
+    memo: dict[int, Any] = {}
+    for tensor in held_tensors(network):
+        if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+            raise InputError(
+                "the network has lazy parameters whose shapes are unknown; run it once on an image"
+            )
+        changed = change(tensor)
+        if isinstance(tensor, nn.Parameter):
+            changed = nn.Parameter(changed, requires_grad=tensor.requires_grad)
+        memo[id(tensor)] = changed
+    try:
+        return copy.deepcopy(network, memo)
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        raise InputError(f"{type(network).__name__} cannot be copied: {error}") from error
+
+
+def held_tensors(network: nn.Module) -> Iterator[torch.Tensor]:
+    """Every tensor that modules hold: parameters, buffers and plain attributes."""
+    for module in network.modules():
+        yield from (p for p in module._parameters.values() if p is not None)
+        yield from (b for b in module._buffers.values() if b is not None)
+        for value in module.__dict__.values():
+            if isinstance(value, torch.Tensor):
+                yield value
+            elif isinstance(value, list | tuple):
+                yield from (entry for entry in value if isinstance(entry, torch.Tensor))
+
+
+def describe(value: Any) -> Any:
+    """Shapes and types of nested tensors, as JSON: {"shape": [...], "dtype": "float32"}."""
+    if isinstance(value, torch.Tensor):
+        return {"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
+    if isinstance(value, dict):
+        return {"dict": {str(key): describe(entry) for key, entry in value.items()}}
+    if isinstance(value, list | tuple):
+        return {"list": [describe(entry) for entry in value]}
+    if value is None or isinstance(value, bool | int | float | str):
+        return {"value": value}
+    return {"dict": {key: describe(entry) for key, entry in sorted(vars(value).items())}}
+
+
+def imagined(description: Any, floating: torch.dtype | None = None) -> Any:
+    """Meta tensors of the described shapes and types, floating ones of type `floating` if given."""
+    if "shape" in description:
+        dtype: torch.dtype = getattr(torch, description["dtype"])
+        if floating is not None and dtype.is_floating_point:
+            dtype = floating
+        return torch.empty(description["shape"], dtype=dtype, device=META)
+    if "dict" in description:
+        return {key: imagined(entry, floating) for key, entry in description["dict"].items()}
+    if "list" in description:
+        return [imagined(entry, floating) for entry in description["list"]]
+    return description["value"]
+
+
+def shapes(description: Any) -> Any:
+    """The shapes alone, for comparison."""
+    if "shape" in description:
+        return tuple(description["shape"])
+    if "dict" in description:
+        return {key: shapes(entry) for key, entry in description["dict"].items()}
+    return [shapes(entry) for entry in description.get("list", ())]
+
+
+def called(network: nn.Module, inputs: Any) -> Any:
+    """The network's output: a dict is passed as keywords, a list as positional arguments."""
+    if isinstance(inputs, dict):
+        return network(**inputs)
+    if isinstance(inputs, list | tuple):
+        return network(*inputs)
+    return network(inputs)
+
+
+def with_batch(example: Any, batch: int) -> Any:
+    """Meta tensors like `example`, with `batch` entries in the first dimension of each."""
+
+    def resized(value: Any) -> Any:
+        if not isinstance(value, torch.Tensor) or value.dim() == 0:
+            return value
+        return torch.empty((batch, *value.shape[1:]), dtype=value.dtype, device=META)
+
+    return tree_map(resized, example)

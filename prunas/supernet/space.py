@@ -1,0 +1,434 @@
+"""The search space of a network: its genes, and which tensor entries each of them decides.
+
+Every channel of every gene is one *atom*, numbered from 1; atom 0 stands for "always kept". A
+tensor dimension that genes decide carries *factors*: arrays of atoms, one per index. An index
+survives if all its atoms do; nearly always there is one factor, two where a dimension is a
+rectangle (groups x channels, heads x head width).
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from prunas.errors import InputError
+
+Atoms = NDArray[np.int64]
+Factors = tuple[Atoms, ...]
+Size = tuple[tuple[int, tuple[int, ...]], ...]
+"""A dimension's length as a polynomial: ((coefficient, genes multiplied), ...)."""
+
+FORMAT: Final = 1
+
+
+class Candidate(tuple[int, ...]):
+    """One choice for every gene, in the order of the genes. Immutable, hashable, an int vector."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"Candidate({', '.join(map(str, self))})"
+
+
+@dataclass(frozen=True)
+class Gene:
+    """One free choice. `choices` ascend; the last one is the network as it came."""
+
+    name: str
+    kind: str
+    choices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """Something that could have been a gene and is not, with the reason in a sentence."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """An integer a module keeps that equals the length of a dimension (groups, split sizes ...).
+
+    `position` is the place in a tuple or list attribute, None for a plain integer.
+    """
+
+    module: str
+    name: str
+    position: int | None
+    factors: Factors
+
+
+@dataclass(frozen=True)
+class Tap:
+    """The input channels of one contraction layer, as atoms: where activations can be observed."""
+
+    module: str
+    atoms: Factors
+    depthwise: bool
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """One convolution, linear or attention product: constant * product of sizes MACs an image."""
+
+    module: str
+    operator: str
+    constant: int
+    sizes: tuple[Size, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class SearchSpace:
+    """All candidates inside one network. Immutable; `prunas.trace` makes it.
+
+    Attributes:
+        genes: the free choices.
+        widths: number of channels of each gene in the full network.
+        pinned: what could not become a gene, each with its reason.
+        network: class name of the traced network.
+        inputs: shapes and types of its example inputs (without values).
+        outputs: shapes and types of what it returns for them.
+        shapes: every parameter and buffer's shape, by name.
+        parameters: which of them are parameters.
+        aliases: further names of tied tensors -> the name that `shapes` uses.
+        slots: tensor name -> {dimension: factors} for the dimensions that genes decide.
+        attributes: integers of modules that follow the genes.
+        contractions: what costs multiply-accumulates.
+        taps: where a channel's activations can be seen.
+        normalised: genes over whose channels a normalisation or a mean runs, so that leaving a
+            channel out differs from setting it to zero.
+        notes: what the user should know about the trace, in sentences.
+    """
+
+    genes: tuple[Gene, ...]
+    widths: tuple[int, ...]
+    pinned: tuple[Pinned, ...]
+    network: str
+    inputs: Any
+    outputs: Any
+    shapes: Mapping[str, tuple[int, ...]]
+    parameters: frozenset[str]
+    aliases: Mapping[str, str]
+    slots: Mapping[str, Mapping[int, Factors]]
+    attributes: tuple[Attribute, ...]
+    contractions: tuple[Contraction, ...]
+    taps: tuple[Tap, ...]
+    normalised: frozenset[int] = frozenset()
+    notes: tuple[str, ...] = field(default=())
+
+    @cached_property
+    def size(self) -> int:
+        """Number of candidates."""
+        return prod(len(gene.choices) for gene in self.genes)
+
+    @cached_property
+    def offsets(self) -> tuple[int, ...]:
+        """First atom of each gene."""
+        return tuple(1 + sum(self.widths[:index]) for index in range(len(self.widths)))
+
+    @cached_property
+    def gene_of_atom(self) -> Atoms:
+        """(atoms + 1,) gene of each atom; -1 for atom 0."""
+        owners = [np.array([-1], dtype=np.int64)]
+        owners += [np.full(width, gene) for gene, width in enumerate(self.widths)]
+        return np.concatenate(owners)
+
+    def full(self) -> Candidate:
+        """The network as it came."""
+        return Candidate(gene.choices[-1] for gene in self.genes)
+
+    def smallest(self) -> Candidate:
+        """The smallest choice of every gene."""
+        return Candidate(gene.choices[0] for gene in self.genes)
+
+    def uniform(self, ratio: float) -> Candidate:
+        """For every gene the choice nearest to `ratio` of its full one (the larger on a tie)."""
+        if not 0 < ratio <= 1:
+            raise InputError(f"uniform width {ratio} is outside (0, 1]; give a share such as 0.5")
+        return Candidate(
+            min(gene.choices, key=lambda choice: (abs(choice - ratio * gene.choices[-1]), -choice))
+            for gene in self.genes
+        )
+
+    def sample(self, rng: np.random.Generator, n: int) -> list[Candidate]:
+        """`n` independent candidates, every choice of every gene equally likely."""
+        columns = [rng.choice(np.array(gene.choices), size=n) for gene in self.genes]
+        return [Candidate(row) for row in np.column_stack(columns).tolist()]
+
+    def candidate(self, values: Sequence[int]) -> Candidate:
+        """`values` as a candidate of this space.
+
+        Raises:
+            InputError: wrong number of values, or a value that its gene does not offer.
+        """
+        if len(values) != len(self.genes):
+            raise InputError(
+                f"the candidate has {len(values)} values but the space has {len(self.genes)} genes;"
+                " it belongs to another space"
+            )
+        for gene, value in zip(self.genes, values, strict=True):
+            if int(value) not in gene.choices:
+                raise InputError(
+                    f"{value} is not a choice of gene {gene.name!r}; choose one of {gene.choices}"
+                )
+        return Candidate(int(value) for value in values)
+
+    def kept(self, values: Sequence[int]) -> NDArray[np.bool_]:
+        """(atoms + 1,) which atoms a candidate keeps: the first ones of every gene."""
+        mask = np.zeros(sum(self.widths) + 1, dtype=bool)
+        mask[0] = True
+        for offset, value in zip(self.offsets, values, strict=True):
+            mask[offset : offset + value] = True
+        return mask
+
+    def survivors(self, candidate: Sequence[int]) -> Iterator[tuple[str, int, Atoms]]:
+        """(tensor name, dimension, surviving indices) for every dimension that shrinks."""
+        kept = self.kept(self.candidate(candidate))
+        seen: dict[tuple[int, ...], Atoms | None] = {}
+        for name, dimensions in self.slots.items():
+            for dimension, factors in dimensions.items():
+                key = tuple(id(factor) for factor in factors)
+                if key not in seen:
+                    alive = surviving(factors, kept)
+                    seen[key] = None if alive.all() else np.flatnonzero(alive)
+                indices = seen[key]
+                if indices is not None:
+                    yield name, dimension, indices
+
+    def removed(self, candidate: Sequence[int]) -> dict[str, dict[int, torch.Tensor]]:
+        """{tensor name: {dim: removed indices}} for the parameters and buffers that shrink.
+
+        Tied tensors appear under each of their names.
+        """
+        result: dict[str, dict[int, torch.Tensor]] = {}
+        for name, dimension, indices in self.survivors(candidate):
+            gone = np.setdiff1d(np.arange(self.shapes[name][dimension]), indices)
+            result.setdefault(name, {})[dimension] = torch.from_numpy(gone)
+        for alias, name in self.aliases.items():
+            if name in result:
+                result[alias] = dict(result[name])
+        return result
+
+    def reordered(self, orders: Sequence[Sequence[int]]) -> "SearchSpace":
+        """The same space, in which gene g keeps its channels in the order `orders[g]`.
+
+        `orders[g]` lists the positions of the channels, the one to keep longest first.
+        """
+        atom = self.renumbering(orders)
+        return self._replace_atoms(lambda factor: atom[factor])
+
+    def renumbering(self, orders: Sequence[Sequence[int]]) -> Atoms:
+        """(atoms + 1,) new number of each atom when each gene's channels are put in that order.
+
+        Raises:
+            InputError: an order is not a permutation of its gene's channels.
+        """
+        if len(orders) != len(self.genes):
+            raise InputError(f"{len(orders)} orders were given for {len(self.genes)} genes")
+        atom = np.arange(sum(self.widths) + 1)
+        rows = zip(self.genes, self.offsets, self.widths, orders, strict=True)
+        for gene, offset, width, order in rows:
+            places = np.asarray(order, dtype=np.int64)
+            if not np.array_equal(np.sort(places), np.arange(width)):
+                raise InputError(
+                    f"the order of gene {gene.name!r} is not a permutation of 0..{width - 1}"
+                )
+            atom[offset + places] = offset + np.arange(width)
+        return atom
+
+    def _replace_atoms(self, change: Any) -> "SearchSpace":
+        memo: dict[int, Atoms] = {}
+
+        def changed(factors: Factors) -> Factors:
+            for factor in factors:
+                if id(factor) not in memo:
+                    memo[id(factor)] = change(factor)
+            return tuple(memo[id(factor)] for factor in factors)
+
+        values = dict(self.__dict__)
+        names = self.__dataclass_fields__
+        fields = {name: values[name] for name in names}
+        fields["slots"] = {
+            name: {d: changed(factors) for d, factors in dimensions.items()}
+            for name, dimensions in self.slots.items()
+        }
+        fields["attributes"] = tuple(
+            Attribute(a.module, a.name, a.position, changed(a.factors)) for a in self.attributes
+        )
+        fields["taps"] = tuple(Tap(t.module, changed(t.atoms), t.depthwise) for t in self.taps)
+        return SearchSpace(**fields)
+
+    def to_json(self) -> str:
+        """The space as text; `from_json` reads it back, in any process."""
+        table = _FactorTable()
+        data = {
+            "format": FORMAT,
+            "network": self.network,
+            "inputs": self.inputs,
+            "outputs": self.outputs,
+            "genes": [[gene.name, gene.kind, list(gene.choices)] for gene in self.genes],
+            "widths": list(self.widths),
+            "pinned": [[entry.name, entry.reason] for entry in self.pinned],
+            "shapes": {name: list(shape) for name, shape in self.shapes.items()},
+            "parameters": sorted(self.parameters),
+            "aliases": dict(self.aliases),
+            "slots": {
+                name: {str(d): table.add(factors) for d, factors in dimensions.items()}
+                for name, dimensions in self.slots.items()
+            },
+            "attributes": [
+                [a.module, a.name, a.position, table.add(a.factors)] for a in self.attributes
+            ],
+            "contractions": [[c.module, c.operator, c.constant, c.sizes] for c in self.contractions],
+            "taps": [[t.module, table.add(t.atoms), t.depthwise] for t in self.taps],
+            "normalised": sorted(self.normalised),
+            "notes": list(self.notes),
+            "factors": table.rows,
+        }
+        return json.dumps(data)
+
+    @classmethod
+    def from_json(cls, text: str) -> "SearchSpace":
+        """Read what `to_json` wrote.
+
+        Raises:
+            InputError: the text is not such a space, or of another format.
+        """
+        try:
+            data = json.loads(text)
+            if data["format"] != FORMAT:
+                raise InputError(
+                    f"the search space has format {data['format']}, this prunas reads {FORMAT};"
+                    " trace the network again"
+                )
+            return _from_data(data)
+        except (json.JSONDecodeError, KeyError, TypeError, IndexError) as error:
+            raise InputError(f"the text is not a saved search space ({error})") from None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SearchSpace) and self.to_json() == other.to_json()
+
+    def __hash__(self) -> int:
+        return hash((self.network, self.genes))
+
+    def __repr__(self) -> str:
+        return (
+            f"SearchSpace({self.network}: {len(self.genes)} genes, {self.size:.3g} candidates,"
+            f" {len(self.pinned)} pinned)"
+        )
+
+
+def surviving(factors: Factors, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which indices of a dimension survive, given which atoms do."""
+    alive = kept[factors[0]]
+    for factor in factors[1:]:
+        alive = alive & kept[factor]
+    return alive
+
+
+def size_polynomial(factors: Factors, gene_of_atom: Atoms, widths: Sequence[int]) -> Size:
+    """Length of a dimension as a polynomial in the widths of its genes.
+
+    An index decided by genes g and h belongs to a full rectangle of width_g * width_h entries
+    (`prunas.supernet.trace` pins what is not), so count / (width_g * width_h) is its coefficient.
+    """
+    owners = np.sort(np.stack([gene_of_atom[factor] for factor in factors], axis=1), axis=1)
+    rows, counts = np.unique(owners, axis=0, return_counts=True)
+    terms: dict[tuple[int, ...], int] = {}
+    for row, count in zip(rows.tolist(), counts.tolist(), strict=True):
+        genes = tuple(sorted({gene for gene in row if gene >= 0}))
+        terms[genes] = terms.get(genes, 0) + count
+    result = []
+    for genes, count in sorted(terms.items()):
+        cells = prod(widths[gene] for gene in genes)
+        if count % cells:
+            raise AssertionError(f"{count} entries do not fill {cells} cells of genes {genes}")
+        result.append((count // cells, genes))
+    return tuple(result)
+
+
+class _FactorTable:
+    """Factors by reference, each written once as runs [first, step, repeat-free length]."""
+
+    def __init__(self) -> None:
+        self.rows: list[list[list[int]]] = []
+        self._known: dict[int, int] = {}
+        self._alive: list[Atoms] = []
+
+    def add(self, factors: Factors) -> list[int]:
+        return [self._row(factor) for factor in factors]
+
+    def _row(self, factor: Atoms) -> int:
+        if id(factor) not in self._known:
+            self._known[id(factor)] = len(self.rows)
+            self._alive.append(factor)
+            self.rows.append(_runs(factor))
+        return self._known[id(factor)]
+
+
+def _runs(values: Atoms) -> list[list[int]]:
+    """[first, step, length] pieces; joined they give `values`."""
+    runs: list[list[int]] = []
+    position, total = 0, len(values)
+    steps = np.diff(values)
+    while position < total:
+        if position == total - 1:
+            runs.append([int(values[position]), 0, 1])
+            break
+        step = int(steps[position])
+        other = np.flatnonzero(steps[position:] != step)
+        length = (int(other[0]) if len(other) else total - 1 - position) + 1
+        runs.append([int(values[position]), step, length])
+        position += length
+    return runs
+
+
+def _unrolled(runs: list[list[int]]) -> Atoms:
+    pieces = [first + step * np.arange(length) for first, step, length in runs]
+    return np.concatenate(pieces).astype(np.int64)
+
+
+def _from_data(data: Any) -> SearchSpace:
+    table = [_unrolled(runs) for runs in data["factors"]]
+
+    def factors(rows: list[int]) -> Factors:
+        return tuple(table[row] for row in rows)
+
+    return SearchSpace(
+        genes=tuple(Gene(name, kind, tuple(choices)) for name, kind, choices in data["genes"]),
+        widths=tuple(data["widths"]),
+        pinned=tuple(Pinned(name, reason) for name, reason in data["pinned"]),
+        network=data["network"],
+        inputs=data["inputs"],
+        outputs=data["outputs"],
+        shapes={name: tuple(shape) for name, shape in data["shapes"].items()},
+        parameters=frozenset(data["parameters"]),
+        aliases=data["aliases"],
+        slots={
+            name: {int(d): factors(rows) for d, rows in dimensions.items()}
+            for name, dimensions in data["slots"].items()
+        },
+        attributes=tuple(
+            Attribute(module, name, position, factors(rows))
+            for module, name, position, rows in data["attributes"]
+        ),
+        contractions=tuple(
+            Contraction(module, operator, constant, _sizes(sizes))
+            for module, operator, constant, sizes in data["contractions"]
+        ),
+        taps=tuple(Tap(module, factors(rows), depthwise) for module, rows, depthwise in data["taps"]),
+        normalised=frozenset(data["normalised"]),
+        notes=tuple(data["notes"]),
+    )
+
+
+def _sizes(sizes: Any) -> tuple[Size, ...]:
+    return tuple(tuple((c, tuple(genes)) for c, genes in size) for size in sizes)

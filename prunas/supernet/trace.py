@@ -1,0 +1,537 @@
+"""From a network to its search space: label one run, solve, name the channel groups, try them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from prunas.errors import InputError
+from prunas.supernet.grid import DEFAULT, WidthGrid
+from prunas.supernet.labels import BATCH, FIRST_IMAGE, SECOND_IMAGE, Nodes, Solution
+from prunas.supernet.recorder import Check, Record, ShapeMismatch, record
+from prunas.supernet.scoped import Place, swapped
+from prunas.supernet.skeleton import called, describe, skeleton, with_batch
+from prunas.supernet.space import (
+    Attribute,
+    Contraction,
+    Factors,
+    Gene,
+    Pinned,
+    SearchSpace,
+    Size,
+    Tap,
+    size_polynomial,
+    surviving,
+)
+
+_PROBE_SEED = 20190  # any fixed number: the probe only has to be the same each time
+
+
+def trace(
+    network: nn.Module,
+    input_size: Sequence[int] | None = None,
+    *,
+    example: Any = None,
+    grid: WidthGrid = DEFAULT,
+    keep: Sequence[str] = (),
+) -> SearchSpace:
+    """Find everything in `network` that can be made narrower, and what goes together with it.
+
+    The network runs once on the meta device (no weights are read, nothing is computed); labels
+    are propagated through the ATen operators that really run, so residual sums, concatenations,
+    shared modules, tied weights and parameters used bare all come out as what they are. The
+    result is tried: a network cut at random widths must produce every intermediate result in the
+    predicted shape, and a gene that stands in the way is pinned with the reason.
+
+    Args:
+        network: any module; it is not modified.
+        input_size: (channels, height, width) of one image, or the shape of one input without the
+            batch.
+        example: instead, the tensors that `forward` takes (a tensor, a tuple for positional or a
+            dict for keyword arguments), batch first; only shapes and types are used.
+        grid: which widths a channel group may take.
+        keep: patterns of parameter or module names that stay untouched (`"stages.3.*"`).
+
+    Returns:
+        The search space.
+
+    Raises:
+        InputError: neither or both of input_size and example are given, the network does not run
+            on them, a pattern matches nothing, or nothing in it can be pruned.
+    """
+    bare = _bare(network)
+    fixed = _fixed(network, keep)
+    inputs = _inputs(network, input_size, example)
+    was_training = [module for module in bare.modules() if module.training]
+    for module in was_training:
+        module.training = False
+    found = record(bare, inputs, fixed)
+    _tie_lengths(found)
+    solution = found.labels.solve()
+    draft = _Draft(network, inputs, found, solution, grid)
+    space = draft.space(dropped={})
+    dropped: dict[int, str] = {}
+    while space.genes:
+        blame = _probe(bare, inputs, draft, space)
+        if not blame:
+            break
+        dropped |= blame
+        space = draft.space(dropped)
+    if not space.genes:
+        raise InputError(_nothing(network, space, found))
+    return space
+
+
+def _tie_lengths(found: Record) -> None:
+    """Dimensions whose length is the same integer of the same module must stay equally long."""
+    first: dict[Place, Nodes] = {}
+    for place, _, nodes in found.sizes:
+        known = first.setdefault(place, nodes)
+        found.labels.tie(known, nodes, f"{place.module}.{place.name} is also a fixed length")
+
+
+def _bare(network: nn.Module) -> nn.Module:
+    for wrapper in (nn.DataParallel, nn.parallel.DistributedDataParallel):
+        if isinstance(network, wrapper):
+            raise InputError(f"the network is wrapped in {wrapper.__name__}; pass network.module")
+    if isinstance(network, torch.jit.ScriptModule):
+        raise InputError("a scripted network has no Python code to trace; pass the original module")
+    if hasattr(network, "_orig_mod"):
+        raise InputError("the network is compiled; pass the module that torch.compile was given")
+    if not isinstance(network, nn.Module):
+        raise InputError(f"a network must be an nn.Module, not {type(network).__name__}")
+    return skeleton(network)
+
+
+def _fixed(network: nn.Module, keep: Sequence[str]) -> frozenset[str]:
+    names = [name for name, _ in (*network.named_parameters(), *network.named_buffers())]
+    fixed: set[str] = set()
+    for pattern in keep:
+        matched = [
+            name for name in names if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
+        ]
+        if not matched:
+            raise InputError(f"keep pattern {pattern!r} matches no parameter of the network")
+        fixed.update(matched)
+    return frozenset(fixed)
+
+
+def _inputs(network: nn.Module, input_size: Sequence[int] | None, example: Any) -> Any:
+    if (input_size is None) == (example is None):
+        raise InputError("give either input_size=(3, 224, 224) or example=tensors, one of the two")
+    if input_size is None:
+        return with_batch(example, BATCH)
+    if not input_size or any(int(size) < 1 for size in input_size):
+        raise InputError(f"input_size {tuple(input_size)} is not a shape of positive lengths")
+    floating = (p.dtype for p in network.parameters() if p.is_floating_point())
+    dtype = next(floating, torch.float32)
+    return torch.empty((BATCH, *map(int, input_size)), dtype=dtype, device="meta")
+
+
+def _nothing(network: nn.Module, space: SearchSpace, found: Record) -> str:
+    reasons = sorted({entry.reason for entry in space.pinned})[:3]
+    because = "; ".join(reasons) or "it has no parameters"
+    return f"nothing in {type(network).__name__} can be pruned: {because}"
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """Channel classes of the solution, gathered into genes."""
+
+    names: list[str]
+    widths: list[int]
+    atom: Nodes  # class -> atom number, 0 = pinned
+
+
+class _Draft:
+    """Turns one solved record into search spaces, with fewer and fewer genes if need be."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        inputs: Any,
+        found: Record,
+        solution: Solution,
+        grid: WidthGrid,
+    ) -> None:
+        self.network = network
+        self.inputs = inputs
+        self.found = found
+        self.grid = grid
+        self.reasons = solution.reasons
+        self.plain = solution.component
+        self.classes = self._without_batch(solution.atoms)
+        self.second_image = self._second_image(solution.atoms)
+        self.slots = [
+            (name, dimension, nodes)
+            for name, dims in found.tensors.items()
+            for dimension, nodes in enumerate(dims)
+            if self.classes[nodes].any()
+        ]
+        self.signature = self._signatures()
+        self._cache: dict[int, Factors] = {}
+        self.groups = _Groups([], [], np.zeros(0, dtype=np.int64))
+
+    # -- classes -------------------------------------------------------------------------------
+
+    @staticmethod
+    def _images(atoms: Nodes) -> Nodes:
+        return np.unique(atoms[[FIRST_IMAGE, SECOND_IMAGE]])
+
+    def _without_batch(self, atoms: Nodes) -> Nodes:
+        """Classes of each node, the images of the batch aside: they are never pruned."""
+        classes = np.where(np.isin(atoms, self._images(atoms)), 0, atoms)
+        columns = np.flatnonzero(classes.any(axis=0))
+        return classes[:, columns] if len(columns) else classes[:, :1]
+
+    @staticmethod
+    def _second_image(atoms: Nodes) -> NDArray[np.bool_]:
+        """Nodes that belong to the second image alone: they do not count in costs per image."""
+        first, second = atoms[FIRST_IMAGE, 0], atoms[SECOND_IMAGE, 0]
+        return (atoms == second).any(axis=1) & (first != second) & (second != 0)
+
+    def _observed(self) -> list[Nodes]:
+        """Every label array whose length must be a polynomial in the genes."""
+        arrays = [nodes for _, _, nodes in self.slots]
+        arrays += [nodes for product in self.found.products for nodes in product.dims]
+        arrays += [nodes for _, _, nodes in self.found.sizes]
+        arrays += [consumption.nodes for consumption in self.found.consumptions]
+        unique = {id(nodes): nodes for nodes in (*arrays, *self.found.labels.families)}
+        return list(unique.values())
+
+    def _signatures(self) -> NDArray[np.uint64]:
+        """(classes,) hash of how often each class occurs in each observed dimension.
+
+        Classes with equal signatures are interchangeable, and form one channel group.
+        """
+        total = int(self.classes.max()) + 1
+        signature = np.zeros(total, dtype=np.uint64)
+        draw = np.random.default_rng(_PROBE_SEED)
+        for nodes in self._observed():
+            classes, counts = np.unique(self.classes[nodes], return_counts=True)
+            weight = draw.integers(1, 2**63, dtype=np.uint64)
+            signature[classes] += counts.astype(np.uint64) * weight
+        signature[0] = 0
+        return signature
+
+    # -- genes ---------------------------------------------------------------------------------
+
+    def space(self, dropped: Mapping[int, str]) -> SearchSpace:
+        """The space without the classes in `dropped` ({class: why it was pinned})."""
+        while True:
+            self._cache.clear()
+            self.groups = self._grouped(dropped)
+            broken = self._not_a_rectangle()
+            if broken is None:
+                break
+            dropped = dropped | broken
+        genes = tuple(
+            Gene(name, "width", self.grid.widths(width))
+            for name, width in zip(self.groups.names, self.groups.widths, strict=True)
+        )
+        network = self.network
+        tensors = dict((*network.named_parameters(), *network.named_buffers()))
+        return SearchSpace(
+            genes=genes,
+            widths=tuple(self.groups.widths),
+            pinned=self._pinned(dropped),
+            network=type(network).__name__,
+            inputs=describe(self.inputs),
+            outputs=describe(self.found.outputs),
+            shapes={name: tuple(tensor.shape) for name, tensor in tensors.items()},
+            parameters=frozenset(name for name, _ in network.named_parameters()),
+            aliases=_aliases(network),
+            slots=self._slots(),
+            attributes=self._attributes(),
+            contractions=self._contractions(),
+            taps=self._taps(),
+            normalised=self._normalised(),
+            notes=tuple(
+                f"operator {name} has no rule and pinned what it touched ({count} times)"
+                for name, count in sorted(self.found.unknown.items())
+            ),
+        )
+
+    def _grouped(self, dropped: Mapping[int, str]) -> _Groups:
+        ordered = self._classes_in_slots(dropped)
+        members: dict[int, list[int]] = {}
+        names: dict[int, str] = {}
+        for number, name in ordered:
+            key = int(self.signature[number])
+            members.setdefault(key, []).append(number)
+            names.setdefault(key, name)
+        atom = np.zeros(len(self.signature), dtype=np.int64)
+        kept = [key for key, classes in members.items() if len(classes) > 1]
+        position = 1
+        for key in kept:
+            classes = members[key]
+            atom[classes] = np.arange(position, position + len(classes))
+            position += len(classes)
+        widths = [len(members[key]) for key in kept]
+        return _Groups(_distinct([names[key] for key in kept]), widths, atom)
+
+    def _classes_in_slots(self, dropped: Mapping[int, str]) -> list[tuple[int, str]]:
+        """Prunable classes in order of appearance, with the module that appears first."""
+        seen = np.zeros(len(self.signature), dtype=bool)
+        seen[0] = True
+        seen[list(dropped)] = True
+        result: list[tuple[int, str]] = []
+        for name, _, nodes in sorted(self.slots, key=lambda slot: slot[1] != 0):
+            for column in self.classes[nodes].T:
+                fresh = column[~seen[column]]
+                if len(fresh):
+                    _, first = np.unique(fresh, return_index=True)
+                    numbers = fresh[np.sort(first)]
+                    seen[numbers] = True
+                    module = name.rpartition(".")[0] or name
+                    result.extend((number, module) for number in numbers.tolist())
+        return result
+
+    def _not_a_rectangle(self) -> dict[int, str] | None:
+        """Classes of a gene whose product with another does not fill all cells equally."""
+        gene = self.gene_of_atom()
+        for nodes in self._observed():
+            factors = self.factors(nodes)
+            if len(factors) < 2:
+                continue
+            bad = _uneven(factors, gene, self.groups.widths)
+            if bad is not None:
+                atoms = np.flatnonzero(gene == bad)
+                numbers = np.flatnonzero(np.isin(self.groups.atom, atoms)).tolist()
+                return dict.fromkeys(numbers, "it is not a full rectangle with its partner")
+        return None
+
+    def gene_of_atom(self) -> Nodes:
+        widths = self.groups.widths
+        owners = np.repeat(np.arange(len(widths)), widths)
+        return np.concatenate([np.array([-1]), owners]).astype(np.int64)
+
+    # -- parts of the space --------------------------------------------------------------------
+
+    def factors(self, nodes: Nodes) -> Factors:
+        """Atoms of each index of a label array, the arrays without any atom left out."""
+        if id(nodes) not in self._cache:
+            table = self.groups.atom[self.classes[nodes]]
+            columns = [np.ascontiguousarray(column) for column in table.T if column.any()]
+            self._cache[id(nodes)] = tuple(columns)
+        return self._cache[id(nodes)]
+
+    def _slots(self) -> dict[str, dict[int, Factors]]:
+        slots: dict[str, dict[int, Factors]] = {}
+        shared: dict[bytes, Factors] = {}
+        for name, dimension, nodes in self.slots:
+            factors = self.factors(nodes)
+            if factors:
+                key = b"|".join(factor.tobytes() for factor in factors)
+                slots.setdefault(name, {})[dimension] = shared.setdefault(key, factors)
+        return slots
+
+    def _size(self, nodes: Nodes) -> Size:
+        counted = nodes[~self.second_image[nodes]]
+        if len(counted) != len(nodes):
+            table = self.groups.atom[self.classes[counted]]
+            factors = tuple(table.T)
+        else:
+            factors = self.factors(nodes)
+        if not factors:
+            return ((len(counted), ()),)
+        return size_polynomial(factors, self.gene_of_atom(), self.groups.widths)
+
+    def _contractions(self) -> tuple[Contraction, ...]:
+        sizes: dict[int, Size] = {}
+        result = []
+        for product in self.found.products:
+            constant, polynomials = product.constant, []
+            for nodes in product.dims:
+                if id(nodes) not in sizes:
+                    sizes[id(nodes)] = self._size(nodes)
+                size = sizes[id(nodes)]
+                if all(not genes for _, genes in size):
+                    constant *= sum(count for count, _ in size)
+                else:
+                    polynomials.append(size)
+            row = Contraction(product.module, product.operator, constant, tuple(polynomials))
+            result.append(row)
+        return tuple(result)
+
+    def _attributes(self) -> tuple[Attribute, ...]:
+        found: dict[Place, Factors] = {}
+        for place, _, nodes in self.found.sizes:
+            factors = self.factors(nodes)
+            if factors:
+                found.setdefault(place, factors)
+        return tuple(Attribute(p.module, p.name, p.position, f) for p, f in found.items())
+
+    def _taps(self) -> tuple[Tap, ...]:
+        found: dict[str, Tap] = {}
+        for consumption in self.found.consumptions:
+            factors = self.factors(consumption.nodes)
+            module = consumption.weight.rpartition(".")[0]
+            if factors and module:
+                found.setdefault(module, Tap(module, factors, consumption.depthwise))
+        return tuple(found.values())
+
+    def _normalised(self) -> frozenset[int]:
+        gene = self.gene_of_atom()
+        arrays = {id(nodes): nodes for nodes in self.found.normalised}
+        genes = [gene[np.unique(f)] for nodes in arrays.values() for f in self.factors(nodes)]
+        return frozenset(int(g) for block in genes for g in np.unique(block) if g >= 0)
+
+    def _pinned(self, dropped: Mapping[int, str]) -> tuple[Pinned, ...]:
+        """One entry per channel group that is no gene, named by the first tensor that holds it."""
+        entries: dict[tuple[str, int], list[str]] = {}
+        owner: dict[int, tuple[str, int]] = {}
+        for name, dims in self.found.tensors.items():
+            for dimension, nodes in enumerate(dims[:2]):
+                atoms = self.groups.atom[self.classes[nodes]]
+                stuck = nodes[~atoms.any(axis=1)]
+                if not stuck.any():
+                    continue
+                where = f"{name}[{dimension}]"
+                first = int(self.plain[stuck[0]])
+                key = owner.get(first, (self._reason(stuck, dropped), first))
+                entries.setdefault(key, []).append(where)
+                owner.update(dict.fromkeys(self.plain[stuck].tolist(), key))
+        return tuple(
+            Pinned(places[0], f"{reason}{_more(places)}") for (reason, _), places in entries.items()
+        )
+
+    def _reason(self, nodes: Nodes, dropped: Mapping[int, str]) -> str:
+        for number in np.unique(self.classes[nodes]).tolist():
+            if number in dropped:
+                return dropped[number]
+        for number in self.plain[nodes].tolist():
+            if number in self.reasons:
+                return self.reasons[number]
+        return "it has a single channel, or none like it to choose from"
+
+    def classes_of(self, gene: int) -> list[int]:
+        """The classes that a gene of the latest space is made of."""
+        atoms = np.flatnonzero(self.gene_of_atom() == gene)
+        return np.flatnonzero(np.isin(self.groups.atom, atoms)).tolist()
+
+    def alive(self, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """(nodes,) which labels survive, given which atoms of the latest space do."""
+        result: NDArray[np.bool_] = kept[self.groups.atom[self.classes]].all(axis=1)
+        return result
+
+
+def _more(places: list[str]) -> str:
+    return f" (with {len(places) - 1} more tensors)" if len(places) > 1 else ""
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """A second group of the same module is called module[2], and so on."""
+    seen: dict[str, int] = {}
+    result = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        result.append(name if seen[name] == 1 else f"{name}[{seen[name]}]")
+    return result
+
+
+def _uneven(factors: Factors, gene: Nodes, widths: Sequence[int]) -> int | None:
+    """A gene to drop because its cells with another gene are not filled equally; None if fine."""
+    table = np.sort(np.stack(factors, axis=1), axis=1)
+    table = table[(table != 0).sum(axis=1) > 1]
+    if not len(table):
+        return None
+    cells, counts = np.unique(table, axis=0, return_counts=True)
+    owners, group = np.unique(gene[cells], axis=0, return_inverse=True)
+    for index, row in enumerate(owners.tolist()):
+        mine = counts[group.reshape(-1) == index]
+        genes = sorted({g for g in row if g >= 0})
+        wanted = np.prod([widths[g] for g in genes])
+        if len(mine) != wanted or (mine != mine[0]).any() or len(genes) < (np.array(row) >= 0).sum():
+            return min(genes, key=lambda g: widths[g])
+    return None
+
+
+def _aliases(network: nn.Module) -> dict[str, str]:
+    """Further names of tied parameters and buffers -> the first name."""
+    first: dict[int, str] = {}
+    aliases: dict[str, str] = {}
+    everything = (
+        *network.named_parameters(remove_duplicate=False),
+        *network.named_buffers(remove_duplicate=False),
+    )
+    for name, tensor in everything:
+        known = first.setdefault(id(tensor), name)
+        if known != name:
+            aliases[name] = known
+    return aliases
+
+
+# -- trying it -------------------------------------------------------------------------------------
+
+
+def sizes_of(space: SearchSpace, kept: NDArray[np.bool_]) -> dict[Place, int]:
+    """New values of the integers that follow the genes."""
+    return {
+        Place(a.module, a.name, a.position): int(surviving(a.factors, kept).sum())
+        for a in space.attributes
+    }
+
+
+def _probe(bare: nn.Module, inputs: Any, draft: _Draft, space: SearchSpace) -> dict[int, str]:
+    """Cut the skeleton at random widths and run it; {class: reason} of what stands in the way."""
+    kept = space.kept(_distinct_widths(space.widths))
+    tensors: dict[str, torch.Tensor] = {}
+    held = dict((*bare.named_parameters(), *bare.named_buffers()))
+    alive = draft.alive(kept)
+    names = {**{name: name for name in space.slots}, **_slot_aliases(space)}
+    for name, source in names.items():
+        shape = [int(alive[nodes].sum()) for nodes in draft.found.tensors[source]]
+        tensors[name] = held[source].new_empty(shape)
+    check = Check(draft.found.operations, alive)
+    with swapped(bare, tensors, sizes_of(space, kept)), torch.no_grad(), check:
+        try:
+            called(bare, inputs)
+        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+            return _blame(draft, space, check, error)
+    return {}
+
+
+def _distinct_widths(widths: Sequence[int]) -> list[int]:
+    """Reduced widths that differ from gene to gene, so that no two match by accident."""
+    rng = np.random.default_rng(_PROBE_SEED)
+    orders = {width: rng.permutation(width - 1) + 1 for width in sorted(set(widths))}
+    used: dict[int, int] = {}
+    values = []
+    for width in widths:
+        position = used.get(width, 0)
+        used[width] = position + 1
+        values.append(int(orders[width][position % (width - 1)]))
+    return values
+
+
+def _slot_aliases(space: SearchSpace) -> dict[str, str]:
+    return {alias: name for alias, name in space.aliases.items() if name in space.slots}
+
+
+def _blame(draft: _Draft, space: SearchSpace, check: Check, error: Exception) -> dict[int, str]:
+    """The genes that meet in the operation that failed; all of them if it tells nothing."""
+    suspects = check.suspects()
+    factors = [
+        factor
+        for operation in suspects
+        for dims in (*operation.inputs, *operation.outputs)
+        for nodes in dims
+        for factor in draft.factors(nodes)
+    ]
+    owner = draft.gene_of_atom()
+    genes = {int(g) for factor in factors for g in np.unique(owner[factor]) if g >= 0}
+    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    where = suspects[0].name if suspects else "at the end"
+    kind = "gives" if isinstance(error, ShapeMismatch) else "fails"
+    reason = f"after cutting it, operator {where} {kind}: {text}"
+    return {
+        number: reason
+        for gene in (genes or range(len(space.genes)))
+        for number in draft.classes_of(gene)
+    }

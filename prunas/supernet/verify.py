@@ -1,0 +1,161 @@
+"""Two oracles that a coupling is right; neither is satisfied by "a forward runs"."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from prunas.errors import RunError
+from prunas.supernet.cut import copied_with, cut, evaluating, require_same, tensors_of
+from prunas.supernet.permute import permute
+from prunas.supernet.skeleton import called, copied, imagined
+from prunas.supernet.space import Candidate, SearchSpace
+
+TOLERANCE: Final = 1e-9
+"""Largest difference, relative to the largest output, in float64."""
+
+
+class VerificationError(RunError):
+    """A search space does not describe its network: cutting by it would be wrong."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Largest differences found, relative to the largest output, in float64.
+
+    Attributes:
+        permutation: after permuting the channels of every gene.
+        masked: between a cut network and the full one with the removed channels set to zero, over
+            the genes without a normalisation across their channels.
+        candidate: the candidate that was cut.
+    """
+
+    permutation: float
+    masked: float
+    candidate: Candidate
+
+
+def verify(network: nn.Module, space: SearchSpace, *, seed: int = 0) -> Verification:
+    """Check on numbers that the channels the space ties together are all that belongs together.
+
+    1. Permuting the channels of every gene, consistently over all its slots, leaves the output
+       unchanged. One missing slot breaks it.
+    2. Setting all slots of the removed channels to zero in the full network gives the output of
+       the cut one, wherever no normalisation runs over them.
+
+    Both run in float64 on a copy whose weights are shaken and whose batch-norm statistics are
+    measured, so that zero-initialised layers hide nothing.
+
+    Raises:
+        InputError: the network is not the one the space was traced from.
+        VerificationError: an oracle fails.
+    """
+    require_same(network, space)
+    rng = np.random.default_rng(seed)
+    generator = torch.Generator().manual_seed(seed)
+    twin = _shaken(network, generator)
+    inputs = _drawn(imagined(space.inputs), generator)
+    with torch.no_grad(), evaluating(twin):
+        _measure_batch_norm(twin, inputs)
+        expected = _output(twin, inputs)
+        orders = [rng.permutation(width).tolist() for width in space.widths]
+        permutation = _difference(expected, _output(permute(twin, space, orders), inputs))
+        _require(permutation, "permuting the channels of its genes changes the network's output")
+        candidate = _random_candidate(space, rng)
+        cut_output = _output(cut(twin, space, candidate), inputs)
+        masked = _difference(_output(_masked(twin, space, candidate), inputs), cut_output)
+        _require(masked, "a cut network differs from the full one with the same channels zeroed")
+    return Verification(permutation, masked, candidate)
+
+
+def _require(difference: float, what: str) -> None:
+    if not difference <= TOLERANCE:
+        raise VerificationError(f"{what} (relative difference {difference:.2g}); do not cut by it")
+
+
+def _random_candidate(space: SearchSpace, rng: np.random.Generator) -> Candidate:
+    """Random choices, genes under a normalisation left whole (there, zeroed is not removed)."""
+    drawn = space.sample(rng, 1)[0]
+    return Candidate(
+        gene.choices[-1] if index in space.normalised else value
+        for index, (gene, value) in enumerate(zip(space.genes, drawn, strict=True))
+    )
+
+
+def _shaken(network: nn.Module, generator: torch.Generator) -> nn.Module:
+    """A float64 copy with noise in every parameter, in eval mode scale."""
+
+    def noise(tensor: torch.Tensor) -> torch.Tensor:
+        return torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
+
+    def shaken(tensor: torch.Tensor) -> torch.Tensor:
+        value = tensor.detach().cpu()
+        if not value.is_floating_point():
+            return value.clone()
+        value = value.double()
+        if not isinstance(tensor, nn.Parameter):
+            return value.clone()
+        if value.dim() < 2:
+            return value + 0.2 * noise(value)
+        spread = float(value.std()) or value[0].numel() ** -0.5
+        return value + 0.2 * spread * noise(value)
+
+    return copied(network, shaken)
+
+
+def _drawn(description: Any, generator: torch.Generator) -> Any:
+    """Random values for meta tensors: normal where floating, zeros and ones where integer."""
+
+    def draw(value: Any) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return value
+        if value.is_floating_point():
+            return torch.randn(value.shape, generator=generator, dtype=torch.float64)
+        return torch.randint(0, 2, value.shape, generator=generator).to(value.dtype)
+
+    return tree_map(draw, description)
+
+
+def _measure_batch_norm(network: nn.Module, inputs: Any) -> None:
+    """Give every batch norm the statistics of these inputs, so that activations keep a scale."""
+    layers = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    layers = [layer for layer in layers if layer.track_running_stats]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.training, layer.momentum = True, 1.0
+    try:
+        called(network, inputs)
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.training, layer.momentum = False, momentum
+            if layer.running_var is not None:  # two images of one pixel have no variance
+                layer.running_var.clamp_(min=0.1)
+
+
+def _masked(network: nn.Module, space: SearchSpace, candidate: Sequence[int]) -> nn.Module:
+    held = tensors_of(network)
+    zeroed: dict[str, torch.Tensor] = {}
+    for name, dimensions in space.removed(candidate).items():
+        if name in space.aliases:
+            continue
+        tensor = held[name].detach().clone()
+        for dimension, indices in dimensions.items():
+            tensor.index_fill_(dimension, indices, 0)
+        zeroed[name] = tensor
+    return copied_with(network, zeroed)
+
+
+def _output(network: nn.Module, inputs: Any) -> list[torch.Tensor]:
+    leaves = tree_leaves(called(network, inputs))
+    return [leaf.double() for leaf in leaves if isinstance(leaf, torch.Tensor)]
+
+
+def _difference(expected: list[torch.Tensor], found: list[torch.Tensor]) -> float:
+    """Largest absolute difference over the largest absolute value, worst output."""
+    pairs = zip(expected, found, strict=True)
+    worst = [float((a - b).abs().max()) / max(float(a.abs().max()), 1e-30) for a, b in pairs]
+    return float(np.max(worst)) if worst else 0.0  # np.max keeps NaN, which fails the oracle

@@ -1,0 +1,359 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch.utils.data import IterableDataset
+
+from prunas.errors import InputError
+from prunas.pipeline import data
+from prunas.pipeline.data import Data, load_data
+from prunas.pipeline.splits import Split
+
+
+def pictures_of(split: Split) -> torch.Tensor:
+    return torch.cat([pictures for pictures, _ in split.batches(64)])
+
+
+def read_all(path: Path) -> None:
+    loaded = load_data(path, seed=0)
+    for split in (loaded.train, loaded.held_out, loaded.test):
+        pictures_of(split)
+
+
+def write_folder(root: Path, counts: dict[str, int], size: tuple[int, int] = (12, 10)) -> Path:
+    """Grey pictures, each of its own shade, `counts[class]` of them (size: width, height)."""
+    for place, (name, count) in enumerate(counts.items()):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for index in range(count):
+            Image.new("L", size, 20 * place + index).save(root / name / f"{index}.png")
+    return root
+
+
+def write_npz(path: Path, **arrays: object) -> Path:
+    np.savez(path, **arrays)  # type: ignore[arg-type]
+    return path
+
+
+def check_sound(loaded: Data) -> None:
+    """What holds for every data set."""
+    classes = len(loaded.classes)
+    held = np.bincount(loaded.held_out.labels, minlength=classes)
+    assert held.min() == held.max() > 0
+    assert np.bincount(loaded.train.labels, minlength=classes).min() > 0
+    assert set(loaded.test.labels) <= set(range(classes))
+    for split in (loaded.train, loaded.held_out, loaded.test):
+        pictures = pictures_of(split)
+        assert pictures.shape == (len(split), *loaded.input_size)
+        assert pictures.dtype == torch.float32
+    train = pictures_of(loaded.train)
+    torch.testing.assert_close(
+        train.mean((0, 2, 3)), torch.zeros(train.shape[1]), atol=1e-3, rtol=0
+    )
+    torch.testing.assert_close(train.std((0, 2, 3)), torch.ones(train.shape[1]), atol=1e-2, rtol=0)
+
+
+def test_digits_split_is_disjoint_complete_and_stratified() -> None:
+    loaded = load_data("digits", seed=3)
+    check_sound(loaded)
+    splits = (loaded.train, loaded.held_out, loaded.test)
+    indices = np.concatenate([split.indices for split in splits])
+    assert sorted(indices) == list(range(1797))
+    assert loaded.input_size == (1, 8, 8)
+    assert np.ptp(np.bincount(loaded.test.labels)) <= 2  # classes of 174 to 183
+    assert not loaded.train.preparation.flip
+
+
+def test_the_seed_decides_the_split() -> None:
+    first, again, other = (load_data("digits", seed=seed).test.indices for seed in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_digits_can_be_enlarged_and_coloured() -> None:
+    loaded = load_data("digits", seed=0, input_size=(3, 16, 12))
+    check_sound(loaded)
+    pictures = pictures_of(loaded.test)
+    torch.testing.assert_close(pictures[:, 0], pictures[:, 2])
+
+
+def test_photos() -> None:
+    pytest.importorskip("skimage", reason="the photographs come with scikit-image")
+    loaded = load_data("photos", seed=0)
+    check_sound(loaded)
+    per_class = [
+        len(s) // len(loaded.classes) for s in (loaded.train, loaded.held_out, loaded.test)
+    ]
+    assert per_class == [205, 51, 64]
+    assert loaded.train.preparation.flip
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.integers(3, 30), min_size=2, max_size=5),
+    st.floats(0.05, 0.9),
+    st.floats(0.05, 0.9),
+)
+def test_any_class_counts_and_shares_give_sound_splits(
+    counts: list[int], held_out: float, test: float
+) -> None:
+    labels = np.repeat(np.arange(len(counts)), counts)
+    rng = np.random.default_rng(0)
+    train, tested = data._divided(
+        np.arange(len(labels)), labels, data._in_proportion(labels, test), rng
+    )
+    train, held = data._divided(train, labels, data._balanced(labels[train], held_out), rng)
+    assert sorted(np.concatenate([train, held, tested])) == list(range(len(labels)))
+    for part in (train, held, tested):
+        assert np.bincount(labels[part], minlength=len(counts)).min() >= 1
+    assert len(set(np.bincount(labels[held]))) == 1
+
+
+# --- folders ---------------------------------------------------------------------------------
+
+
+def test_folder_of_classes(tmp_path: Path) -> None:
+    counts = {"class10": 8, "class2": 10, "class1": 9}
+    loaded = load_data(write_folder(tmp_path, counts), seed=0)
+    assert loaded.classes == ("class1", "class2", "class10")
+    assert loaded.input_size == (1, 10, 12)
+    check_sound(loaded)
+    total = sum(map(len, (loaded.train, loaded.held_out, loaded.test)))
+    assert total == 27
+
+
+def test_folder_labels_belong_to_their_pictures(tmp_path: Path) -> None:
+    loaded = load_data(write_folder(tmp_path, {"a": 10, "b": 10}), seed=0)
+    mean, std = loaded.train.preparation.mean[0], loaded.train.preparation.std[0]
+    shades = pictures_of(loaded.train)[:, 0, 0, 0] * std + mean
+    assert np.array_equal(shades.numpy() >= 19.5, loaded.train.labels == 1)
+
+
+@pytest.mark.parametrize(
+    ("extra", "held_from_val", "tested"),
+    [(("val",), False, 8), (("test",), False, 8), (("valid", "test"), True, 8), ((), False, 2)],
+)
+def test_folder_with_parts(
+    tmp_path: Path, extra: tuple[str, ...], held_from_val: bool, tested: int
+) -> None:
+    write_folder(tmp_path / "train", {"a": 6, "b": 6})
+    for name in extra:
+        write_folder(tmp_path / name, {"a": 3, "b": 5})
+    loaded = load_data(tmp_path, seed=0)
+    check_sound(loaded)
+    assert len(loaded.test) == tested
+    assert (len(loaded.train) == 12) == held_from_val
+    assert len(loaded.held_out) == (6 if held_from_val else 2)
+
+
+def test_large_colour_pictures_become_224_squares(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for index in range(3):
+            Image.new("RGB", (300, 100), (index, 50, 90)).save(tmp_path / name / f"{index}.jpg")
+    assert load_data(tmp_path, seed=0).input_size == (3, 224, 224)
+
+
+def test_unreadable_picture_is_named(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"a": 3, "b": 3})
+    (tmp_path / "b" / "1.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"1\.png cannot be read"):
+        load_data(tmp_path, seed=0)
+
+
+def test_truncated_picture_is_named(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"a": 4, "b": 4}, size=(200, 200))
+    file = tmp_path / "a" / "2.png"
+    file.write_bytes(file.read_bytes()[:60])
+    with pytest.raises(InputError, match=r"2\.png cannot be read"):
+        read_all(tmp_path)
+
+
+def test_class_only_in_test(tmp_path: Path) -> None:
+    write_folder(tmp_path / "train", {"a": 3, "b": 3})
+    write_folder(tmp_path / "test", {"a": 3, "c": 3})
+    with pytest.raises(InputError, match="class 'c'"):
+        load_data(tmp_path, seed=0)
+
+
+def test_class_without_held_out_pictures(tmp_path: Path) -> None:
+    write_folder(tmp_path / "train", {"a": 3, "b": 3})
+    write_folder(tmp_path / "val", {"a": 3})
+    write_folder(tmp_path / "test", {"a": 3, "b": 3})
+    with pytest.raises(InputError, match="no held-out pictures"):
+        load_data(tmp_path, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ({}, "no pictures in class folders"),
+        ({"a": 0}, "no pictures in class folders"),
+        ({"a": 5}, "only the class 'a'"),
+        ({"a": 5, "b": 2}, "2 pictures of the class 'b'"),
+    ],
+)
+def test_folders_too_poor(tmp_path: Path, counts: dict[str, int], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_data(write_folder(tmp_path, counts), seed=0)
+
+
+def test_pictures_of_other_channel_counts_are_refused(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"a": 3, "b": 3})
+    with pytest.raises(InputError, match="1, 3 or 4 channels"):
+        load_data(tmp_path, seed=0, input_size=(2, 8, 8))
+
+
+# --- arrays ----------------------------------------------------------------------------------
+
+LABELS = np.arange(24) % 3
+GREY = np.arange(24 * 6 * 5, dtype=np.uint8).reshape(24, 6, 5)
+COLOUR = np.arange(24 * 6 * 5 * 3, dtype=np.uint8).reshape(24, 6, 5, 3)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "size"),
+    [
+        (GREY, (1, 6, 5)),
+        (GREY.astype(np.float64) / 255, (1, 6, 5)),
+        (COLOUR, (3, 6, 5)),
+        (COLOUR.transpose(0, 3, 1, 2), (3, 6, 5)),
+    ],
+)
+def test_npz_layouts(tmp_path: Path, pictures: np.ndarray, size: tuple[int, int, int]) -> None:
+    loaded = load_data(write_npz(tmp_path / "a.npz", images=pictures, labels=LABELS), seed=0)
+    check_sound(loaded)
+    assert loaded.input_size == size
+    assert loaded.train.preparation.flip == (size[0] == 3)
+
+
+def test_npz_of_both_layouts_holds_the_same_pictures(tmp_path: Path) -> None:
+    last = write_npz(tmp_path / "last.npz", images=COLOUR, labels=LABELS)
+    first = write_npz(tmp_path / "first.npz", images=COLOUR.transpose(0, 3, 1, 2), labels=LABELS)
+    a, b = (pictures_of(load_data(path, seed=0).test) for path in (last, first))
+    assert torch.equal(a, b)
+
+
+def test_npz_with_its_own_test_and_named_classes(tmp_path: Path) -> None:
+    names = np.array(["cat", "dog", "ape"])
+    path = write_npz(
+        tmp_path / "a.npz",
+        x_train=GREY,
+        y_train=names[LABELS],
+        x_test=GREY[:4],
+        y_test=names[[1, 1, 0, 2]][:, None],
+    )
+    loaded = load_data(path, seed=0)
+    check_sound(loaded)
+    assert loaded.classes == ("ape", "cat", "dog")
+    assert loaded.test.labels.tolist() == [2, 2, 1, 0]
+    assert len(loaded.train) + len(loaded.held_out) == 24
+    resized = load_data(path, seed=0, input_size=(1, 12, 10))
+    assert pictures_of(resized.test).shape == (4, 1, 12, 10)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"images": GREY}, "no array labels"),
+        ({"pictures": GREY}, "no array x_train and no y_train"),
+        ({"images": GREY, "labels": LABELS[:5]}, "24 integers or names"),
+        ({"images": GREY, "labels": LABELS + 0.5}, "24 integers or names"),
+        ({"images": GREY[0], "labels": LABELS[:6]}, "must be numbers of shape"),
+        ({"images": GREY[:0], "labels": LABELS[:0]}, "must be numbers of shape"),
+        ({"images": GREY.astype(str), "labels": LABELS}, "must be numbers of shape"),
+        ({"images": np.zeros((24, 6, 5, 7)), "labels": LABELS}, "no dimension is 1, 3 or 4"),
+        ({"images": np.full((24, 6, 5), np.nan), "labels": LABELS}, "not finite"),
+        ({"images": GREY.astype(object), "labels": LABELS}, "without pickle"),
+        ({"images": GREY, "labels": LABELS * 0}, "only the class '0'"),
+        (
+            {"x_train": GREY, "y_train": LABELS, "x_test": GREY, "y_test": LABELS + 1},
+            "a class 3 that y_train has not",
+        ),
+        (
+            {"x_train": GREY, "y_train": LABELS, "x_test": COLOUR, "y_test": LABELS},
+            "x_test holds pictures of size",
+        ),
+        ({"x_train": GREY, "y_train": LABELS, "x_test": GREY}, "no array y_test"),
+    ],
+)
+def test_npz_that_does_not_fit(tmp_path: Path, arrays: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_data(write_npz(tmp_path / "a.npz", **arrays), seed=0)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04 cut short"])
+def test_damaged_npz(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(InputError, match="cannot be read as"):
+        load_data(tmp_path / "a.npz", seed=0)
+
+
+# --- names -----------------------------------------------------------------------------------
+
+
+def test_unknown_name_suggests_near_ones(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="did you mean digits"):
+        load_data("digit", seed=0)
+    (tmp_path / "flowers").mkdir()
+    with pytest.raises(InputError, match="did you mean flowers"):
+        load_data(tmp_path / "flower", seed=0)
+    with pytest.raises(InputError, match="use digits, photos or a path"):
+        load_data(tmp_path / "nowhere" / "zzz", seed=0)
+
+
+def test_file_of_another_kind(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    with pytest.raises(InputError, match=r"neither a folder of pictures nor an \.npz"):
+        load_data(tmp_path / "a.txt", seed=0)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.1, float("nan")])
+def test_shares_out_of_range(share: float) -> None:
+    with pytest.raises(InputError, match="held_out="):
+        load_data("digits", seed=0, held_out=share)
+    with pytest.raises(InputError, match="test="):
+        load_data("digits", seed=0, test=share)
+
+
+# --- timm ------------------------------------------------------------------------------------
+
+
+def test_through_timm(tmp_path: Path) -> None:
+    write_folder(tmp_path / "train", {"a": 6, "b": 6})
+    write_folder(tmp_path / "validation", {"a": 3, "b": 4})
+    loaded = load_data("torch/image_folder", seed=0, root=tmp_path)
+    check_sound(loaded)
+    assert loaded.classes == ("a", "b")
+    assert loaded.input_size == (3, 10, 12)
+    assert (len(loaded.train), len(loaded.held_out), len(loaded.test)) == (10, 2, 7)
+
+
+def test_timm_labels_are_read_one_by_one_where_no_list_is_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pictures = [(Image.new("L", (8, 8), index), index % 2) for index in range(12)]
+    monkeypatch.setattr(data, "create_dataset", lambda *_, **__: pictures)
+    loaded = load_data("hfds/some/digits", seed=0)
+    check_sound(loaded)
+    assert loaded.classes == ("0", "1")
+    assert not loaded.train.preparation.flip
+
+
+def test_timm_streams_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stream(IterableDataset[int]):
+        def __iter__(self) -> Iterator[int]:
+            return iter(())
+
+    monkeypatch.setattr(data, "create_dataset", lambda *_, **__: Stream())
+    with pytest.raises(InputError, match="cannot be indexed"):
+        load_data("tfds/cifar10", seed=0)
+
+
+def test_timm_cannot_open(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="timm cannot open 'torch/nothing'"):
+        load_data("torch/nothing", seed=0, root=tmp_path)

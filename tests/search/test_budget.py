@@ -1,0 +1,266 @@
+"""Budgets and feasible sets, against enumeration."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prunas.errors import InputError
+from prunas.eval.cost import Cost
+from prunas.search.budget import Budget, Feasible, Values, as_values
+from prunas.supernet.space import Candidate, SearchSpace
+from tests.search.toys import chain_space, everything, feasible, problems, toy_space
+
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "limits"),
+    [
+        ("macs=0.4", (("macs", 0.4),)),
+        ("macs=.4", (("macs", 0.4),)),
+        ("macs=40%", (("macs", 0.4),)),
+        ("macs=33.3%", (("macs", 0.333),)),
+        ("macs=1", (("macs", 1.0),)),
+        ("macs=100%", (("macs", 1.0),)),
+        ("macs=120M,params=2.5M", (("macs", 120_000_000), ("params", 2_500_000))),
+        (" macs = 1.5g , params = 3k ", (("macs", 1_500_000_000), ("params", 3000))),
+        ("macs=1e8", (("macs", 100_000_000),)),
+        ("params=2500000", (("params", 2_500_000),)),
+    ],
+)
+def test_parse(text: str, limits: tuple[tuple[str, int | float], ...]) -> None:
+    parsed = Budget.parse(text)
+    assert parsed == Budget(limits)
+    assert [type(bound) for _, bound in parsed.limits] == [type(bound) for _, bound in limits]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "write it as name=value"),
+        ("0.4", "write it as name=value, such as macs=40%"),
+        ("macs=0.4,", "write it as name=value"),
+        ("flops=0.4", "write macs= instead"),
+        ("FLOPs=2G", "halve the figure"),
+        ("latency=3", "known are macs, params"),
+        ("macs=", "is not a positive number"),
+        ("macs=nan", "is not a positive number"),
+        ("macs=inf", "is not a positive number"),
+        ("macs=-0.4", "is not a positive number"),
+        ("macs=-3M", "is not a positive number"),
+        ("macs=1,5M", "write it as name=value"),
+        ("macs=4T", "is not a positive number"),
+        ("macs=1.5", "is not a whole number"),
+        ("macs=0.0001K", "is not a whole number"),
+        ("macs=0", "give a share"),
+        ("macs=0M", "give a share"),
+        ("macs=0%", "give a share"),
+        ("macs=140%", "give a share"),
+        ("macs=0.4,macs=0.5", "more than once"),
+    ],
+)
+def test_parse_refuses(text: str, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        Budget.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("limits", "tolerance", "sentence"),
+    [
+        ((), 0.02, "limits nothing"),
+        ((("macs", 0.4),), 1.0, "tolerance"),
+        ((("macs", 0.4),), -0.1, "tolerance"),
+        ((("macs", float("nan")),), 0.02, "not a budget"),
+        ((("macs", 1.5),), 0.02, "not a budget"),
+        ((("macs", -1),), 0.02, "not a budget"),
+        ((("flops", 0.5),), 0.02, "write macs="),
+    ],
+)
+def test_budget_refuses(
+    limits: tuple[tuple[str, int | float], ...], tolerance: float, sentence: str
+) -> None:
+    with pytest.raises(InputError, match=sentence):
+        Budget(limits, tolerance)
+
+
+def test_shares_are_rounded_down_as_written() -> None:
+    space = toy_space([(1, 100)], [(1, (0,))], [3])
+    # 0.29 * 100 is 28.999999999999996 in floating point, and 0.29 of 100 is 29
+    assert dict(feasible(space, "macs=0.29,params=0.33").limits) == {"macs": 29, "params": 99}
+    assert dict(feasible(space, "macs=1,params=500").limits) == {"macs": 100, "params": 500}
+
+
+def test_unreachable_budget_names_asked_smallest_and_full() -> None:
+    space = toy_space([(3, 10), (2, 5)], [(100, (0, 1))])
+    with pytest.raises(InputError, match=r"at most 599 macs.* 600, .* 5,000; .*macs=600 or more"):
+        feasible(space, "macs=599")
+    with pytest.raises(InputError, match="params"):
+        feasible(space, "macs=90%,params=4")
+
+
+def test_budget_of_the_smallest_candidate_gives_exactly_that() -> None:
+    space = chain_space(12)
+    least = int(Cost(space).macs([space.smallest()])[0])
+    tight = feasible(space, f"macs={least}")
+    rng = np.random.default_rng(0)
+    full = np.array([space.full()])
+    assert set(tight.sample(rng, 20)) == {space.smallest()}
+    assert tight.repair(full, rng).tolist() == [list(space.smallest())]
+
+
+@pytest.mark.parametrize("text", ["macs=100%", "macs=90G"])
+def test_generous_budget_gives_the_full_network_or_near_it(text: str) -> None:
+    space = chain_space(5)
+    generous = feasible(space, text, 0.1)
+    sampled = as_values(generous.sample(np.random.default_rng(0), 50))
+    cost = Cost(space)
+    assert (cost.macs(sampled) >= 0.9 * cost.macs([space.full()])).all()
+    assert 1 < len(set(map(tuple, sampled.tolist()))) < 50
+    assert generous.in_window(np.array([space.full()])).all()
+    assert not generous.in_window(np.array([space.smallest()])).any()
+
+
+def oracle_inside(problem: Feasible, candidate: Candidate) -> bool:
+    prices = {"macs": problem.cost.macs, "params": problem.cost.params}
+    values = as_values([candidate])
+    return all(prices[name](values)[0] <= limit for name, limit in problem.limits.items())
+
+
+def oracle_in_window(problem: Feasible, candidate: Candidate) -> bool:
+    """The definition, one candidate and one gene at a time."""
+    if not oracle_inside(problem, candidate):
+        return False
+    prices = {"macs": problem.cost.macs, "params": problem.cost.params}
+    for name, limit in problem.limits.items():
+        usable = min(limit, int(prices[name](as_values([problem.space.full()]))[0]))
+        price = int(prices[name](as_values([candidate]))[0])
+        if price >= (1 - problem.budget.tolerance) * usable:
+            return True
+    return not any(
+        oracle_inside(problem, larger) for larger in neighbours(problem.space, candidate)
+    )
+
+
+def neighbours(space: SearchSpace, candidate: Candidate) -> list[Candidate]:
+    """Each gene in turn at its next larger choice."""
+    result = []
+    for index, gene in enumerate(space.genes):
+        following = dict(pairwise(gene.choices))
+        if candidate[index] in following:
+            step = (following[candidate[index]],)
+            result.append(Candidate((*candidate[:index], *step, *candidate[index + 1 :])))
+    return result
+
+
+@given(problem=problems())
+def test_contains_and_window_match_their_definitions(problem: Feasible) -> None:
+    values = everything(problem.space)
+    rows = [Candidate(row) for row in values.tolist()]
+    inside = [oracle_inside(problem, row) for row in rows]
+    assert problem.contains(values).tolist() == inside
+    assert problem.in_window(values).tolist() == [oracle_in_window(problem, row) for row in rows]
+    assert problem.listed().tolist() == values[inside].tolist()
+
+
+@given(problem=problems(), seed=SEEDS)
+def test_samples_are_in_the_window(problem: Feasible, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    weights = rng.uniform(0.1, 10, len(problem.space.genes))
+    sampled = problem.sample(rng, 20) + problem.sample(rng, 20, weights=weights)
+    assert len(sampled) == 40
+    assert {problem.space.candidate(candidate) for candidate in sampled} == set(sampled)
+    assert problem.in_window(as_values(sampled)).all()
+
+
+@given(problem=problems(), seed=SEEDS)
+def test_front_samples_are_within_the_limits(problem: Feasible, seed: int) -> None:
+    sampled = problem.front_sample(np.random.default_rng(seed), 20)
+    assert len(sampled) == 20
+    assert problem.contains(as_values(sampled)).all()
+
+
+@given(problem=problems(), seed=SEEDS)
+def test_repair_and_reduce(problem: Feasible, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = everything(problem.space)
+    before = values.copy()
+    repaired, reduced = problem.repair(values, rng), problem.reduce(values, rng)
+    assert np.array_equal(values, before)
+    assert problem.in_window(repaired).all()
+    assert problem.contains(reduced).all()
+    in_window, inside = problem.in_window(values), problem.contains(values)
+    assert np.array_equal(repaired[in_window], values[in_window])
+    assert np.array_equal(reduced[inside], values[inside])
+    assert (reduced <= values).all()
+    for row in repaired.tolist():
+        problem.space.candidate(row)
+
+
+def test_values_between_choices_count_as_the_smaller_one() -> None:
+    problem = feasible(toy_space([(2, 4, 8), (2, 4, 8)], [(1, (0,)), (1, (1,))]), "macs=12")
+    repaired = problem.repair(np.array([[9, 5], [1, 8]]), np.random.default_rng(0))
+    assert repaired[0].tolist() == [8, 4]  # as it stands it fits
+    assert repaired[1].tolist() == [4, 8]  # 2, 8 lies below the window, and one gene can grow
+
+
+def test_repair_keeps_the_shape_of_a_candidate() -> None:
+    """A candidate of twice the budget comes back with its genes in about the same proportion."""
+    space = chain_space(10, steps=32, channels=64)
+    problem = feasible(space, "macs=30%")
+    rng = np.random.default_rng(1)
+    wide = np.where(np.arange(10) % 2 == 0, 64, 32)[None]
+    repaired = problem.repair(np.repeat(wide, 20, axis=0), rng)
+    ratios = repaired[:, ::2].mean(axis=1) / repaired[:, 1::2].mean(axis=1)
+    assert np.allclose(ratios, 2, atol=0.4)
+
+
+@settings(max_examples=20)
+@given(seed=SEEDS)
+def test_samples_cover_a_small_window(seed: int) -> None:
+    problem = feasible(
+        toy_space([(1, 2, 3, 4, 5)] * 3, [(3, (0, 1)), (5, (1, 2)), (1, (2,))]), "macs=50%"
+    )
+    values = everything(problem.space)
+    window = {tuple(row) for row in values[maximal(problem, values)].tolist()}
+    sampled = set(problem.sample(np.random.default_rng(seed), 1000))
+    assert len(window & sampled) >= 0.8 * len(window)
+
+
+def maximal(problem: Feasible, values: Values) -> list[bool]:
+    rows = [Candidate(row) for row in values.tolist()]
+    return [
+        oracle_inside(problem, row)
+        and not any(oracle_inside(problem, larger) for larger in neighbours(problem.space, row))
+        for row in rows
+    ]
+
+
+@pytest.mark.parametrize("text", ["macs=3%", "macs=40%", "macs=90%"])
+def test_samples_are_diverse_and_use_the_budget(text: str) -> None:
+    space = chain_space(20, steps=16, channels=64)
+    problem = feasible(space, text)
+    sampled = problem.sample(np.random.default_rng(0), 200)
+    values = as_values(sampled)
+    assert len(set(sampled)) >= 199
+    assert (problem.shares(values) > 0.97).all()
+    assert (values.max(axis=0) >= 1.5 * values.min(axis=0)).all()
+
+
+def test_front_samples_spread_over_all_costs() -> None:
+    problem = feasible(chain_space(20), "macs=80%")
+    shares = problem.shares(as_values(problem.front_sample(np.random.default_rng(0), 400)))
+    counts, _ = np.histogram(shares, bins=5, range=(0, 1))
+    assert (counts > 40).all()
+
+
+def test_large_spaces_are_not_listed() -> None:
+    assert feasible(chain_space(5), "macs=50%").listed().shape == (0, 5)
+    assert len(feasible(chain_space(4), "macs=50%").listed()) > 0
+
+
+def test_shares_are_costs_over_limits() -> None:
+    problem = feasible(toy_space([(1, 2, 10)], [(5, (0,))], [2]), "macs=25,params=8")
+    assert problem.shares(np.array([[1], [2]])).tolist() == [[0.2, 0.25], [0.4, 0.5]]

@@ -1,0 +1,237 @@
+"""The laws of every search, on every search. A new one is one row in `METHODS`."""
+
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from prunas.search import SEARCHES
+from prunas.search.budget import Feasible, as_values
+from prunas.search.evolution import Evolution
+from prunas.search.method import Scored, Search, State, state_from_json, state_to_json
+from prunas.search.nsga2 import Nsga2
+from prunas.search.prior import Prior
+from prunas.search.randomly import Randomly
+from prunas.search.uniform import Uniform
+from prunas.supernet.space import Candidate
+from tests.search.toys import chain_space, feasible, landscape, prior_of, toy_space
+
+METHODS: dict[str, Search] = {
+    "uniform": Uniform(),
+    "random": Randomly(),
+    "evolution": Evolution(population=12, parents=4),
+    "nsga2": Nsga2(population=12),
+}
+PRIORS: dict[str, Callable[[Feasible], Prior | None]] = {
+    "no prior": lambda problem: None,
+    "prior": lambda problem: prior_of(problem.space),
+}
+BATCHES = (12, 7, 1, 5, 1, 6)
+
+
+@pytest.fixture(params=METHODS)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def method(name: str) -> Search:
+    return METHODS[name]
+
+
+@pytest.fixture(params=PRIORS)
+def start(request: pytest.FixtureRequest, method: Search) -> State:
+    problem = feasible(chain_space(6, steps=16, channels=32), "macs=40%,params=80%")
+    prior = PRIORS[request.param](problem)
+    return method.start(problem.space, problem, prior, np.random.default_rng(5))
+
+
+def test_every_search_on_offer_is_under_test() -> None:
+    offered = {name: type(method) for name, method in SEARCHES.items()}
+    assert offered == {name: type(method) for name, method in METHODS.items()}
+
+
+def scored(candidates: list[Candidate]) -> list[Scored]:
+    return [Scored(candidate, landscape(candidate)) for candidate in candidates]
+
+
+def play(method: Search, state: State, batches: tuple[int, ...] = BATCHES) -> State:
+    for n in batches:
+        state, asked = method.ask(state, n)
+        state = method.tell(state, scored(asked))
+    return state
+
+
+def test_no_repeats_all_inside_all_counted(method: Search, start: State) -> None:
+    state = start
+    for n in BATCHES:
+        before = state.asked
+        state, asked = method.ask(state, n)
+        assert len(asked) <= n
+        assert state.asked == (*before, *asked)
+        assert not set(before) & set(asked)
+        if asked:
+            assert start.feasible.contains(as_values(asked)).all()
+        assert {start.feasible.space.candidate(candidate) for candidate in asked} == set(asked)
+        state = method.tell(state, scored(asked))
+    assert len(set(state.asked)) == len(state.asked) == len(state.told)
+    assert len(state.asked) == (9 if method == Uniform() else sum(BATCHES))
+
+
+def test_searches_on_the_budget_stay_in_its_window(start: State, method: Search, name: str) -> None:
+    state = play(method, start)
+    if name in ("random", "evolution"):
+        assert start.feasible.in_window(as_values(list(state.asked))).all()
+
+
+def test_same_seed_same_search(method: Search, start: State) -> None:
+    problem, prior = start.feasible, start.prior
+    again = method.start(problem.space, problem, prior, np.random.default_rng(5))
+    assert again == start
+    assert play(method, start) == play(method, again)
+
+
+def test_another_seed_another_search(method: Search, start: State) -> None:
+    problem, prior = start.feasible, start.prior
+    other = method.start(problem.space, problem, prior, np.random.default_rng(6))
+    assert other != start
+    if method != Uniform():
+        assert play(method, other).asked != play(method, start).asked
+
+
+def test_one_generator_gives_independent_searches(method: Search, start: State) -> None:
+    rng = np.random.default_rng(5)
+    problem, prior = start.feasible, start.prior
+    first, second = (method.start(problem.space, problem, prior, rng) for _ in range(2))
+    assert first == start
+    assert second != first
+
+
+def test_ask_is_a_function_of_the_state(method: Search, start: State) -> None:
+    state = play(method, start)
+    copy = replace(state)
+    assert method.ask(state, 5) == method.ask(state, 5)
+    assert state == copy
+
+
+def test_saved_and_read_equals_uninterrupted(method: Search, start: State) -> None:
+    """At every point of the run, also between ask and tell."""
+    whole = play(method, start)
+    state = start
+    for n in BATCHES:
+        state, asked = method.ask(through_json(state, start), n)
+        state = method.tell(through_json(state, start), scored(asked))
+    assert state == whole
+
+
+def through_json(state: State, start: State) -> State:
+    text = state_to_json(state)
+    assert "NaN" not in text
+    assert "Infinity" not in text
+    read = state_from_json(text, start)
+    assert read == state
+    assert read.feasible is start.feasible
+    return read
+
+
+def test_scores_that_are_not_finite_do_not_stop_a_search(method: Search, start: State) -> None:
+    state, scores = start, [float("nan"), float("-inf"), float("inf"), 0.5]
+    for n in BATCHES:
+        state, asked = method.ask(state, n)
+        rows = [Scored(c, scores[index % 4]) for index, c in enumerate(asked)]
+        state = through_json(method.tell(state, rows), start)
+    assert len(state.told) == len(state.asked)
+
+
+def test_the_random_stream_moves_on(method: Search, start: State) -> None:
+    state, _ = method.ask(start, 5)
+    assert (state.stream == start.stream) == (method == Uniform())
+
+
+def test_asking_again_before_telling(method: Search, start: State) -> None:
+    state = start
+    for _ in range(4):
+        state, _ = method.ask(state, 8)
+    assert len(set(state.asked)) == len(state.asked)
+
+
+def test_an_exhausted_space_ends(method: Search, name: str) -> None:
+    problem = feasible(toy_space([(1, 2, 3), (1, 2, 4)], [(3, (0, 1))]), "macs=60%", 0.3)
+    state = method.start(problem.space, problem, None, np.random.default_rng(0))
+    for _ in range(20):
+        state, asked = method.ask(state, 2)
+        state = method.tell(state, scored(asked))
+    assert asked == []
+    inside = problem.listed()
+    window = inside[problem.in_window(inside)]
+    every = {"nsga2": inside, "random": window, "evolution": window}
+    if name in every:
+        assert set(state.asked) == {tuple(row) for row in every[name].tolist()}
+
+
+def test_a_budget_with_one_candidate(method: Search) -> None:
+    space = toy_space([(1, 2, 3)] * 3, [(3, (0, 1, 2))])
+    problem = feasible(space, "macs=3")
+    state = method.start(space, problem, prior_of(space), np.random.default_rng(0))
+    state, asked = method.ask(state, 4)
+    assert asked == [space.smallest()]
+    assert method.ask(state, 4)[1] == []
+
+
+def test_only_asked_candidates_can_be_told(method: Search, start: State) -> None:
+    state, asked = method.ask(start, 2)
+    state = method.tell(state, scored(asked[:1]))
+    with pytest.raises(ValueError, match="told before"):
+        method.tell(state, scored(asked[:1]))
+    with pytest.raises(ValueError, match="never asked"):
+        method.tell(start, scored(asked))
+
+
+def test_global_generators_are_left_as_found(method: Search, start: State) -> None:
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002 - it is this global generator that must stay untouched
+    torch.manual_seed(1)
+    found = global_states()
+    first = play(method, start)
+    assert global_states() == found
+    random.seed(2)
+    assert play(method, start) == first
+
+
+def global_states() -> tuple[object, ...]:
+    legacy = np.random.get_state(legacy=False)  # noqa: NPY002
+    return random.getstate(), str(legacy), torch.get_rng_state().tolist()
+
+
+PROGRAM = """
+import json, numpy as np
+from tests.search.test_contract import METHODS, play
+from tests.search.toys import chain_space, feasible, prior_of
+problem = feasible(chain_space(6, steps=16), "macs=40%")
+starts = {
+    name: method.start(problem.space, problem, prior_of(problem.space), np.random.default_rng(5))
+    for name, method in METHODS.items()
+}
+print(json.dumps({name: play(METHODS[name], start).asked for name, start in starts.items()}))
+"""
+
+
+def test_another_process_finds_the_same() -> None:
+    answer = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env={"PYTHONHASHSEED": "123", "PYTHONPATH": ":".join(sys.path), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    problem = feasible(chain_space(6, steps=16), "macs=40%")
+    for name, asked in json.loads(answer).items():
+        method, prior = METHODS[name], prior_of(problem.space)
+        start = method.start(problem.space, problem, prior, np.random.default_rng(5))
+        assert play(method, start).asked == tuple(map(tuple, asked))

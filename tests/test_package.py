@@ -1,0 +1,99 @@
+"""The package as it is installed: what it can be imported beside, and what it is made of."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import prunas
+from tests.import_every_module import import_every_module
+
+ROOT = Path(__file__).parent.parent
+ROOMS = ("supernet", "search", "pruningnet", "transformer_nat", "eval")
+NMS = "torch.ops.torchvision.nms"
+DECLARE_NMS = (
+    "theirs = torch.library.Library('torchvision', 'FRAGMENT');"
+    "theirs.define('nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor');"
+)
+
+
+def run(code: str) -> str:
+    """Output of the code in a Python of its own, where nothing is imported yet."""
+    command = [sys.executable, "-W", "error", "-c", f"import sys, torch; {code}"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def test_torchvision_and_timm_import_after_prunas() -> None:
+    code = "import prunas, torchvision, timm; print(len(timm.list_models()) > 900)"
+    assert run(code) == "True\n"
+
+
+def test_finding_torchvision_does_not_import_it() -> None:
+    code = "from prunas import torchvision_schemas; print('torchvision' in sys.modules)"
+    assert run(code) == "False\n"
+
+
+def test_a_missing_operator_is_declared_without_a_kernel() -> None:
+    broken = "def no(path): raise OSError('cannot load')\n"
+    code = (
+        f"\n{broken}torch.ops.load_library = no\nfrom prunas import torchvision_schemas as ours\n"
+    )
+    call = f"""
+try:
+    {NMS}(torch.zeros(1, 4), torch.zeros(1), 0.5)
+except NotImplementedError:
+    print("declared, no kernel", hasattr(torch.ops.torchvision, "qnms"))
+"""
+    assert run(code + call) == "declared, no kernel True\n"
+
+
+def test_nothing_is_declared_where_the_library_loads() -> None:
+    code = (
+        "torch.ops.load_library = lambda path: None;"  # a load that works declares nothing here
+        "from prunas import torchvision_schemas as ours;"
+        "print(ours._owner, hasattr(torch.ops.torchvision, 'nms'))"
+    )
+    assert run(code) == "None False\n"
+
+
+def test_what_somebody_declared_before_is_left_alone() -> None:
+    code = (
+        f"{DECLARE_NMS} import prunas, torchvision; print({NMS}.default._schema.name);"
+        "print(hasattr(torch.ops.torchvision, 'qnms'))"
+    )
+    assert run(code) == "torchvision::nms\nTrue\n"
+
+
+def test_every_module_imports_from_where_prunas_is_installed(tmp_path: Path) -> None:
+    home = Path(prunas.__file__).parent.parent
+    names = import_every_module(home)
+    assert "prunas.pipeline.report.page" in names
+    assert len(names) == len(set(names)) > 20
+    with pytest.raises(ImportError, match="was imported from"):
+        import_every_module(tmp_path)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_the_links_at_the_root_lead_to_the_rooms(room: str) -> None:
+    link = ROOT / room
+    if not link.exists():
+        pytest.skip("this copy of the sources carries no links")
+    assert link.resolve() == ROOT / "prunas" / room
+    assert (link / "__init__.py").is_file()
+
+
+def test_constraints_pin_every_dependency_inside_its_range() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    asked = project["dependencies"] + extras["dev"] + extras["export"] + extras["photos"]
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [Requirement(line) for line in lines if not line.startswith("#")]
+    version = {canonicalize_name(pin.name): str(pin.specifier).lstrip("=") for pin in pins}
+    for requirement in map(Requirement, asked):
+        if requirement.name != "prunas":
+            pinned = version[canonicalize_name(requirement.name)]
+            assert requirement.specifier.contains(pinned), requirement
