@@ -130,6 +130,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def first(self, count: int) -> "Split":
+        """The first `count` pictures, in a fixed order that mixes the classes."""
+        order = np.random.default_rng(0).permutation(len(self))[:count]
+        return Split(self.fetch, self.indices[order], self.labels[order], self.preparation)
+
     def batches(
         self,
         batch_size: int,

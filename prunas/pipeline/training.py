@@ -152,7 +152,7 @@ class _Run:
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.split, self.recipe, self.seed, self.device = split, recipe, seed, device
         self.steps_per_epoch = max(1, len(split) // recipe.batch_size)
-        self.optimizer = _optimizer(network, recipe)
+        self.optimizer = optimizer_for(network, recipe)
 
     def epoch(
         self, index: int, teacher: nn.Module | None, on_step: Callable[[int, int], None]
@@ -276,7 +276,8 @@ class _Meter:
             )
 
 
-def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
+def optimizer_for(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
+    """SGD over the trainable parameters as `Recipe` says; the learning rate is yet to be set."""
     parameters = [each for each in network.parameters() if each.requires_grad]
     groups = [
         {

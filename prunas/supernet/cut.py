@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from prunas.errors import InputError
+from prunas.supernet.imagined import Imagining
 from prunas.supernet.layers import state_sizes
 from prunas.supernet.scoped import set_integers, swapped
 from prunas.supernet.skeleton import called, copied, describe, imagined, imagined_like, shapes
@@ -120,7 +121,7 @@ def _run_on_meta(network: nn.Module, space: SearchSpace) -> None:
     held = {name: imagined_like(tensor) for name, tensor in names}
     floating = (tensor.dtype for tensor in held.values() if tensor.is_floating_point())
     inputs = imagined(space.inputs, next(floating, None))
-    with torch.no_grad(), evaluating(network), swapped(network, held, {}):
+    with torch.no_grad(), evaluating(network), swapped(network, held, {}), Imagining():
         out = called(network, inputs)
     found, wanted = shapes(describe(out)), shapes(space.outputs)
     if found != wanted:

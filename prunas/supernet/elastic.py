@@ -64,7 +64,10 @@ class Supernet:
         The slices are made contiguous once: a convolution would do so in every forward.
         """
         with torch.no_grad():
-            weights = {name: t.contiguous(memory_format=_layout(t)) for name, t in self.weights(candidate).items()}
+            weights = {
+                name: t.contiguous(memory_format=_layout(t))
+                for name, t in self.weights(candidate).items()
+            }
             with swapped(self.network, weights, self.integers(candidate)) as network:
                 yield network
 
@@ -84,7 +87,7 @@ def _sliced(tensor: torch.Tensor, dimension: int, indices: Atoms) -> torch.Tenso
 
 
 _FEW_RUNS = 64
-"""Up to so many pieces, joining slices is faster than gathering single entries (and its gradient)."""
+"""Up to so many pieces, joining slices is faster than gathering single entries."""
 
 
 def _runs(indices: Atoms) -> list[tuple[int, int]]:

@@ -25,14 +25,16 @@ class WidthGrid:
     def __post_init__(self) -> None:
         bad = [ratio for ratio in self.ratios if not 0 < ratio <= 1]
         if bad:
-            raise InputError(f"width ratio {bad[0]} is outside (0, 1]; give shares of the full width")
+            raise InputError(
+                f"width ratio {bad[0]} is outside (0, 1]; give shares of the full width"
+            )
         if self.divisor < 1:
             raise InputError(f"width divisor {self.divisor} is not positive; use 1 for no rounding")
 
     def widths(self, full: int) -> tuple[int, ...]:
         """Ascending widths of a group with `full` channels; the last is always `full`."""
         if not self.ratios:
-            wanted = range(1, full + 1)
+            wanted = list(range(1, full + 1))
         else:
             half = 0.0 if self.truncate else 0.5
             # 1e-9: 0.1 + 0.03 * 30 is not quite 1 in binary

@@ -9,7 +9,6 @@ All of it is solved once, at the end, as connected components plus congruence of
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -24,6 +23,7 @@ BATCH: Final = 2
 """Traces run with this many images, so that no dimension has size one by accident."""
 FIRST_IMAGE: Final = 1
 SECOND_IMAGE: Final = 2
+_HASH_SEED: Final = 20190
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,27 @@ class Solution:
     component: Nodes
 
 
+@dataclass(frozen=True)
+class Rectangle:
+    """One dimension that is several: its entry at each cell is the product of their entries.
+
+    Attributes:
+        nodes: (cells,) labels of the one dimension, row-major.
+        shape: lengths of the several dimensions.
+        axes: those of them that carry labels.
+        factors: their labels, one array per entry of `axes`.
+    """
+
+    nodes: Nodes
+    shape: tuple[int, ...]
+    axes: tuple[int, ...]
+    factors: tuple[Nodes, ...]
+
+    def rows(self) -> Nodes:
+        """(cells, factors) the labels whose joint survival decides each cell."""
+        return np.column_stack(_spread(self.factors, self.axes, self.shape))
+
+
 @dataclass
 class Labels:
     """The growing record of one trace; `solve` turns it into classes."""
@@ -48,11 +69,12 @@ class Labels:
     count: int = 3  # 0 pinned, 1 and 2 the two images of the batch
     ties: list[tuple[Nodes, Nodes]] = field(default_factory=list)
     pins: list[tuple[Nodes, str]] = field(default_factory=list)
-    products: dict[tuple[int, ...], int] = field(default_factory=dict)
-    parts: dict[int, tuple[int, ...]] = field(default_factory=dict)
-    equations: list[tuple[Nodes, list[Nodes]]] = field(default_factory=list)
+    products: list[tuple[int, Nodes]] = field(default_factory=list)  # first node, its parts' rows
+    rectangles: list[Rectangle] = field(default_factory=list)
+    splits: list[Rectangle] = field(default_factory=list)
     families: list[Nodes] = field(default_factory=list)
     _splits: dict[tuple[bytes, tuple[int, ...]], list[Nodes]] = field(default_factory=dict)
+    _merges: dict[tuple[tuple[int, ...], tuple[bytes, ...]], Nodes] = field(default_factory=dict)
     _zeros: dict[int, Nodes] = field(default_factory=dict)
 
     def fresh(self, size: int) -> Nodes:
@@ -98,16 +120,20 @@ class Labels:
     def merge(self, dimensions: Sequence[Nodes]) -> Nodes:
         """Labels of several dimensions flattened into one, in row-major order."""
         shape = tuple(len(nodes) for nodes in dimensions)
-        tracked = [axis for axis, nodes in enumerate(dimensions) if nodes.any()]
+        tracked = tuple(axis for axis, nodes in enumerate(dimensions) if nodes.any())
         if not tracked:
             return self.zeros(int(np.prod(shape)))
         if len(dimensions) == 1:
             return dimensions[0]
-        spread = [
-            np.broadcast_to(_along(dimensions[axis], axis, len(shape)), shape).reshape(-1)
-            for axis in tracked
-        ]
-        return spread[0].copy() if len(spread) == 1 else self._product(spread)
+        factors = tuple(dimensions[axis] for axis in tracked)
+        spread = _spread(factors, tracked, shape)
+        if len(spread) == 1:
+            return spread[0].copy()
+        key = (shape, tuple(nodes.tobytes() for nodes in dimensions))
+        if key not in self._merges:
+            self._merges[key] = self._product(np.column_stack(spread))
+            self.rectangles.append(Rectangle(self._merges[key], shape, tracked, factors))
+        return self._merges[key]
 
     def split(self, nodes: Nodes, shape: Sequence[int]) -> list[Nodes]:
         """Labels of the dimensions that `nodes`, viewed with `shape`, falls into."""
@@ -138,53 +164,70 @@ class Labels:
 
     def _recovered(self, table: Nodes) -> list[Nodes] | None:
         """The labels that an earlier merge multiplied into this table, if it is one."""
-        if not all(int(node) in self.parts for node in table.flat):
+        parts = self._parts(table.reshape(-1))
+        if parts is None:
             return None
-        sets = np.empty(table.shape, dtype=object)
-        for index in np.ndindex(table.shape):
-            sets[index] = frozenset(self.parts[int(table[index])])
-        factors: list[Nodes] = []
-        for axis in range(table.ndim):
-            rows = np.moveaxis(sets, axis, 0).reshape(table.shape[axis], -1)
-            shared = [frozenset.intersection(*row) for row in rows]
-            if any(len(common) != 1 for common in shared):
+        columns = parts.reshape(*table.shape, parts.shape[1])
+        owned: list[list[int]] = [[] for _ in range(table.ndim)]
+        for index in range(parts.shape[1]):
+            along = [a for a in range(table.ndim) if _varies(columns[..., index], a)]
+            if len(along) != 1:
                 return None
-            factors.append(np.array([next(iter(common)) for common in shared], dtype=np.int64))
-        spread = [
-            np.broadcast_to(_along(part, axis, table.ndim), table.shape).reshape(-1)
-            for axis, part in enumerate(factors)
-        ]
-        return factors if np.array_equal(self._product(spread), table.reshape(-1)) else None
+            owned[along[0]].append(index)
+        if not all(owned):
+            return None
+        lines = (
+            np.moveaxis(columns, a, 0).reshape(n, -1, parts.shape[1])[:, 0]
+            for a, n in enumerate(table.shape)
+        )
+        return [self._product(line[:, own]) for line, own in zip(lines, owned, strict=True)]
+
+    def _parts(self, nodes: Nodes) -> Nodes | None:
+        """(nodes, k) labels that each node is the product of; None unless all are products."""
+        if not self.products:
+            return None
+        starts = np.array([first for first, _ in self.products])
+        block = np.searchsorted(starts, nodes, side="right") - 1
+        used = np.unique(block)
+        if used[0] < 0 or len({self.products[b][1].shape[1] for b in used}) > 1:
+            return None
+        result = np.empty((len(nodes), self.products[used[0]][1].shape[1]), dtype=np.int64)
+        for number in used.tolist():
+            first, rows = self.products[number]
+            where = block == number
+            if int(nodes[where].max()) >= first + len(rows):
+                return None
+            result[where] = rows[nodes[where] - first]
+        return result
 
     def _fresh_factors(self, table: Nodes) -> list[Nodes]:
         factors = [self.fresh(size) for size in table.shape]
-        spread = [
-            np.broadcast_to(_along(part, axis, table.ndim), table.shape).reshape(-1)
-            for axis, part in enumerate(factors)
-        ]
-        self.equations.append((table.reshape(-1), spread))
+        axes = tuple(range(table.ndim))
+        split = Rectangle(table.reshape(-1), table.shape, axes, tuple(factors))
+        self.rectangles.append(split)
+        self.splits.append(split)
         return factors
 
-    def _product(self, spread: list[Nodes]) -> Nodes:
-        """One node per index, for the joint survival of several; equal sets share a node."""
-        result = np.empty(len(spread[0]), dtype=np.int64)
-        for position, row in enumerate(zip(*(nodes.tolist() for nodes in spread), strict=True)):
-            result[position] = self._joint(row)
+    def _product(self, rows: Nodes) -> Nodes:
+        """(n, k) labels -> (n,) their products; equal sets share a node."""
+        rows = self._expanded(rows)
+        sets = _canonical(rows)
+        result = sets[:, 0].copy()  # a set of one is its member
+        several = np.flatnonzero((sets != 0).sum(axis=1) > 1)
+        if len(several):
+            first, inverse = _distinct_rows(sets[several])
+            self.products.append((self.count, rows[several[first]]))
+            result[several] = self.count + inverse
+            self.count += len(first)
         return result
 
-    def _joint(self, row: tuple[int, ...]) -> int:
-        members: set[int] = set()
-        for node in row:
-            members.update(self.parts.get(node, (node,)))
-        members.discard(PINNED)
-        key = tuple(sorted(members))
-        if len(key) <= 1:
-            return key[0] if key else PINNED
-        if key not in self.products:
-            self.products[key] = self.count
-            self.parts[self.count] = key
-            self.count += 1
-        return self.products[key]
+    def _expanded(self, rows: Nodes) -> Nodes:
+        """Columns that are products themselves, replaced by the columns of their parts."""
+        columns = []
+        for column in rows.T:
+            parts = self._parts(column)
+            columns.append(column[:, None] if parts is None else parts)
+        return np.concatenate(columns, axis=1)
 
     def solve(self) -> Solution:
         """Classes of nodes, after products that mean the same are identified."""
@@ -193,6 +236,14 @@ class Labels:
 
 def _along(nodes: Nodes, axis: int, rank: int) -> Nodes:
     return nodes.reshape(tuple(-1 if a == axis else 1 for a in range(rank)))
+
+
+def _spread(factors: Sequence[Nodes], axes: Sequence[int], shape: tuple[int, ...]) -> list[Nodes]:
+    """Each factor, repeated over all cells of a table of that shape, row-major."""
+    return [
+        np.broadcast_to(_along(nodes, axis, len(shape)), shape).reshape(-1)
+        for nodes, axis in zip(factors, axes, strict=True)
+    ]
 
 
 def _varies(table: Nodes, axis: int) -> bool:
@@ -204,48 +255,54 @@ class _Solver:
 
     def __init__(self, labels: Labels) -> None:
         self.labels = labels
-        self.first = [np.zeros(0, dtype=np.int64)]
-        self.second = [np.zeros(0, dtype=np.int64)]
-        for one, two in labels.ties:
-            self._connect(one, two)
         self.left, self.rows = _equation_rows(labels)
         self.family = np.full(labels.count, -1, dtype=np.int64)
         for index, nodes in enumerate(labels.families):
             self.family[nodes] = index
-        self.reasons_of_nodes: list[tuple[Nodes, str]] = list(labels.pins)
+        self.pins: list[tuple[Nodes, str]] = list(labels.pins)
+        self.plain = np.arange(labels.count)  # class of each node, pins aside
+        self.first: list[Nodes] = [one for one, _ in labels.ties]
+        self.second: list[Nodes] = [two for _, two in labels.ties]
 
     def run(self) -> Solution:
-        component = self._components(merge_pins=True)
+        component = self._components()
         while len(self.left) and self._propagate(component):
-            component = self._components(merge_pins=True)
-        plain = self._components(merge_pins=False)
+            component = self._components()
         reasons: dict[int, str] = {}
-        for nodes, why in self.reasons_of_nodes:
-            for number in np.unique(plain[nodes]).tolist():
+        for nodes, why in self.pins:
+            for number in np.unique(self.plain[nodes]).tolist():
                 reasons.setdefault(number, why)
-        return Solution(self._atoms(component), reasons, plain)
+        return Solution(self._atoms(component), reasons, self.plain)
 
     def _connect(self, one: Nodes, two: Nodes) -> None:
         self.first.append(one)
         self.second.append(two)
 
-    def _components(self, *, merge_pins: bool) -> Nodes:
-        component = self._connected([], [])
-        if merge_pins:
-            # the images of the batch are never pruned, whatever they are joined with: leave them
-            images = component[[FIRST_IMAGE, SECOND_IMAGE]]
-            pins = [n[~np.isin(component[n], images)] for n, _ in self.reasons_of_nodes]
-            component = self._connected(pins, [np.zeros_like(nodes) for nodes in pins])
-        # the class of node 0 becomes class 0, so that "pinned" stays one number
-        zero = component[PINNED]
-        return np.where(component == zero, 0, np.where(component == 0, zero, component))
+    def _pin(self, nodes: Nodes, why: str) -> None:
+        self.pins.append((nodes, why))
 
-    def _connected(self, more: list[Nodes], others: list[Nodes]) -> Nodes:
-        rows, columns = np.concatenate(self.first + more), np.concatenate(self.second + others)
-        size = self.labels.count
-        graph = coo_array((np.ones(len(rows), dtype=np.int8), (rows, columns)), shape=(size, size))
-        result: Nodes = connected_components(graph, directed=False)[1].astype(np.int64)
-        return result
+    def _components(self) -> Nodes:
+        """(nodes,) class of each node, all that is pinned in class 0."""
+        if self.first:
+            self.plain = self._joined(np.concatenate(self.first), np.concatenate(self.second))
+            self.first, self.second = [], []
+        pinned = np.zeros(int(self.plain.max()) + 1, dtype=bool)
+        for nodes, _ in self.pins:
+            pinned[self.plain[nodes]] = True
+        # the images of the batch are never pruned, whatever they are joined with: leave them
+        pinned[self.plain[[FIRST_IMAGE, SECOND_IMAGE]]] = False
+        pinned[self.plain[PINNED]] = True
+        return np.where(pinned[self.plain], PINNED, self.plain)
+
+    def _joined(self, one: Nodes, two: Nodes) -> Nodes:
+        """The classes after these nodes were tied; node 0 stays in class 0."""
+        size = int(self.plain.max()) + 1
+        edges = (self.plain[one], self.plain[two])
+        graph = coo_array((np.ones(len(one), dtype=np.int8), edges), shape=(size, size))
+        merged = connected_components(graph, directed=False)[1].astype(np.int64)
+        result: Nodes = merged[self.plain]
+        zero = result[PINNED]
+        return np.where(result == zero, 0, np.where(result == 0, zero, result))
 
     def _propagate(self, component: Nodes) -> bool:
         """One round of consequences; True if something new was tied or pinned."""
@@ -253,26 +310,41 @@ class _Solver:
         if self._pin_parts_of_pinned(component, left, rows):
             return True
         size = (rows != 0).sum(axis=1)
-        changed = self._tie_where(component, size == 0, np.zeros_like(rows[:, 0]))
-        changed |= self._tie_where(component, size == 1, rows[:, 0])
+        gone = self.left[(size == 0) & (left != 0)]
+        if len(gone):
+            self._pin(gone, "all that it is made of cannot change")
+        single = (size == 1) & (left != rows[:, 0])
+        if single.any():
+            self._connect(self.left[single], _representatives(component)[rows[single, 0]])
+        changed = bool(len(gone)) or bool(single.any())
         changed |= self._congruence(component, rows)
+        changed |= self._same_rectangles(component)
         return changed or self._resolve_conflict(component, left, rows)
 
-    def _tie_where(self, component: Nodes, where: NDArray[np.bool_], target: Nodes) -> bool:
-        new = where & (component[self.left] != target)
-        if not new.any():
-            return False
-        nodes = _representatives(component)[target[new]]
-        self._connect(self.left[new], nodes)
-        return True
-
     def _congruence(self, component: Nodes, rows: Nodes) -> bool:
-        _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
-        partner = self.left[first[inverse.reshape(-1)]]
+        """Equal products are equal."""
+        first, inverse = _distinct_rows(rows)
+        partner = self.left[first[inverse]]
         new = component[partner] != component[self.left]
         if new.any():
             self._connect(self.left[new], partner[new])
         return bool(new.any())
+
+    def _same_rectangles(self, component: Nodes) -> bool:
+        """One dimension viewed twice as a rectangle of one shape: the rows are the rows."""
+        known: dict[tuple[bytes, tuple[int, ...], tuple[int, ...]], Rectangle] = {}
+        changed = False
+        for rectangle in self.labels.rectangles:
+            seen = component[rectangle.nodes]
+            if not seen.all():
+                continue  # its rows or columns are pinned
+            key = (seen.tobytes(), rectangle.shape, rectangle.axes)
+            first = known.setdefault(key, rectangle)
+            for one, two in zip(first.factors, rectangle.factors, strict=True):
+                if not np.array_equal(component[one], component[two]):
+                    self._connect(one, two)
+                    changed = True
+        return changed
 
     def _pin_parts_of_pinned(self, component: Nodes, left: Nodes, rows: Nodes) -> bool:
         images = {int(component[FIRST_IMAGE]), int(component[SECOND_IMAGE])} - {0}
@@ -280,45 +352,40 @@ class _Solver:
         if not pinned.any():
             return False
         nodes = _representatives(component)[np.unique(rows[pinned])]
-        self.reasons_of_nodes.append((nodes, "part of a dimension that cannot change"))
+        self._pin(nodes, "part of a dimension that cannot change")
         return True
 
     def _resolve_conflict(self, component: Nodes, left: Nodes, rows: Nodes) -> bool:
         """One class, two products: equate what differs, or give up one of the rectangles."""
-        pairs = np.unique(np.column_stack([left, rows]), axis=0)
-        owners, counts = np.unique(pairs[:, 0], return_counts=True)
+        first, _ = _distinct_rows(np.column_stack([left, rows]))
+        owners, counts = np.unique(left[first], return_counts=True)
         clashing = owners[(counts > 1) & (owners != 0)]
         if not len(clashing):
             return False
-        if self._unify(component, pairs[np.isin(pairs[:, 0], clashing)]):
+        first = first[np.isin(left[first], clashing)]
+        first = first[np.argsort(left[first], kind="stable")]
+        if self._unify(component, np.column_stack([left[first], rows[first]])):
             return True
         parts = np.unique(self.rows[np.isin(left, clashing)])
         families = np.unique(self.family[parts[parts > SECOND_IMAGE]])
         sizes = [(len(self.labels.families[f]), int(f)) for f in families if f >= 0]
-        smallest = min((size, f) for size, f in sizes if not self._is_pinned(f))[1]
-        nodes = self.labels.families[smallest]
-        self.reasons_of_nodes.append((nodes, "it is viewed as two different rectangles"))
+        free = [(size, f) for size, f in sizes if component[self.labels.families[f]].any()]
+        smallest = min(free)[1]
+        self._pin(self.labels.families[smallest], "it is viewed as two different rectangles")
         return True
 
     def _unify(self, component: Nodes, pairs: Nodes) -> bool:
         """batch x heads = batch x other heads: then the heads are the other heads."""
+        same = np.flatnonzero(pairs[1:, 0] == pairs[:-1, 0])
+        one, two = pairs[same, 1:], pairs[same + 1, 1:]
+        mine = np.where((one[:, :, None] == two[:, None, :]).any(axis=2), 0, one)
+        other = np.where((two[:, :, None] == one[:, None, :]).any(axis=2), 0, two)
+        single = ((mine != 0).sum(axis=1) == 1) & ((other != 0).sum(axis=1) == 1)
+        if not single.any():
+            return False
         nodes = _representatives(component)
-        one, two = [], []
-        for before, after in pairwise(pairs.tolist()):
-            if before[0] != after[0]:
-                continue
-            first, second = set(before[1:]) - {0}, set(after[1:]) - {0}
-            mine, other = first - second, second - first
-            if len(mine) == len(other) == 1:
-                one.append(nodes[mine.pop()])
-                two.append(nodes[other.pop()])
-        if one:
-            self._connect(np.array(one), np.array(two))
-        return bool(one)
-
-    def _is_pinned(self, family: int) -> bool:
-        node = self.labels.families[family][0]
-        return any(node in nodes for nodes, _ in self.reasons_of_nodes)
+        self._connect(nodes[mine[single].max(axis=1)], nodes[other[single].max(axis=1)])
+        return True
 
     def _atoms(self, component: Nodes) -> Nodes:
         """Replace each product class by the classes of its parts, until only atoms are left."""
@@ -334,7 +401,10 @@ class _Solver:
         nested = np.isin(parts, owners).any(axis=1)
         if not nested.any():
             return table[component]
-        content = {int(o): tuple(p for p in row if p) for o, row in zip(owners, parts.tolist(), strict=True)}
+        content = {
+            int(o): tuple(p for p in row if p)
+            for o, row in zip(owners, parts.tolist(), strict=True)
+        }
         flat = {int(owner): _expand(int(owner), content, frozenset()) for owner in owners[nested]}
         width = max(table.shape[1], *(len(atoms) for atoms in flat.values()))
         table = np.pad(table, ((0, 0), (0, width - table.shape[1])))
@@ -353,20 +423,28 @@ def _expand(owner: int, content: dict[int, tuple[int, ...]], above: frozenset[in
 
 def _equation_rows(labels: Labels) -> tuple[Nodes, Nodes]:
     """All "node = product of nodes" facts: left sides (n,), right sides (n, k) padded with 0."""
-    width = max(
-        [len(key) for key in labels.products] + [len(parts) for _, parts in labels.equations],
-        default=0,
-    )
-    left: list[Nodes] = [np.array(list(labels.parts), dtype=np.int64)]
-    rows: list[Nodes] = [np.zeros((len(labels.parts), width), dtype=np.int64)]
-    for index, parts in enumerate(labels.parts.values()):
-        rows[0][index, : len(parts)] = parts
-    for nodes, spread in labels.equations:
-        block = np.zeros((len(nodes), width), dtype=np.int64)
-        block[:, : len(spread)] = np.column_stack(spread)
-        left.append(nodes)
-        rows.append(block)
-    return np.concatenate(left), np.concatenate(rows)
+    left = [np.arange(first, first + len(rows)) for first, rows in labels.products]
+    right = [rows for _, rows in labels.products]
+    left += [split.nodes for split in labels.splits]
+    right += [split.rows() for split in labels.splits]
+    if not left:
+        return np.zeros(0, dtype=np.int64), np.zeros((0, 1), dtype=np.int64)
+    width = max(rows.shape[1] for rows in right)
+    padded = [np.pad(rows, ((0, 0), (0, width - rows.shape[1]))) for rows in right]
+    return np.concatenate(left), np.concatenate(padded)
+
+
+def _distinct_rows(rows: Nodes) -> tuple[Nodes, Nodes]:
+    """First occurrence of every distinct row, and for each row the number of its like."""
+    draw = np.random.default_rng(_HASH_SEED)
+    odd = draw.integers(0, 2**63, size=rows.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    mixed = rows.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(29))) * odd
+    _, first, inverse = np.unique(mixed.sum(axis=1), return_index=True, return_inverse=True)
+    if np.array_equal(rows[first[inverse]], rows):
+        return first, inverse
+    _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    return first, inverse.reshape(-1)
 
 
 def _canonical(rows: Nodes) -> Nodes:

@@ -26,7 +26,9 @@ class Recorder(Protocol):
     labels: Labels
 
     def dims(self, tensor: torch.Tensor) -> Dims: ...
-    def contraction(self, tensor: torch.Tensor, operator: str, constant: int, *dims: Nodes) -> None: ...
+    def contraction(
+        self, tensor: torch.Tensor, operator: str, constant: int, *dims: Nodes
+    ) -> None: ...
     def normalises(self, nodes: Nodes) -> None: ...
     def consumes(self, weight: torch.Tensor, nodes: Nodes, depthwise: bool) -> None: ...
     def counts(self, weight: torch.Tensor, what: str, nodes: Nodes) -> None: ...
@@ -281,7 +283,9 @@ def _group_norm(call: Call) -> list[Dims]:
     return [dims, (dims[0], rows), (dims[0], rows)]
 
 
-@rule("aten._softmax", "aten._log_softmax", "aten._safe_softmax", "aten.softmax", "aten.log_softmax")
+@rule(
+    "aten._softmax", "aten._log_softmax", "aten._safe_softmax", "aten.softmax", "aten.log_softmax"
+)
 def _softmax(call: Call) -> Dims:
     dims = call.dims(call.args[0])
     call.trace.normalises(dims[call.args[1]])
@@ -376,7 +380,10 @@ def _common_pieces(old: Sequence[int], new: Sequence[int]) -> list[int] | None:
     """Sizes > 1 of which both shapes are products of consecutive ones; None if there are none."""
     ends = sorted({int(e) for shape in (old, new) for e in np.cumprod([1, *shape])})
     pieces = [after // before for before, after in pairwise(ends)]
-    exact = all(before * piece == after for before, piece, after in zip(ends, pieces, ends[1:], strict=False))
+    exact = all(
+        before * piece == after
+        for before, piece, after in zip(ends, pieces, ends[1:], strict=False)
+    )
     return pieces if exact else None
 
 
@@ -560,10 +567,10 @@ def _roll(call: Call) -> Dims:
 
 
 @rule("aten.as_strided_")
-def _restride(call: Call) -> Dims:
-    if tuple(call.args[1]) == tuple(len(nodes) for nodes in call.dims(call.args[0])):
-        return call.dims(call.args[0])
-    return pinned(call)
+def _restride(call: Call) -> Any:
+    dims = call.dims(call.args[0])
+    same = tuple(call.args[1]) == tuple(len(nodes) for nodes in dims)
+    return dims if same else pinned(call)
 
 
 @rule("aten.constant_pad_nd", "aten.pad")
@@ -595,7 +602,8 @@ def _pixel_shuffle(call: Call) -> Dims:
     rows, columns = call.labels.split(channels, (len(channels) // square, square))
     call.pin(columns, "its entries become the pixels of one block")
     spatial = (call.labels.zeros(size) for size in call.out.shape[-2:])
-    call.pin(height, "it is a position"), call.pin(width, "it is a position")
+    call.pin(height, "it is a position")
+    call.pin(width, "it is a position")
     return (*rest, rows, *spatial)
 
 
@@ -668,7 +676,7 @@ def _embedding(call: Call) -> Dims:
 
 
 @rule("aten.index", "aten.index_select")
-def _index(call: Call) -> Dims:
+def _index(call: Call) -> Any:
     dims = call.dims(call.args[0])
     if call.name == "aten.index_select":
         axis = call.args[1] % len(dims)

@@ -10,9 +10,7 @@ from prunas.supernet.cut import copied_with, require_same, tensors_of
 from prunas.supernet.space import Atoms, Factors, SearchSpace
 
 
-def permute(
-    network: nn.Module, space: SearchSpace, orders: Sequence[Sequence[int]]
-) -> nn.Module:
+def permute(network: nn.Module, space: SearchSpace, orders: Sequence[Sequence[int]]) -> nn.Module:
     """A copy of `network` in which gene g holds its old channels in the order `orders[g]`.
 
     Every slot of a channel moves along, so the outputs stay the same up to rounding. Cutting the

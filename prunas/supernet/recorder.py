@@ -2,15 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from prunas.errors import InputError
 from prunas.supernet.attributes import OwnedInt, SizeWatch, owned_integers
+from prunas.supernet.imagined import executed, name_of
 from prunas.supernet.labels import BATCH, Labels, Nodes
 from prunas.supernet.operators import RULES, Call, Dims, pinned
 from prunas.supernet.scoped import Place
@@ -19,8 +22,19 @@ from prunas.supernet.skeleton import called
 LONGEST = 65_536
 """Longer dimensions are pinned: vocabularies and flattened kernels, not channels."""
 
-_SAME_TENSOR = frozenset(
-    f"aten.{name}" for name in "t transpose permute detach alias view _to_copy clone expand".split()
+_SAME_TENSOR: Final = frozenset(
+    f"aten.{name}"
+    for name in (
+        "t",
+        "transpose",
+        "permute",
+        "detach",
+        "alias",
+        "view",
+        "_to_copy",
+        "clone",
+        "expand",
+    )
 )
 
 
@@ -102,7 +116,7 @@ class _Run(TorchDispatchMode):
     """Applies the rules while the network runs."""
 
     def __init__(self, network: nn.Module, inputs: Any, fixed: frozenset[str]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.record = Record()
         self.labels = self.record.labels
         self.watch = SizeWatch(self.dims, self._observe, self._tie, self.normalises)
@@ -117,8 +131,8 @@ class _Run(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        out = func(*args, **kwargs)
-        name = _name(func)
+        name = name_of(func)
+        out = executed(func, name, args, kwargs)
         known = RULES.get(name)
         if known is None:
             key = f"{name} (near {self._last})" if self._last else name
@@ -234,10 +248,21 @@ def _tensors_in(value: Any) -> Iterator[torch.Tensor]:
             yield from (v for v in vars(leaf).values() if isinstance(v, torch.Tensor))
 
 
-_ANCHORS = frozenset(
+_ANCHORS: Final = frozenset(
     f"aten.{name}"
-    for name in "convolution addmm mm bmm native_batch_norm native_layer_norm native_group_norm "
-    "cat mean sum index".split()
+    for name in (
+        "convolution",
+        "addmm",
+        "mm",
+        "bmm",
+        "native_batch_norm",
+        "native_layer_norm",
+        "native_group_norm",
+        "cat",
+        "mean",
+        "sum",
+        "index",
+    )
 )
 """Operators whose k-th call is the same call in a cut network, whatever happens in between."""
 
@@ -249,8 +274,8 @@ class Check(TorchDispatchMode):
     order (a copy more, a view less); from there on the k-th call of each anchor is.
     """
 
-    def __init__(self, operations: list[Operation], alive: Nodes) -> None:
-        super().__init__()
+    def __init__(self, operations: list[Operation], alive: NDArray[np.bool_]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
         self.operations = operations
         self.alive = alive
         self.position = 0
@@ -266,11 +291,11 @@ class Check(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        name = _name(func)
+        name = name_of(func)
         index = self._index(name)
         if index is not None:
             self.position = index
-        out = func(*args, **(kwargs or {}))
+        out = executed(func, name, args, kwargs or {})
         if index is not None:
             self._compare(out, self.operations[index].outputs)
             self.position = index + 1
@@ -300,7 +325,7 @@ class Check(TorchDispatchMode):
         for tensor, dims in zip(found, expected, strict=False):
             shape = tuple(self._length(nodes) for nodes in dims)
             if tuple(tensor.shape) != shape:
-                raise ShapeMismatch(f"{tuple(tensor.shape)} where {shape} was expected")
+                raise ShapeMismatchError(f"{tuple(tensor.shape)} where {shape} was expected")
 
     def _length(self, nodes: Nodes) -> int:
         if id(nodes) not in self._lengths:
@@ -308,10 +333,5 @@ class Check(TorchDispatchMode):
         return self._lengths[id(nodes)]
 
 
-class ShapeMismatch(RuntimeError):
+class ShapeMismatchError(RuntimeError):
     """An intermediate result of a cut network has another shape than its labels say."""
-
-
-def _name(func: Any) -> str:
-    name: str = func.overloadpacket._qualified_op_name
-    return name.replace("::", ".")

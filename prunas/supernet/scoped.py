@@ -29,9 +29,10 @@ def swapped(
     Swapping costs a dictionary entry per tensor, nothing per forward. Gradients flow into whatever
     the given tensors are views of.
     """
-    homes = [(_home(network, name), name.rpartition(".")[2], t) for name, t in tensors.items()]
+    modules = dict(network.named_modules(remove_duplicate=False))
+    homes = [_home(modules, name, tensor) for name, tensor in tensors.items()]
     before = [(store, key, store[key]) for store, key, _ in homes]
-    owners = [network.get_submodule(place.module) for place in integers]
+    owners = [modules[place.module] for place in integers]
     kept = [getattr(owner, place.name) for owner, place in zip(owners, integers, strict=True)]
     try:
         for store, key, tensor in homes:
@@ -60,8 +61,10 @@ def replaced(old: Any, position: int | None, value: int) -> Any:
     return entries if isinstance(old, list) else tuple(entries)
 
 
-def _home(network: nn.Module, name: str) -> dict[str, torch.Tensor | None]:
+def _home(
+    modules: Mapping[str, nn.Module], name: str, tensor: torch.Tensor
+) -> tuple[dict[str, Any], str, torch.Tensor]:
+    """The dictionary that holds the tensor of that name, its key there, and what to put there."""
     path, _, key = name.rpartition(".")
-    module = network.get_submodule(path)
-    store: Any = module._parameters if key in module._parameters else module._buffers
-    return store
+    module = modules[path]
+    return (module._parameters if key in module._parameters else module._buffers), key, tensor

@@ -1,7 +1,8 @@
 """A network without weights: the same modules, every tensor on the meta device."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ def copied(network: nn.Module, change: Callable[[torch.Tensor], torch.Tensor]) -
     """
     memo: dict[int, Any] = {}
     for tensor in held_tensors(network):
-        if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+        if torch.nn.parameter.is_lazy(tensor):
             raise InputError(
                 "the network has lazy parameters whose shapes are unknown; run it once on an image"
             )
@@ -43,9 +44,62 @@ def copied(network: nn.Module, change: Callable[[torch.Tensor], torch.Tensor]) -
             changed = nn.Parameter(changed, requires_grad=tensor.requires_grad)
         memo[id(tensor)] = changed
     try:
-        return copy.deepcopy(network, memo)
+        _copy_modules(network, memo)
+        result: nn.Module = copy.deepcopy(network, memo)
     except (RuntimeError, TypeError, NotImplementedError) as error:
         raise InputError(f"{type(network).__name__} cannot be copied: {error}") from error
+    return result
+
+
+def _copy_modules(network: nn.Module, memo: dict[int, Any]) -> None:
+    """Put a copy of every module without a copying method of its own into `memo`.
+
+    The same as `copy.deepcopy`, ten times faster: nearly all that modules hold are numbers, names,
+    empty dictionaries of hooks, and what `memo` has already.
+    """
+    ordinary = [module for module in network.modules() if _copies_as_usual(type(module))]
+    for module in ordinary:
+        memo[id(module)] = type(module).__new__(type(module))
+    for module in ordinary:
+        state = {name: _copied_value(value, memo) for name, value in module.__dict__.items()}
+        memo[id(module)].__dict__.update(state)
+    memo[id(memo)] = ordinary  # an id means nothing after its object is gone
+
+
+def _copies_as_usual(kind: type[nn.Module]) -> bool:
+    """A module's attributes are all there is to it; torch's own only add defaults of old files."""
+    own = getattr(kind.__setstate__, "__module__", "").startswith("torch.nn.modules.")
+    return own and all(
+        getattr(kind, name, None) is getattr(nn.Module, name, None)
+        for name in ("__deepcopy__", "__getstate__", "__reduce_ex__", "__reduce__", "__slots__")
+    )
+
+
+_ATOMIC = frozenset((int, float, bool, str, type(None), complex, bytes, torch.dtype, torch.device))
+
+
+def _copied_value(value: Any, memo: dict[int, Any]) -> Any:
+    kind = type(value)
+    if kind in _ATOMIC:
+        return value
+    if id(value) in memo:
+        return memo[id(value)]
+    if kind is tuple and all(type(entry) in _ATOMIC for entry in value):
+        return value
+    if kind is dict or kind is OrderedDict:
+        return _copied_dictionary(value, kind(), memo)
+    if kind is set and not value:
+        return memo.setdefault(id(value), set())
+    return copy.deepcopy(value, memo)
+
+
+def _copied_dictionary(
+    value: Mapping[Any, Any], empty: dict[Any, Any], memo: dict[int, Any]
+) -> dict[Any, Any]:
+    memo[id(value)] = empty
+    for key, entry in value.items():
+        empty[_copied_value(key, memo)] = _copied_value(entry, memo)
+    return empty
 
 
 def held_tensors(network: nn.Module) -> Iterator[torch.Tensor]:

@@ -287,7 +287,9 @@ class SearchSpace:
             "attributes": [
                 [a.module, a.name, a.position, table.add(a.factors)] for a in self.attributes
             ],
-            "contractions": [[c.module, c.operator, c.constant, c.sizes] for c in self.contractions],
+            "contractions": [
+                [c.module, c.operator, c.constant, c.sizes] for c in self.contractions
+            ],
             "taps": [[t.module, table.add(t.atoms), t.depthwise] for t in self.taps],
             "normalised": sorted(self.normalised),
             "notes": list(self.notes),
@@ -340,10 +342,8 @@ def size_polynomial(factors: Factors, gene_of_atom: Atoms, widths: Sequence[int]
     An index decided by genes g and h belongs to a full rectangle of width_g * width_h entries
     (`prunas.supernet.trace` pins what is not), so count / (width_g * width_h) is its coefficient.
     """
-    owners = np.sort(np.stack([gene_of_atom[factor] for factor in factors], axis=1), axis=1)
-    rows, counts = np.unique(owners, axis=0, return_counts=True)
     terms: dict[tuple[int, ...], int] = {}
-    for row, count in zip(rows.tolist(), counts.tolist(), strict=True):
+    for row, count in _owners(factors, gene_of_atom):
         genes = tuple(sorted({gene for gene in row if gene >= 0}))
         terms[genes] = terms.get(genes, 0) + count
     result = []
@@ -353,6 +353,16 @@ def size_polynomial(factors: Factors, gene_of_atom: Atoms, widths: Sequence[int]
             raise AssertionError(f"{count} entries do not fill {cells} cells of genes {genes}")
         result.append((count // cells, genes))
     return tuple(result)
+
+
+def _owners(factors: Factors, gene_of_atom: Atoms) -> list[tuple[list[int], int]]:
+    """(genes that decide an index, number of such indices)."""
+    if len(factors) == 1:
+        counts = np.bincount(gene_of_atom[factors[0]] + 1)
+        return [([index - 1], int(counts[index])) for index in np.flatnonzero(counts).tolist()]
+    table = np.sort(np.stack([gene_of_atom[factor] for factor in factors], axis=1), axis=1)
+    rows, counts = np.unique(table, axis=0, return_counts=True)
+    return list(zip(rows.tolist(), counts.tolist(), strict=True))
 
 
 class _FactorTable:
@@ -424,7 +434,9 @@ def _from_data(data: Any) -> SearchSpace:
             Contraction(module, operator, constant, _sizes(sizes))
             for module, operator, constant, sizes in data["contractions"]
         ),
-        taps=tuple(Tap(module, factors(rows), depthwise) for module, rows, depthwise in data["taps"]),
+        taps=tuple(
+            Tap(module, factors(rows), depthwise) for module, rows, depthwise in data["taps"]
+        ),
         normalised=frozenset(data["normalised"]),
         notes=tuple(data["notes"]),
     )

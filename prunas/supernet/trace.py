@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,8 @@ from torch import nn
 
 from prunas.errors import InputError
 from prunas.supernet.grid import DEFAULT, WidthGrid
-from prunas.supernet.labels import BATCH, FIRST_IMAGE, SECOND_IMAGE, Nodes, Solution
-from prunas.supernet.recorder import Check, Record, ShapeMismatch, record
+from prunas.supernet.labels import BATCH, FIRST_IMAGE, PINNED, SECOND_IMAGE, Nodes, Solution
+from prunas.supernet.recorder import Check, Record, ShapeMismatchError, record
 from prunas.supernet.scoped import Place, swapped
 from prunas.supernet.skeleton import called, describe, skeleton, with_batch
 from prunas.supernet.space import (
@@ -74,7 +75,7 @@ def trace(
     _tie_lengths(found)
     solution = found.labels.solve()
     draft = _Draft(network, inputs, found, solution, grid)
-    space = draft.space(dropped={})
+    space = draft.space({})
     dropped: dict[int, str] = {}
     while space.genes:
         blame = _probe(bare, inputs, draft, space)
@@ -113,7 +114,9 @@ def _fixed(network: nn.Module, keep: Sequence[str]) -> frozenset[str]:
     fixed: set[str] = set()
     for pattern in keep:
         matched = [
-            name for name in names if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
+            name
+            for name in names
+            if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
         ]
         if not matched:
             raise InputError(f"keep pattern {pattern!r} matches no parameter of the network")
@@ -193,7 +196,8 @@ class _Draft:
     def _second_image(atoms: Nodes) -> NDArray[np.bool_]:
         """Nodes that belong to the second image alone: they do not count in costs per image."""
         first, second = atoms[FIRST_IMAGE, 0], atoms[SECOND_IMAGE, 0]
-        return (atoms == second).any(axis=1) & (first != second) & (second != 0)
+        found: NDArray[np.bool_] = (atoms == second).any(axis=1)
+        return found if first != second and second != PINNED else np.zeros_like(found)
 
     def _observed(self) -> list[Nodes]:
         """Every label array whose length must be a polynomial in the genes."""
@@ -221,7 +225,7 @@ class _Draft:
 
     # -- genes ---------------------------------------------------------------------------------
 
-    def space(self, dropped: Mapping[int, str]) -> SearchSpace:
+    def space(self, dropped: dict[int, str]) -> SearchSpace:
         """The space without the classes in `dropped` ({class: why it was pinned})."""
         while True:
             self._cache.clear()
@@ -417,8 +421,10 @@ class _Draft:
 
     def alive(self, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """(nodes,) which labels survive, given which atoms of the latest space do."""
-        result: NDArray[np.bool_] = kept[self.groups.atom[self.classes]].all(axis=1)
-        return result
+        alive: NDArray[np.bool_] = np.logical_and.reduce(
+            kept[self.groups.atom[self.classes]], axis=1
+        )
+        return alive
 
 
 def _more(places: list[str]) -> str:
@@ -438,17 +444,17 @@ def _distinct(names: list[str]) -> list[str]:
 def _uneven(factors: Factors, gene: Nodes, widths: Sequence[int]) -> int | None:
     """A gene to drop because its cells with another gene are not filled equally; None if fine."""
     table = np.sort(np.stack(factors, axis=1), axis=1)
-    table = table[(table != 0).sum(axis=1) > 1]
+    table = table[np.count_nonzero(table, axis=1) > 1]
     if not len(table):
         return None
     cells, counts = np.unique(table, axis=0, return_counts=True)
     owners, group = np.unique(gene[cells], axis=0, return_inverse=True)
     for index, row in enumerate(owners.tolist()):
         mine = counts[group.reshape(-1) == index]
-        genes = sorted({g for g in row if g >= 0})
-        wanted = np.prod([widths[g] for g in genes])
-        if len(mine) != wanted or (mine != mine[0]).any() or len(genes) < (np.array(row) >= 0).sum():
-            return min(genes, key=lambda g: widths[g])
+        genes = [g for g in row if g >= 0]
+        full = len(set(genes)) == len(genes) and len(mine) == prod(widths[g] for g in genes)
+        if not full or (mine != mine[0]).any():
+            return int(min(genes, key=lambda g: (widths[g], g)))
     return None
 
 
@@ -528,7 +534,7 @@ def _blame(draft: _Draft, space: SearchSpace, check: Check, error: Exception) ->
     genes = {int(g) for factor in factors for g in np.unique(owner[factor]) if g >= 0}
     text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     where = suspects[0].name if suspects else "at the end"
-    kind = "gives" if isinstance(error, ShapeMismatch) else "fails"
+    kind = "gives" if isinstance(error, ShapeMismatchError) else "fails"
     reason = f"after cutting it, operator {where} {kind}: {text}"
     return {
         number: reason

@@ -108,6 +108,16 @@ def test_progress_tells_what_was_replayed(tmp_path: Path) -> None:
     assert [progress.scored for progress in seen] == done
 
 
+def test_a_score_is_on_disk_before_anybody_hears_of_it(tmp_path: Path) -> None:
+    def stop(progress: Progress) -> None:
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        search(tmp_path / "a", evaluator([]), on_progress=stop)
+    with Archive(tmp_path / "a", fingerprint="test") as archive:
+        assert len(archive) == 1
+
+
 def test_nan_scores_are_ranked_last_and_kept(tmp_path: Path) -> None:
     def evaluate(candidates: Sequence[Candidate]) -> Iterator[float]:
         return (math.nan if sum(c) % 3 == 0 else landscape(c) for c in candidates)

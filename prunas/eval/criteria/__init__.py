@@ -1,0 +1,1 @@
+"""Criteria score the channels of a gene: which to keep longest, and what each width is worth."""

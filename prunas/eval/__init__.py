@@ -1,0 +1,1 @@
+"""Cost, batch-norm recalibration, accuracy, criteria and statistics of candidates."""

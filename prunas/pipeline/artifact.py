@@ -1,0 +1,240 @@
+"""The artifact: a network as arch.json and weights.safetensors, without pickle.
+
+arch.json says where the network's class comes from and which integers of its modules differ from
+the parent's; the tensors carry their own shapes. Loading builds the parent, gives it these
+integers and tensors, and returns a plain module: no search code is involved.
+"""
+
+import copy
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+import safetensors
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from prunas.errors import InputError
+from prunas.pipeline.networks import rebuild
+from prunas.pipeline.run_folder import replace_folder, write_text, writing
+from prunas.supernet.cut import tensors_of
+from prunas.supernet.layers import state_sizes
+from prunas.supernet.scoped import Place
+
+FORMAT: Final = 1
+_ARCH, _WEIGHTS = "arch.json", "weights.safetensors"
+
+
+def save(network: nn.Module, folder: str | Path) -> Path:
+    """Write `network` as an artifact: `folder`/arch.json and `folder`/weights.safetensors.
+
+    The artifact is written aside, read back, compared, and only then put in place; an artifact
+    that was there before is replaced.
+
+    Args:
+        network: a network cut by `prunas.cut`, or any other. timm networks are known by the name
+            in their `pretrained_cfg`; a class of the user's own must be importable and, to be
+            loaded without help, constructible without arguments.
+        folder: where; made if missing.
+
+    Raises:
+        InputError: the folder holds something else, or the network cannot be rebuilt from what an
+            artifact can say (the message says why).
+        RunError: the folder cannot be written.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder.is_dir() and _is_artifact_or_empty(folder)):
+        raise InputError(f"{folder} holds something else than an artifact; give another folder")
+    origin = _origin(network)
+    parent = _parent(origin) or copy.deepcopy(network)
+    arch = {
+        "format": FORMAT,
+        "class": _class_name(network),
+        "origin": origin,
+        "integers": [[p.module, p.name, v] for p, v in _differing(parent, network)],
+    }
+    aside = folder.with_name(f".{folder.name}.part")
+    with writing(folder):
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        write_text(aside / _ARCH, json.dumps(arch, indent=1))
+        save_file(_stored(network), aside / _WEIGHTS)
+    try:
+        _compare(network, load(aside, copy.deepcopy(parent)))
+        replace_folder(aside, folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return folder
+
+
+def load(folder: str | Path, network: nn.Module | None = None) -> nn.Module:
+    """The network that `save` wrote, as a plain module in eval mode, on the CPU.
+
+    Args:
+        folder: the artifact.
+        network: the parent, for a class that cannot be built without arguments; it is changed
+            into the saved network and returned. Not needed for timm networks.
+
+    Raises:
+        InputError: the folder is no artifact, is damaged, of another version, or its parent
+            cannot be built or does not fit.
+    """
+    folder = Path(folder)
+    arch = _read_arch(folder)
+    tensors = _read_tensors(folder / _WEIGHTS)
+    parent = network if network is not None else _parent(arch["origin"])
+    if parent is None:
+        raise InputError(
+            f"{folder} holds a {arch['class']}, which cannot be built without its arguments; pass"
+            " one: prunas.load(folder, network=TheClass(...))"
+        )
+    _fit(parent, tensors, folder)
+    try:
+        for path, name, value in arch["integers"]:
+            stored = tuple(value) if isinstance(value, list) else value
+            parent.get_submodule(path).__dict__[name] = stored
+    except AttributeError as error:
+        raise InputError(f"{folder} does not fit {type(parent).__name__}: {error}") from None
+    state_sizes(parent.modules())
+    return parent.eval()
+
+
+# -- where a network comes from --------------------------------------------------------------------
+
+
+def _origin(network: nn.Module) -> dict[str, Any]:
+    known = getattr(network, "prunas_origin", None)
+    if known is not None:
+        return dict(known)
+    name = _timm_name(network)
+    if name is not None:
+        classes: Any = getattr(network, "num_classes", None)
+        arguments = {} if classes is None else {"num_classes": int(classes)}
+        return {"kind": "timm", "name": name, "arguments": arguments, "small_images": None}
+    kind = type(network)
+    return {"kind": "class", "module": kind.__module__, "name": kind.__qualname__}
+
+
+def _timm_name(network: nn.Module) -> str | None:
+    config = getattr(network, "pretrained_cfg", None)
+    name = config.get("architecture") if isinstance(config, dict) else None
+    return name if name is not None and timm.is_model(name) else None
+
+
+def _parent(origin: Mapping[str, Any]) -> nn.Module | None:
+    """The network before cutting, with weights of no meaning; None if it needs the user's help."""
+    if origin["kind"] == "timm":
+        return rebuild(origin)
+    try:
+        owner: Any = import_module(origin["module"])
+        for part in origin["name"].split("."):
+            owner = getattr(owner, part)
+        built = owner()
+    except (ImportError, AttributeError, TypeError):
+        return None
+    return built if isinstance(built, nn.Module) else None
+
+
+def _class_name(network: nn.Module) -> str:
+    return f"{type(network).__module__}.{type(network).__qualname__}"
+
+
+# -- what differs from the parent ------------------------------------------------------------------
+
+
+def _differing(parent: nn.Module, network: nn.Module) -> Iterator[tuple[Place, Any]]:
+    """Integers, and tuples of integers, that the network keeps with other values."""
+    before = dict(parent.named_modules())
+    after = dict(network.named_modules())
+    if before.keys() != after.keys():
+        odd = sorted(before.keys() ^ after.keys())[0]
+        raise InputError(
+            f"the network cannot be rebuilt from {type(parent).__name__}: module {odd!r} is in one"
+            " of them only; was it created with other arguments or changed by hand?"
+        )
+    for path, module in after.items():
+        for name, value in module.__dict__.items():
+            old = before[path].__dict__.get(name)
+            if _is_size(value) and (type(old) is not type(value) or old != value):
+                yield Place(path, name, None), list(value) if isinstance(value, tuple) else value
+
+
+def _is_size(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return bool(value) and all(type(entry) is int for entry in value)
+    return type(value) is int
+
+
+def _stored(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Every parameter and buffer once, contiguous, on the CPU; what timm rebuilds is included."""
+    return {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors_of(network).items()
+    }
+
+
+def _fit(parent: nn.Module, tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Put the tensors in the place of the parent's, whatever their shapes were; tied ones too."""
+    held = tensors_of(parent)
+    missing, extra = sorted(held.keys() - tensors.keys()), sorted(tensors.keys() - held.keys())
+    if missing or extra:
+        odd = (missing or extra)[0]
+        raise InputError(
+            f"{folder} does not fit {type(parent).__name__}: tensor {odd} is in one of them only"
+        )
+    exchange: dict[int, torch.Tensor] = {}
+    for name, tensor in tensors.items():
+        new = tensor.clone()
+        old = held[name]
+        if isinstance(old, nn.Parameter):
+            new = nn.Parameter(new, requires_grad=old.requires_grad)
+        exchange[id(old)] = new
+    for module in parent.modules():
+        for store in (module._parameters, module._buffers):
+            for key, value in store.items():
+                if value is not None:
+                    store[key] = exchange[id(value)]  # type: ignore[assignment]
+
+
+# -- reading ---------------------------------------------------------------------------------------
+
+
+def _is_artifact_or_empty(folder: Path) -> bool:
+    names = {entry.name for entry in folder.iterdir()}
+    return not names or _ARCH in names
+
+
+def _read_arch(folder: Path) -> dict[str, Any]:
+    try:
+        arch = json.loads((folder / _ARCH).read_text())
+    except FileNotFoundError:
+        raise InputError(f"{folder} holds no artifact ({_ARCH} is missing)") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder / _ARCH} cannot be read: {error}") from None
+    if not isinstance(arch, dict) or arch.get("format") != FORMAT:
+        found = arch.get("format") if isinstance(arch, dict) else None
+        raise InputError(f"{folder / _ARCH} has format {found}, this prunas reads {FORMAT}")
+    return arch
+
+
+def _read_tensors(file: Path) -> dict[str, torch.Tensor]:
+    try:
+        return dict(load_file(file))
+    except (OSError, safetensors.SafetensorError) as error:
+        raise InputError(f"{file} cannot be read: {error}") from None
+
+
+def _compare(network: nn.Module, loaded: nn.Module) -> None:
+    expected, found = _stored(network), _stored(loaded)
+    for name, tensor in expected.items():
+        if not torch.equal(tensor, found[name]):
+            raise InputError(f"the network was not restored from its artifact: {name} differs")
+    for place, _ in _differing(loaded, network):
+        raise InputError(
+            f"the network was not restored from its artifact: {place.module}.{place.name} differs"
+        )

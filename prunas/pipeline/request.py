@@ -1,0 +1,135 @@
+"""What a user asks of a run, in one immutable value."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final
+
+from prunas.errors import InputError
+from prunas.pipeline.training import Recipe
+from prunas.search.evolution import Evolution
+from prunas.search.method import Search
+from prunas.search.nsga2 import Nsga2
+from prunas.search.randomly import Randomly
+from prunas.search.uniform import Uniform
+
+SEARCHES: Final[dict[str, Search]] = {
+    "evolution": Evolution(),
+    "nsga2": Nsga2(),
+    "random": Randomly(),
+    "uniform": Uniform(),
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything that decides the result of a run; equal requests give equal runs.
+
+    Attributes:
+        model: a timm architecture.
+        data: "digits", "photos", a folder, an .npz file, or a name of timm's data sets.
+        budget: upper bounds such as "macs=40%,params=2M".
+        search: one of `SEARCHES`.
+        evaluations: candidates to score.
+        seed: of everything random.
+        seeds: final trainings of the found and of the uniform network, each with its own seed.
+        grid: which widths are offered (`prunas.supernet.grid`).
+        keep: patterns of layers that stay untouched.
+        pretrained: start from timm's pretrained weights.
+        weights: start from the weights in this file.
+        epochs: training of the full network; None: 40 from scratch, 5 from given weights.
+        supernet_epochs: training of the shared weights.
+        final_epochs: training of the found network.
+        batch_size: images in a training step.
+        learning_rate: peak rate of all trainings.
+        paths: random candidates in each supernet step.
+        calibration: training images that batch norms of a candidate are recalibrated on.
+        prior: order channels by, and search from, discriminant information.
+        input_size: height and width the images are resized to; None: their own.
+    """
+
+    model: str
+    data: str
+    budget: str
+    search: str = "evolution"
+    evaluations: int = 400
+    seed: int = 0
+    seeds: int = 3
+    grid: str = "default"
+    keep: tuple[str, ...] = ()
+    pretrained: bool = False
+    weights: str | None = None
+    epochs: int | None = None
+    supernet_epochs: int = 20
+    final_epochs: int = 30
+    batch_size: int = 64
+    learning_rate: float = 0.05
+    paths: int = 2
+    calibration: int = 512
+    prior: bool = True
+    input_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.search not in SEARCHES:
+            raise InputError(f"no search is called {self.search!r}; choose {', '.join(SEARCHES)}")
+        for name in ("evaluations", "seeds", "supernet_epochs", "final_epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.pretrained and self.weights is not None:
+            raise InputError("give either pretrained weights or a weights file, not both")
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Request":
+        """Read what `to_json` wrote.
+
+        Raises:
+            InputError: a field is unknown or missing.
+        """
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(data) - known)
+        if unknown or not {"model", "data", "budget"} <= set(data):
+            raise InputError(f"the run's request cannot be read (unknown fields: {unknown})")
+        return cls(**{**data, "keep": tuple(data.get("keep", ()))})
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "keep": list(self.keep)}
+
+    def fingerprint(self) -> str:
+        """Short text that differs when anything differs that a candidate's score depends on."""
+        # more evaluations, other seeds of the end: the scores stay what they were
+        free = ("evaluations", "seeds", "final_epochs")
+        decisive = {key: value for key, value in self.to_json().items() if key not in free}
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+
+    def full_recipe(self) -> Recipe | None:
+        """Training of the full network; None if the given weights are to be used as they are."""
+        started = self.pretrained or self.weights is not None
+        epochs = (5 if started else 40) if self.epochs is None else self.epochs
+        return self._recipe(epochs) if epochs else None
+
+    def supernet_recipe(self) -> Recipe:
+        return self._recipe(self.supernet_epochs, rate=0.5)
+
+    def final_recipe(self) -> Recipe:
+        return self._recipe(self.final_epochs, rate=0.5)
+
+    def _recipe(self, epochs: int, rate: float = 1.0) -> Recipe:
+        return Recipe(
+            epochs=epochs, batch_size=self.batch_size, learning_rate=self.learning_rate * rate
+        )
+
+
+def demo_request() -> Request:
+    """The main job on bundled data: minutes on two cores."""
+    return Request(
+        model="mobilenetv2_050",
+        data="digits",
+        budget="macs=40%",
+        evaluations=150,
+        seeds=2,
+        epochs=20,
+        supernet_epochs=12,
+        final_epochs=15,
+        learning_rate=0.05,
+        calibration=256,
+    )

@@ -1,0 +1,209 @@
+"""The folder of a run: what is in it, and how it is written so that nothing is ever half there."""
+
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Final
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from prunas.errors import InputError, RunError
+from prunas.pipeline.request import Request
+
+SCHEMA: Final = 1
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run on disk: run.json, archive.sqlite, checkpoints/, model/, report.html."""
+
+    path: Path
+
+    @property
+    def archive(self) -> Path:
+        return self.path / "archive.sqlite"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    def checkpoint(self, name: str) -> Path:
+        return self.path / "checkpoints" / f"{name}.safetensors"
+
+    @classmethod
+    def create(cls, path: Path, request: Request, *, resume: bool) -> "RunFolder":
+        """A new run in `path`, or with `resume` the one that is there.
+
+        Raises:
+            InputError: `path` holds something else, another run, or a run although `resume` is
+                off.
+            RunError: the folder cannot be written.
+        """
+        run = cls(path)
+        if (path / "run.json").exists():
+            return run._resumed(request, resume)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise InputError(f"{path} exists and holds no run; give another folder with --out")
+        with writing(path):
+            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        run.update(
+            {
+                "schema": SCHEMA,
+                "request": request.to_json(),
+                "seed": request.seed,
+                "versions": _versions(),
+                "stages": [],
+            }
+        )
+        return run
+
+    def _resumed(self, request: Request, resume: bool) -> "RunFolder":
+        if not resume:
+            raise InputError(f"{self.path} holds a run; continue it with --resume or give --out")
+        found = self.request()
+        if found.fingerprint() != request.fingerprint():
+            before, after = found.to_json(), request.to_json()
+            differing = [key for key in after if before[key] != after[key]]
+            raise InputError(
+                f"{self.path} holds another run: {differing[0]} was {before[differing[0]]!r},"
+                f" now {after[differing[0]]!r}; repeat its request or give another --out"
+            )
+        self.update({"request": request.to_json()})
+        return self
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """The run in `path`.
+
+        Raises:
+            InputError: there is none, or it is of another version.
+        """
+        run = cls(path)
+        run.read()
+        return run
+
+    def read(self) -> dict[str, Any]:
+        """The content of run.json.
+
+        Raises:
+            InputError: it is missing, damaged, or of another version.
+        """
+        file = self.path / "run.json"
+        try:
+            data = json.loads(file.read_text())
+        except FileNotFoundError:
+            raise InputError(f"{self.path} holds no run (run.json is missing)") from None
+        except (OSError, ValueError) as error:
+            raise InputError(f"{file} cannot be read: {error}") from None
+        schema = data.get("schema") if isinstance(data, dict) else None
+        if schema != SCHEMA:
+            raise InputError(f"{file} has schema {schema}, this prunas reads {SCHEMA}")
+        return dict(data)
+
+    def request(self) -> Request:
+        return Request.from_json(self.read()["request"])
+
+    def update(self, entries: Mapping[str, Any]) -> None:
+        """Write these entries into run.json, the others as they are."""
+        file = self.path / "run.json"
+        before = self.read() if file.exists() else {}
+        write_text(file, json.dumps({**before, **entries}, indent=1))
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage; what an interrupted one had spent counts too."""
+        start = perf_counter()
+        try:
+            yield
+        finally:
+            stages = self.read()["stages"]
+            spent = {entry["name"]: entry["seconds"] for entry in stages}
+            spent[name] = round(spent.get(name, 0.0) + perf_counter() - start, 3)
+            self.update({"stages": [{"name": n, "seconds": s} for n, s in spent.items()]})
+
+    def save_weights(self, name: str, network: nn.Module) -> None:
+        """Write all tensors of `network` aside, then rename."""
+        tensors = {key: _plain(value) for key, value in network.state_dict().items()}
+        file = self.checkpoint(name)
+        aside = file.with_name(file.name + ".part")
+        with writing(file):
+            save_file(tensors, aside, {"fingerprint": self.request().fingerprint()})
+            os.replace(aside, file)
+
+    def load_weights(self, name: str, network: nn.Module) -> bool:
+        """Load what `save_weights` wrote into `network`; False if it wrote nothing yet.
+
+        Raises:
+            InputError: the file is damaged or of another run.
+        """
+        file = self.checkpoint(name)
+        if not file.exists():
+            return False
+        try:
+            with safetensors.safe_open(file, "pt") as opened:
+                owner = (opened.metadata() or {}).get("fingerprint")
+            tensors = load_file(file)
+        except (OSError, safetensors.SafetensorError) as error:
+            raise InputError(f"{file} cannot be read ({error}); delete it to redo it") from None
+        if owner != self.request().fingerprint():
+            raise InputError(f"{file} belongs to another run; delete it to make it again")
+        network.load_state_dict(tensors)
+        return True
+
+
+def _plain(tensor: torch.Tensor) -> torch.Tensor:
+    """A contiguous copy that shares memory with nothing, as the file format needs it."""
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write aside, then rename: a reader sees the old text or the new one.
+
+    Raises:
+        RunError: the disk is full or the folder cannot be written.
+    """
+    with writing(file):
+        handle, aside = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+        try:
+            with os.fdopen(handle, "w") as opened:
+                opened.write(text)
+            os.replace(aside, file)
+        finally:
+            Path(aside).unlink(missing_ok=True)
+
+
+def replace_folder(new: Path, folder: Path) -> None:
+    """Put the finished folder `new` in the place of `folder`."""
+    with writing(folder):
+        old = folder.with_name(f".{folder.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(new, folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns the ways in which writing fails into a sentence."""
+    try:
+        yield
+    except (OSError, safetensors.SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RunError(f"{path} cannot be written ({reason}); what was finished is kept") from None
+
+
+def _versions() -> dict[str, str]:
+    names = ("prunas", "torch", "timm", "numpy", "deap")
+    return {**{name: version(name) for name in names}, "python": platform.python_version()}

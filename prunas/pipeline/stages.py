@@ -1,0 +1,357 @@
+"""The main job in stages. Each reads what the one before left in the run's folder."""
+
+import copy
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from prunas.errors import InputError
+from prunas.eval.cost import Cost
+from prunas.eval.criteria.selection import di_prior
+from prunas.eval.recalibration import recalibrate_
+from prunas.eval.scoring import scorer
+from prunas.pipeline.artifact import save
+from prunas.pipeline.data import Data, load_data
+from prunas.pipeline.networks import create_network
+from prunas.pipeline.progress import Progress
+from prunas.pipeline.request import SEARCHES, Request
+from prunas.pipeline.run_folder import RunFolder, write_text
+from prunas.pipeline.splits import Batch, Split
+from prunas.pipeline.training import optimizer_for, train
+from prunas.search.archive import Archive
+from prunas.search.budget import Budget, Feasible, as_values
+from prunas.search.loop import run_search
+from prunas.search.method import Scored
+from prunas.search.nsga2 import front
+from prunas.search.prior import Prior
+from prunas.search.uniform import uniform_candidates
+from prunas.supernet.cut import cut
+from prunas.supernet.elastic import Supernet
+from prunas.supernet.grid import named_grid
+from prunas.supernet.permute import permute
+from prunas.supernet.space import Candidate, SearchSpace
+from prunas.supernet.trace import trace
+from prunas.supernet.training import stratified, train_supernet
+
+_SCORING_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """The same batches each time it is iterated: small sets from memory, large ones streamed."""
+
+    split: Split
+    batch_size: int
+    limit: int
+    device: torch.device
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self.limit <= 8192:
+            yield from self._held
+            return
+        yield from self._read()
+
+    @cached_property
+    def _held(self) -> list[Batch]:
+        return list(self._read())
+
+    def _read(self) -> Iterator[Batch]:
+        chosen = self.split.first(self.limit)
+        yield from chosen.batches(self.batch_size, device=self.device, channels_last=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Everything that the stages of one run share.
+
+    Args:
+        folder: where results go.
+        device: where to compute.
+        progress: shows what is going on.
+    """
+
+    folder: RunFolder
+    device: torch.device
+    progress: Progress
+
+    @cached_property
+    def request(self) -> Request:
+        return self.folder.request()
+
+    @cached_property
+    def data(self) -> Data:
+        side = self.request.input_size
+        channels = 3
+        if side is not None:
+            channels = load_data(self.request.data, seed=self.request.seed).input_size[0]
+        size = None if side is None else (channels, side, side)
+        return load_data(self.request.data, seed=self.request.seed, input_size=size)
+
+    def network(self) -> nn.Module:
+        """The full network as it is created, on the device."""
+        network = create_network(
+            self.request.model,
+            classes=len(self.data.classes),
+            input_size=self.data.input_size,
+            pretrained=self.request.pretrained,
+            weights=self.request.weights,
+            seed=self.request.seed,
+        )
+        network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return network
+
+    @cached_property
+    def space(self) -> SearchSpace:
+        network = self.network()
+        return trace(
+            network,
+            self.data.input_size,
+            grid=named_grid(self.request.grid),
+            keep=self.request.keep,
+        )
+
+    @cached_property
+    def cost(self) -> Cost:
+        return Cost(self.space)
+
+    @cached_property
+    def budget(self) -> Budget:
+        return Budget.parse(self.request.budget)
+
+    @cached_property
+    def feasible(self) -> Feasible:
+        return Feasible(self.space, self.budget, self.cost)
+
+    @cached_property
+    def uniform(self) -> Candidate:
+        """The baseline: the largest uniform width inside the budget, filled up to it.
+
+        A single ratio for all genes rarely meets a budget exactly; the remainder is spent gene by
+        gene, so that the comparison is at equal multiply-accumulates.
+        """
+        return fair_uniform(self.feasible)
+
+    def rng(self, purpose: int) -> np.random.Generator:
+        """An independent stream of the run's seed for each purpose."""
+        return np.random.default_rng([self.request.seed, purpose])
+
+    def fixed(self, split: Split, limit: int | None = None) -> Fixed:
+        return Fixed(split, _SCORING_BATCH, min(limit or len(split), len(split)), self.device)
+
+
+def fair_uniform(feasible: Feasible) -> Candidate:
+    """The largest uniform width inside the budget, then moved into the budget's window."""
+    largest = uniform_candidates(feasible)[0]
+    rng = np.random.default_rng(0)  # the baseline is one network, whatever the run's seed
+    return Candidate(feasible.repair(as_values([largest]), rng)[0].tolist())
+
+
+# -- stages ----------------------------------------------------------------------------------------
+
+
+def train_full(job: Job) -> nn.Module:
+    """The full network, trained; at once if that is done already."""
+    network = job.network()
+    recipe = job.request.full_recipe()
+    if recipe is None:
+        return network.eval()
+    with job.folder.stage("train the full network"), job.progress.task("full network") as task:
+        train(
+            network,
+            job.data.train,
+            recipe,
+            seed=job.request.seed,
+            device=job.device,
+            on_step=task.update,
+            checkpoint=job.folder.checkpoint("full"),
+        )
+    return network.eval()
+
+
+def sort_channels(job: Job, network: nn.Module) -> tuple[nn.Module, Prior | None]:
+    """The network with its most informative channels first, and what they are worth."""
+    if not job.request.prior:
+        return network, None
+    file = job.folder.path / "checkpoints" / "prior.json"
+    if file.exists():
+        saved = json.loads(file.read_text())
+        orders, values = saved["orders"], saved["values"]
+    else:
+        with job.folder.stage("rank channels by discriminant information"):
+            ranking = di_prior(network, job.space, job.fixed(job.data.train), device=job.device)
+        orders, values = ranking.orders, ranking.values
+        entries = {"orders": orders, "values": values, "notes": ranking.notes}
+        write_text(file, json.dumps(entries))
+    ordered = permute(network, job.space, orders)
+    return ordered, Prior(
+        tuple(tuple(range(width)) for width in job.space.widths),
+        tuple(tuple(worth) for worth in values),
+    )
+
+
+def train_shared(job: Job, network: nn.Module) -> Supernet:
+    """Shared weights for every candidate, from the sorted full network, which is not changed."""
+    shared = copy.deepcopy(network)
+    supernet = Supernet(shared, job.space)
+    if job.folder.load_weights("supernet", shared):
+        return supernet
+    recipe = job.request.supernet_recipe()
+    steps = recipe.epochs * max(1, len(job.data.train) // recipe.batch_size)
+    feasible = job.feasible
+    with job.folder.stage("train the shared weights"), job.progress.task("supernet") as task:
+        train_supernet(
+            supernet,
+            _epochs(job, recipe.epochs, recipe.batch_size),
+            lambda rng, n: paths_in_budget(feasible, rng, n),
+            paths_per_step=job.request.paths,
+            sandwich=True,
+            optimizer=optimizer_for(shared, recipe),
+            rate=lambda step: recipe.rate_at(step, steps),
+            label_smoothing=recipe.label_smoothing,
+            rng=job.rng(1),
+            on_step=lambda done: task.update(done, steps),
+        )
+        job.folder.save_weights("supernet", shared)
+    return supernet
+
+
+def paths_in_budget(feasible: Feasible, rng: np.random.Generator, n: int) -> list[Candidate]:
+    """Stratified widths, moved into the budget's window where they exceed it or fall short."""
+    drawn = as_values(stratified(feasible.space, rng, n))
+    return [Candidate(row) for row in feasible.repair(drawn, rng).tolist()]
+
+
+def _epochs(job: Job, epochs: int, batch_size: int) -> Iterator[Batch]:
+    for epoch in range(epochs):
+        yield from job.data.train.batches(
+            batch_size,
+            shuffle=np.random.default_rng([job.request.seed, 2, epoch]),
+            augment=True,
+            device=job.device,
+            channels_last=True,
+        )
+
+
+def search(job: Job, supernet: Supernet, prior: Prior | None) -> list[Scored]:
+    """Score candidates inside the budget; every score is in the archive before it is used."""
+    request = job.request
+    evaluate = scorer(
+        supernet,
+        job.fixed(job.data.train, request.calibration),
+        job.fixed(job.data.held_out),
+    )
+    with (
+        Archive(job.folder.archive, fingerprint=request.fingerprint()) as archive,
+        job.folder.stage("search"),
+        job.progress.task("search") as task,
+    ):
+        return run_search(
+            SEARCHES[request.search],
+            job.space,
+            job.budget,
+            prior,
+            evaluate,
+            archive,
+            job.cost,
+            evaluations=request.evaluations,
+            batch=_BATCH_OF_CANDIDATES,
+            rng=job.rng(3),
+            on_progress=lambda at: task.update(at.done, at.total),
+        )
+
+
+_BATCH_OF_CANDIDATES = 50  # a generation of MetaPruning's and SPOS' evolution
+
+
+def run_search_stages(job: Job) -> Candidate:
+    """Everything up to the found network, which is in run.json and, untrained, in model/.
+
+    Stages that are finished are read from the folder instead of repeated.
+
+    Raises:
+        InputError: the request cannot be met (budget out of reach, nothing prunable, ...).
+        RunError: a training diverges, or the disk is full.
+    """
+    job.progress.say(f"{job.request.model} on {job.data.name}: {job.space!r}")
+    job.progress.say(f"budget: {dict(job.feasible.limits)}")  # refused here if out of reach
+    network, prior = sort_channels(job, train_full(job))
+    supernet = train_shared(job, network)
+    scored = search(job, supernet, prior)
+    found = best_of(job, scored)
+    small = cut(supernet.network, job.space, found)
+    recalibrate_(small, job.fixed(job.data.train, job.request.calibration))
+    save(small, job.folder.model)
+    entries = describe(job, scored, found)
+    before = job.folder.read().get("result") or {}
+    if before.get("candidate") == list(found):  # the same network: what was trained stays valid
+        entries["result"] = {**before, **entries["result"]}
+    job.folder.update(entries)
+    return found
+
+
+def best_of(job: Job, scored: Sequence[Scored]) -> Candidate:
+    """The best score inside the budget; of equals the cheapest."""
+    values = as_values([entry.candidate for entry in scored])
+    inside = job.feasible.contains(values)
+    macs = job.cost.macs(values)
+    ranked = [
+        (entry.score, -int(price), entry.candidate)
+        for entry, price, ok in zip(scored, macs, inside, strict=True)
+        if ok and entry.score == entry.score
+    ]
+    if not ranked:
+        raise InputError("no candidate inside the budget has a score; search longer")
+    return max(ranked)[2]
+
+
+def describe(job: Job, scored: Sequence[Scored], found: Candidate) -> dict[str, Any]:
+    """The entries of run.json that the search decides."""
+    table = as_values([job.space.full(), job.uniform, found])
+    macs, params = job.cost.macs(table).tolist(), job.cost.params(table).tolist()
+    scores = {entry.candidate: entry.score for entry in scored}
+    pareto = front(scored, job.cost)
+    return {
+        "device": str(job.device),
+        "budget": dict(job.feasible.limits),
+        "network": _network_entry(job),
+        "space": {
+            "size": str(job.space.size),
+            "genes": [asdict(gene) for gene in job.space.genes],
+            "pinned": [asdict(entry) for entry in job.space.pinned],
+            "notes": list(job.space.notes),
+        },
+        "result": {
+            "candidate": list(found),
+            "uniform_candidate": list(job.uniform),
+            "macs": macs[2],
+            "macs_full": macs[0],
+            "macs_uniform": macs[1],
+            "params": params[2],
+            "params_full": params[0],
+            "params_uniform": params[1],
+            "score": scores[found],
+            "evaluations": len(scored),
+            "front": [
+                {"macs": int(job.cost.macs([entry.candidate])[0]), "score": entry.score}
+                for entry in pareto
+            ],
+        },
+    }
+
+
+def _network_entry(job: Job) -> dict[str, Any]:
+    origin: Any = job.network().prunas_origin
+    form = origin["small_images"]
+    return {
+        "name": job.request.model,
+        "input_size": list(job.data.input_size),
+        "classes": list(job.data.classes),
+        "small_images": form["sentence"] if form else None,
+        "data": job.data.note,
+    }

@@ -1,0 +1,109 @@
+"""Train one set of weights for every candidate: single paths over prefix slices."""
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import count
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from prunas.errors import RunError
+from prunas.supernet.elastic import Supernet
+from prunas.supernet.space import Candidate, SearchSpace
+
+Paths = Callable[[np.random.Generator, int], Sequence[Candidate]]
+"""Draws the candidates of one step."""
+
+_STEPS_BETWEEN_CHECKS: Final = 16  # reading a loss waits for the accelerator, so not every step
+
+
+def train_supernet(
+    supernet: Supernet,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    paths: Paths,
+    *,
+    paths_per_step: int,
+    sandwich: bool,
+    optimizer: torch.optim.Optimizer,
+    rate: Callable[[int], float],
+    label_smoothing: float,
+    rng: np.random.Generator,
+    on_step: Callable[[int], None] | None = None,
+) -> None:
+    """Train the shared weights in place; every step runs a few candidates on the same images.
+
+    With `sandwich`, each step also runs the full network, whose answers teach the others,
+
+        L = CE(full, y) + sum_s CE(softmax(stop_gradient(full)), path_s),
+
+    so that the last channels of every group are trained in every step (US-Nets, Yu and Huang,
+    ICCV 2019, section 3; BigNAS, section 3.1). Deviation: the smallest candidate is not run each
+    time, because paths are drawn where the search will look, and it is mostly not there. Without
+    it, every path learns from the labels alone (SPOS, section 3.2).
+
+    Args:
+        supernet: the shared weights; left in training mode of its network.
+        batches: (images, labels); training ends with them.
+        paths: draws the random candidates of a step.
+        paths_per_step: how many.
+        optimizer: over the network's parameters.
+        rate: learning rate of step 0, 1, ...
+        label_smoothing: of the cross entropy with labels.
+        rng: decides the paths.
+        on_step: called with the number of steps done.
+
+    Raises:
+        RunError: the loss is not finite; the weights are then of no use.
+    """
+    network = supernet.network.train()
+    losses: list[Tensor] = []
+    for step, (images, labels) in zip(count(), batches, strict=False):
+        for group in optimizer.param_groups:
+            group["lr"] = rate(step)
+        optimizer.zero_grad()
+        targets = labels
+        if sandwich:
+            logits = network(images)
+            loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+            loss.backward()
+            targets = logits.detach().softmax(1)
+            losses.append(loss.detach())
+        for candidate in paths(rng, paths_per_step):
+            with supernet.running(candidate) as path:
+                logits = path(images)
+            smoothing = 0.0 if sandwich else label_smoothing
+            loss = F.cross_entropy(logits, targets, label_smoothing=smoothing)
+            loss.backward()
+            losses.append(loss.detach())
+        optimizer.step()
+        if step % _STEPS_BETWEEN_CHECKS == 0:
+            losses = _finite(losses, step, rate(step))
+        if on_step is not None:
+            on_step(step + 1)
+    _finite(losses, step, rate(step))
+
+
+def _finite(losses: list[Tensor], step: int, rate: float) -> list[Tensor]:
+    """An empty list, if all of `losses` are finite."""
+    if losses and not bool(torch.isfinite(torch.stack(losses)).all()):
+        raise RunError(
+            f"the supernet's loss is not finite at step {step} with learning rate {rate:.3g};"
+            " train it with a lower learning rate"
+        )
+    return []
+
+
+def stratified(space: SearchSpace, rng: np.random.Generator, n: int) -> list[Candidate]:
+    """`n` random candidates that together cover every gene evenly (a Latin hypercube).
+
+    Each gene's choices are cut into n equal parts and every candidate takes another part, so that
+    wide and narrow choices are equally often trained in each step; independent draws would train
+    the last channels of a group with probability one over its number of choices.
+    """
+    columns = []
+    for gene in space.genes:
+        parts = (rng.permutation(n) + rng.random(n)) / n
+        columns.append(np.array(gene.choices)[(parts * len(gene.choices)).astype(np.int64)])
+    return [Candidate(row) for row in np.column_stack(columns).tolist()]
