@@ -26,6 +26,7 @@ class Task:
     def update(self, done: int, total: int) -> None:
         """`done` of `total` steps are done."""
         if self.bars is not None:
+            self.bars.start()  # not before: work that turns out to be done shows no bar
             self.bars.update(self.identity, completed=done, total=total)
 
 
@@ -52,8 +53,12 @@ class Progress:
             TextColumn("left"),
             TimeRemainingColumn(),
         )
-        with Bars(*columns, console=Console(stderr=True)) as bars:
+        bars = Bars(*columns, console=Console(stderr=True))
+        try:
             yield Task(bars, bars.add_task(name, total=None))
+        finally:
+            if bars.live.is_started:
+                bars.stop()
 
     def say(self, text: str) -> None:
         if self.visible:

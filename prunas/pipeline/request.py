@@ -64,7 +64,7 @@ class Request:
     final_epochs: int = 30
     batch_size: int = 64
     learning_rate: float = 0.05
-    paths: int = 2
+    paths: int = 1
     calibration: int = 512
     prior: bool = True
     input_size: int | None = None

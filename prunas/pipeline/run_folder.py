@@ -47,16 +47,21 @@ class RunFolder:
 
         Raises:
             InputError: `path` holds something else, another run, or a run although `resume` is
-                off.
-            RunError: the folder cannot be written.
+                off, or it cannot be made or written.
+            RunError: the disk is full.
         """
         run = cls(path)
         if (path / "run.json").exists():
             return run._resumed(request, resume)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise InputError(f"{path} exists and holds no run; give another folder with --out")
-        with writing(path):
-            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = error.strerror or error
+            raise InputError(f"{path} cannot be made ({reason}); give another --out") from None
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise InputError(f"{path} cannot be written; give another folder with --out")
         run.update(
             {
                 "schema": SCHEMA,
@@ -66,7 +71,12 @@ class RunFolder:
                 "stages": [],
             }
         )
+        run._make_checkpoints()  # after run.json, so that a crash between leaves an empty folder
         return run
+
+    def _make_checkpoints(self) -> None:
+        with writing(self.path):
+            (self.path / "checkpoints").mkdir(exist_ok=True)
 
     def _resumed(self, request: Request, resume: bool) -> "RunFolder":
         if not resume:
@@ -80,6 +90,7 @@ class RunFolder:
                 f" now {after[differing[0]]!r}; repeat its request or give another --out"
             )
         self.update({"request": request.to_json()})
+        self._make_checkpoints()
         return self
 
     @classmethod

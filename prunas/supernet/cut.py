@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from prunas.errors import InputError
+from prunas.errors import InputError, RunError
 from prunas.supernet.imagined import Imagining
 from prunas.supernet.layers import state_sizes
 from prunas.supernet.scoped import set_integers, swapped
@@ -30,6 +30,7 @@ def cut(network: nn.Module, space: SearchSpace, candidate: Sequence[int]) -> nn.
 
     Raises:
         InputError: network or candidate do not belong to the space.
+        RunError: the cut network does not run, although trials at other widths did.
     """
     chosen = space.candidate(candidate)
     require_same(network, space)
@@ -122,7 +123,10 @@ def _run_on_meta(network: nn.Module, space: SearchSpace) -> None:
     floating = (tensor.dtype for tensor in held.values() if tensor.is_floating_point())
     inputs = imagined(space.inputs, next(floating, None))
     with torch.no_grad(), evaluating(network), swapped(network, held, {}), Imagining():
-        out = called(network, inputs)
+        try:
+            out = called(network, inputs)
+        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+            raise RunError(f"the cut network does not run: {error}; nothing was changed") from error
     found, wanted = shapes(describe(out)), shapes(space.outputs)
     if found != wanted:
-        raise AssertionError(f"the cut network returns shapes {found} instead of {wanted}")
+        raise RunError(f"the cut network returns shapes {found}, not {wanted}; nothing was changed")

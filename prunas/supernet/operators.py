@@ -681,17 +681,18 @@ def _index(call: Call) -> Any:
     if call.name == "aten.index_select":
         axis = call.args[1] % len(dims)
         call.pin(dims[axis], "its entries are looked up by number")
-        return (*dims[:axis], call.labels.zeros(call.out.shape[axis]), *dims[axis + 1 :])
+        index = call.dims(call.args[2])
+        return (*dims[:axis], *(index or (call.labels.zeros(1),)), *dims[axis + 1 :])
     used = [axis for axis, index in enumerate(call.args[1]) if index is not None]
     for axis in used:
         call.pin(dims[axis], "its entries are looked up by number")
-    if any(call.args[1][axis].dtype is torch.bool for axis in used):
+    indices = [call.args[1][axis] for axis in used]
+    if any(index.dtype is torch.bool for index in indices):
         return pinned(call)
-    rank = max(call.args[1][axis].dim() for axis in used)
     start = used[0] if used[-1] - used[0] + 1 == len(used) else 0
     rest = [nodes for axis, nodes in enumerate(dims) if axis not in used]
-    looked_up = [call.labels.zeros(size) for size in call.out.shape[start : start + rank]]
-    return (*rest[:start], *looked_up, *rest[start:])
+    # what was looked up stays or goes with the places that it was looked up at
+    return (*rest[:start], *_broadcast(call, indices), *rest[start:])
 
 
 _FACTORIES: Final = """

@@ -31,6 +31,7 @@ from prunas.supernet.space import (
 )
 
 _PROBE_SEED = 20190  # any fixed number: the probe only has to be the same each time
+_CAREFUL_ROUNDS = 24  # so often few genes are blamed; after that all that meet, to come to an end
 
 
 def trace(
@@ -77,10 +78,12 @@ def trace(
     draft = _Draft(network, inputs, found, solution, grid)
     space = draft.space({})
     dropped: dict[int, str] = {}
+    rounds = 0
     while space.genes:
-        blame = _probe(bare, inputs, draft, space)
+        blame = _Probe(bare, inputs, draft, space).blame(sparing=rounds < _CAREFUL_ROUNDS)
         if not blame:
             break
+        rounds += 1
         dropped |= blame
         space = draft.space(dropped)
     if not space.genes:
@@ -110,6 +113,8 @@ def _bare(network: nn.Module) -> nn.Module:
 
 
 def _fixed(network: nn.Module, keep: Sequence[str]) -> frozenset[str]:
+    if not keep:
+        return frozenset()
     names = [name for name, _ in (*network.named_parameters(), *network.named_buffers())]
     fixed: set[str] = set()
     for pattern in keep:
@@ -217,9 +222,7 @@ class _Draft:
         signature = np.zeros(total, dtype=np.uint64)
         draw = np.random.default_rng(_PROBE_SEED)
         for nodes in self._observed():
-            classes, counts = np.unique(self.classes[nodes], return_counts=True)
-            weight = draw.integers(1, 2**63, dtype=np.uint64)
-            signature[classes] += counts.astype(np.uint64) * weight
+            np.add.at(signature, self.classes[nodes], draw.integers(1, 2**63, dtype=np.uint64))
         signature[0] = 0
         return signature
 
@@ -484,60 +487,120 @@ def sizes_of(space: SearchSpace, kept: NDArray[np.bool_]) -> dict[Place, int]:
     }
 
 
-def _probe(bare: nn.Module, inputs: Any, draft: _Draft, space: SearchSpace) -> dict[int, str]:
-    """Cut the skeleton at random widths and run it; {class: reason} of what stands in the way."""
-    kept = space.kept(_distinct_widths(space.widths))
-    tensors: dict[str, torch.Tensor] = {}
-    held = dict((*bare.named_parameters(), *bare.named_buffers()))
-    alive = draft.alive(kept)
-    names = {**{name: name for name in space.slots}, **_slot_aliases(space)}
-    for name, source in names.items():
-        shape = [int(alive[nodes].sum()) for nodes in draft.found.tensors[source]]
-        tensors[name] = held[source].new_empty(shape)
-    check = Check(draft.found.operations, alive)
-    with swapped(bare, tensors, sizes_of(space, kept)), torch.no_grad(), check:
-        try:
-            called(bare, inputs)
-        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-            return _blame(draft, space, check, error)
-    return {}
+@dataclass(frozen=True)
+class _Failure:
+    """Where a cut skeleton went wrong, and which genes meet there (all of them if nobody knows)."""
+
+    position: int
+    genes: list[int]
+    reason: str
+
+
+class _Probe:
+    """Cuts the skeleton at random widths and runs it."""
+
+    def __init__(self, bare: nn.Module, inputs: Any, draft: _Draft, space: SearchSpace) -> None:
+        self.bare = bare
+        self.inputs = inputs
+        self.draft = draft
+        self.space = space
+        self.values = _distinct_widths(space.widths)
+
+    def blame(self, *, sparing: bool) -> dict[int, str]:
+        """{class: reason} of what stands in the way; of as few genes as is enough."""
+        failure = self._run(self.values)
+        if failure is None:
+            return {}
+        genes = failure.genes
+        if sparing:
+            everything = list(range(len(self.space.genes)))
+            known = self._gets_further(genes, failure)
+            genes = self._needed([], genes if known else everything, failure, changed=False)
+        return {number: failure.reason for gene in genes for number in self.draft.classes_of(gene)}
+
+    def _needed(
+        self, whole: list[int], suspects: list[int], failure: _Failure, *, changed: bool
+    ) -> list[int]:
+        """Few of the suspects that, left at full width with `whole`, let the run get further.
+
+        QuickXplain (Junker, AAAI 2004): about k log n runs for k of n suspects. `changed` says
+        that `whole` was added to since it was last tried.
+        """
+        if changed and self._gets_further(whole, failure):
+            return []
+        if len(suspects) == 1:
+            return suspects
+        first, second = suspects[: len(suspects) // 2], suspects[len(suspects) // 2 :]
+        later = self._needed(whole + first, second, failure, changed=True)
+        return later + self._needed(whole + later, first, failure, changed=bool(later))
+
+    def _gets_further(self, whole: list[int], failure: _Failure) -> bool:
+        """Whether the run passes the point of failure with these genes left at full width."""
+        values = list(self.values)
+        for gene in whole:
+            values[gene] = self.space.widths[gene]
+        again = self._run(values)
+        return again is None or again.position > failure.position
+
+    def _run(self, values: Sequence[int]) -> _Failure | None:
+        kept = self.space.kept(values)
+        alive = self.draft.alive(kept)
+        check = Check(self.draft.found.operations, alive)
+        sizes = sizes_of(self.space, kept)
+        with swapped(self.bare, self._tensors(alive), sizes), torch.no_grad(), check:
+            try:
+                called(self.bare, self.inputs)
+            except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+                return self._failure(check, error)
+        return None
+
+    def _tensors(self, alive: NDArray[np.bool_]) -> dict[str, torch.Tensor]:
+        held = dict((*self.bare.named_parameters(), *self.bare.named_buffers()))
+        names = {name: name for name in self.space.slots} | _slot_aliases(self.space)
+        tensors = {}
+        for name, source in names.items():
+            shape = [int(alive[nodes].sum()) for nodes in self.draft.found.tensors[source]]
+            # a gradient flag decides which operators a matrix product falls into
+            new = held[source].detach().new_empty(shape)
+            tensors[name] = new.requires_grad_(held[source].requires_grad)
+        return tensors
+
+    def _failure(self, check: Check, error: Exception) -> _Failure:
+        suspects = check.suspects()
+        factors = [
+            factor
+            for operation in suspects
+            for dims in (*operation.inputs, *operation.outputs)
+            for nodes in dims
+            for factor in self.draft.factors(nodes)
+        ]
+        owner = self.draft.gene_of_atom()
+        genes = {int(g) for factor in factors for g in np.unique(owner[factor]) if g >= 0}
+        text = (str(error).strip() or type(error).__name__).splitlines()[0]
+        where = suspects[0].name if suspects else "at the end"
+        kind = "gives" if isinstance(error, ShapeMismatchError) else "fails"
+        reason = f"after cutting it, operator {where} {kind}: {text}"
+        return _Failure(check.position, sorted(genes) or list(range(len(self.space.genes))), reason)
 
 
 def _distinct_widths(widths: Sequence[int]) -> list[int]:
-    """Reduced widths that differ from gene to gene, so that no two match by accident."""
+    """Reduced widths that differ from gene to gene, so that no two match by accident.
+
+    A width of one is avoided where it can be: it broadcasts, and changes which tensors count as
+    contiguous.
+    """
     rng = np.random.default_rng(_PROBE_SEED)
-    orders = {width: rng.permutation(width - 1) + 1 for width in sorted(set(widths))}
+    orders = {
+        width: rng.permutation(range(min(2, width - 1), width)) for width in sorted(set(widths))
+    }
     used: dict[int, int] = {}
     values = []
     for width in widths:
         position = used.get(width, 0)
         used[width] = position + 1
-        values.append(int(orders[width][position % (width - 1)]))
+        values.append(int(orders[width][position % len(orders[width])]))
     return values
 
 
 def _slot_aliases(space: SearchSpace) -> dict[str, str]:
     return {alias: name for alias, name in space.aliases.items() if name in space.slots}
-
-
-def _blame(draft: _Draft, space: SearchSpace, check: Check, error: Exception) -> dict[int, str]:
-    """The genes that meet in the operation that failed; all of them if it tells nothing."""
-    suspects = check.suspects()
-    factors = [
-        factor
-        for operation in suspects
-        for dims in (*operation.inputs, *operation.outputs)
-        for nodes in dims
-        for factor in draft.factors(nodes)
-    ]
-    owner = draft.gene_of_atom()
-    genes = {int(g) for factor in factors for g in np.unique(owner[factor]) if g >= 0}
-    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    where = suspects[0].name if suspects else "at the end"
-    kind = "gives" if isinstance(error, ShapeMismatchError) else "fails"
-    reason = f"after cutting it, operator {where} {kind}: {text}"
-    return {
-        number: reason
-        for gene in (genes or range(len(space.genes)))
-        for number in draft.classes_of(gene)
-    }

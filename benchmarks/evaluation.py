@@ -1,0 +1,101 @@
+"""One candidate evaluation and one supernet step against what they cannot be faster than.
+
+Run: OMP_NUM_THREADS=1 python benchmarks/evaluation.py
+"""
+
+import copy
+from statistics import median
+
+import numpy as np
+import torch
+from measuring import interleaved, ratio
+from torch.nn import functional as F
+
+import prunas
+from prunas.eval.accuracy import accuracy
+from prunas.eval.recalibration import recalibrate_
+from prunas.eval.scoring import scorer
+from prunas.pipeline.networks import create_network
+from prunas.search import Budget, Feasible
+from prunas.supernet.elastic import Supernet
+
+ROUNDS = 15
+SIDE = 32
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    for name in ("mobilenetv2_100", "resnet18"):
+        network = create_network(name, classes=10, input_size=(3, SIDE, SIDE))
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        space = prunas.trace(network, (3, SIDE, SIDE))
+        middle = space.uniform(0.6)
+        evaluation(name, Supernet(network, space), middle)
+        step(name, Supernet(network, space), middle)
+
+
+def images(count: int, batch: int) -> list[Batch]:
+    generator = torch.Generator().manual_seed(0)
+    result = []
+    for _ in range(count // batch):
+        pictures = torch.randn(batch, 3, SIDE, SIDE, generator=generator)
+        labels = torch.randint(0, 10, (batch,), generator=generator)
+        result.append((pictures.contiguous(memory_format=torch.channels_last), labels))
+    return result
+
+
+def evaluation(name: str, supernet: Supernet, candidate: prunas.Candidate) -> None:
+    """Recalibration on 256 images and accuracy on 512: on shared weights, and on the cut network.
+
+    Both sides run in one round; the cut network is made beforehand, which costs nothing here.
+    """
+    calibration, held_out = images(256, 128), images(512, 128)
+    score = scorer(supernet, calibration, held_out)
+    small = prunas.cut(supernet.network, supernet.space, candidate)
+    small.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def bare() -> None:
+        recalibrate_(small, calibration)
+        accuracy(small, held_out)
+
+    seconds = interleaved({"ours": lambda: list(score([candidate])), "bare": bare}, ROUNDS)
+    print(f"{name}, one evaluation: {ratio(seconds, 'ours', 'bare')}", end="; ")
+    print(f"median {median(seconds['ours']):.3f} s against {median(seconds['bare']):.3f} s")
+
+
+def step(name: str, supernet: Supernet, candidate: prunas.Candidate) -> None:
+    """A single-path training step on shared weights, and on a network of the same MACs."""
+    (pictures, labels), *_ = images(64, 64)
+    small = prunas.cut(supernet.network, supernet.space, candidate).train()
+    small.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    shared = copy.deepcopy(supernet.network).train()
+    elastic = Supernet(shared, supernet.space)
+    ours = torch.optim.SGD(shared.parameters(), 0.01, momentum=0.9, fused=True)
+    theirs = torch.optim.SGD(small.parameters(), 0.01, momentum=0.9, fused=True)
+    # the paths of one budget: equal MACs, other shapes each step
+    feasible = Feasible(
+        supernet.space,
+        Budget((("macs", int(prunas.Cost(supernet.space).macs([candidate])[0])),)),
+        prunas.Cost(supernet.space),
+    )
+    paths = iter(feasible.sample(np.random.default_rng(0), ROUNDS + 1))
+
+    def single_path() -> None:
+        ours.zero_grad()
+        with elastic.running(next(paths)) as path:
+            loss = F.cross_entropy(path(pictures), labels)
+        loss.backward()
+        ours.step()
+
+    def plain() -> None:
+        theirs.zero_grad()
+        F.cross_entropy(small(pictures), labels).backward()
+        theirs.step()
+
+    seconds = interleaved({"ours": single_path, "plain": plain}, ROUNDS)
+    print(f"{name}, one training step: {ratio(seconds, 'ours', 'plain')}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,487 @@
+"""The command line. Exit codes: 0 done, 1 the run failed, 2 wrong usage or input, 130 stopped."""
+
+import json
+import shlex
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from importlib.metadata import version
+from pathlib import Path
+from shutil import get_terminal_size, rmtree
+from typing import Annotated, Any, Final
+
+import timm
+import torch
+import typer
+
+from prunas.errors import InputError, RunError
+from prunas.pipeline import terminal
+from prunas.pipeline.artifact import load
+from prunas.pipeline.data import load_data
+from prunas.pipeline.export import Exported, export_onnx, export_torch
+from prunas.pipeline.finals import train_finals
+from prunas.pipeline.networks import create_network
+from prunas.pipeline.profile import profile as profiled
+from prunas.pipeline.progress import Progress
+from prunas.pipeline.report import write_report
+from prunas.pipeline.request import SEARCHES, Request, demo_request
+from prunas.pipeline.run_folder import RunFolder, writing
+from prunas.pipeline.small_images import Size
+from prunas.pipeline.stages import Job, run_search_stages
+from prunas.search.archive import Archive
+from prunas.search.budget import Budget
+from prunas.supernet.grid import GRIDS, named_grid
+from prunas.supernet.trace import trace
+
+_STOPPED: Final = 130  # what a shell expects after Ctrl-C
+_DEMO: Final = Path("runs/demo")
+_DEVICES: Final = ("auto", "cpu", "cuda")
+_FORMATS: Final = {"onnx": ("onnx",), "torch": ("torch",), "both": ("onnx", "torch")}
+
+app = typer.Typer(
+    help="Find, train and export the best smaller network inside a budget.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Keep = Annotated[
+    list[str] | None,
+    typer.Option(help="Leave these layers alone, e.g. 'blocks.0.*'; may be repeated."),
+]
+Grid = Annotated[
+    str | None, typer.Option(help=f"Which widths are offered: {', '.join(GRIDS)}.", metavar="NAME")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Device = Annotated[str, typer.Option(help=f"{', '.join(_DEVICES)} (auto: cuda if there is one).")]
+Run = Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")]
+Seeds = Annotated[
+    int | None, typer.Option(help="Final trainings of the found and the uniform network.")
+]
+FinalEpochs = Annotated[int | None, typer.Option(help="Epochs of each final training.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: without the program's name; those of the process if None.
+
+    Returns:
+        The exit code.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("default", module="prunas")
+        warnings.showwarning = _show_warning
+        try:
+            app(arguments, prog_name="prunas")
+        except SystemExit as end:
+            return end.code if isinstance(end.code, int) else 0
+        except InputError as error:
+            return _complain(error, 2)
+        except RunError as error:
+            return _complain(error, 1)
+        except KeyboardInterrupt:
+            return _complain("stopped", _STOPPED)
+    return 0
+
+
+def _complain(sentence: object, code: int) -> int:
+    typer.echo(f"prunas: {sentence}", err=True)
+    return code
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], *_: object, **__: object
+) -> None:
+    typer.echo(f"prunas: note: {message}", err=True)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"prunas {version('prunas')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Version.")
+    ] = False,
+) -> None:
+    """Options of the program itself."""
+
+
+# -- profile ---------------------------------------------------------------------------------------
+
+
+@app.command()
+def profile(
+    model: Annotated[str, typer.Argument(help="A timm network.")],
+    input_size: Annotated[
+        str | None, typer.Option(help="224 or 3,224,224; else the network's or the data's own.")
+    ] = None,
+    classes: Annotated[int | None, typer.Option(min=1)] = None,
+    data: Annotated[str | None, typer.Option(help="Take size and classes from this data.")] = None,
+    grid: Grid = None,
+    keep: Keep = None,
+    budget: Annotated[str | None, typer.Option(help="Is this in reach? E.g. macs=40%.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a network costs, what of it can be searched, and what cannot."""
+    size, count = _pictures(model, data, input_size, classes)
+    network = create_network(model, classes=count, input_size=size)
+    space = trace(network, size, grid=named_grid(grid or "default"), keep=keep or ())
+    found = profiled(network, space, size, Budget.parse(budget) if budget else None)
+    form: Any = network.prunas_origin["small_images"]  # type: ignore[index]
+    if as_json:
+        about = {"model": model, "input_size": list(size), "classes": count}
+        form = form and form["sentence"]
+        _print_json({**about, "small_images": form, **found.to_json()})
+        return
+    title = f"{model}, images of {'x'.join(map(str, size))}, {count} classes"
+    width = get_terminal_size((110, 24)).columns
+    typer.echo(terminal.profile_text(found, title, max(60, width)))
+    if form:
+        typer.echo(form["sentence"])
+
+
+def _pictures(
+    model: str, data: str | None, text: str | None, classes: int | None
+) -> tuple[Size, int]:
+    """The image size and the number of classes to profile with."""
+    config: Any = timm.get_pretrained_cfg(model) if timm.is_model(model) else None
+    own_size: Size = tuple(config.input_size) if config else (3, 224, 224)
+    if data is None:
+        own_classes = config.num_classes if config else 0
+        return _size(text, own_size), classes or own_classes or 1000
+    loaded = load_data(data, seed=0)
+    count = len(loaded.classes)
+    if classes not in (None, count):
+        raise InputError(f"{data} has {count} classes, not {classes}; leave out --classes")
+    return _size(text, loaded.input_size), count
+
+
+def _size(text: str | None, own: Size) -> Size:
+    """Reads "224", "1,28,28" or "3x224x224"; None is `own`, a single side takes its channels."""
+    if text is None:
+        return own
+    parts = text.replace("x", ",").split(",")
+    if not all(part.strip().isdecimal() and int(part) for part in parts) or len(parts) not in (
+        1,
+        3,
+    ):
+        raise InputError(f"input size {text!r} is not understood; write 224 or 3,224,224")
+    sides = [int(part) for part in parts]
+    return (own[0], sides[0], sides[0]) if len(sides) == 1 else (sides[0], sides[1], sides[2])
+
+
+# -- search ----------------------------------------------------------------------------------------
+
+
+@app.command()
+def search(
+    model: Annotated[
+        str | None, typer.Argument(help="A timm network; left out with --resume --out DIR.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="digits, photos, a folder, an .npz, or a data set of timm."),
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Upper bounds: macs=40%, macs=120M,params=2.5M.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run. [runs/MODEL-DATA]")] = None,
+    search: Annotated[
+        str | None, typer.Option(help=f"{', '.join(SEARCHES)}.", metavar="NAME")
+    ] = None,
+    evaluations: Annotated[int | None, typer.Option(help="Candidates to score.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of everything random.")] = None,
+    seeds: Seeds = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=0, help="Of the full network; 0 leaves it as given.")
+    ] = None,
+    supernet_epochs: Annotated[int | None, typer.Option(help="Of the shared weights.")] = None,
+    final_epochs: FinalEpochs = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images in a training step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak rate.")] = None,
+    paths: Annotated[
+        int | None, typer.Option(min=1, help="Candidates in a step of the shared weights.")
+    ] = None,
+    pretrained: Annotated[
+        bool | None, typer.Option("--pretrained", help="Start from timm's weights.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Start from this .safetensors file or state dict.")
+    ] = None,
+    grid: Grid = None,
+    keep: Keep = None,
+    input_size: Annotated[
+        int | None, typer.Option(min=1, help="Resize images to this side.", metavar="SIDE")
+    ] = None,
+    no_prior: Annotated[
+        bool, typer.Option("--no-prior", help="Do without discriminant information.")
+    ] = False,
+    device: Device = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Search for the best network inside a budget. Everything finished is kept as it is made."""
+    stated = {
+        "model": model,
+        "data": data,
+        "budget": budget,
+        "search": search,
+        "evaluations": evaluations,
+        "seed": seed,
+        "seeds": seeds,
+        "epochs": epochs,
+        "supernet_epochs": supernet_epochs,
+        "final_epochs": final_epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "paths": paths,
+        "pretrained": pretrained,
+        "weights": weights,
+        "grid": grid,
+        "keep": keep or None,
+        "input_size": input_size,
+        "prior": False if no_prior else None,
+    }
+    given = {name: value for name, value in stated.items() if value is not None}
+    request = _request(given, out if resume else None)
+    folder = out or _default_folder(request)
+    where = _device(device)
+    with _stoppable(folder, _command("search", "--resume", "--out", folder, device=device)):
+        job = _begun(folder, request, resume=resume, device=where)
+        run_search_stages(job)
+        report = write_report(folder)
+    entries = job.folder.read()
+    if as_json:
+        _print_json(_answer(folder, entries))
+        return
+    typer.echo(terminal.search_text(folder, entries))
+    typer.echo(f"report: {report}")
+
+
+def _request(given: Mapping[str, Any], recorded: Path | None) -> Request:
+    """What was asked; without a model, what the run in `recorded` was asked, with changes."""
+    if "model" in given:
+        missing = [f"--{name}" for name in ("data", "budget") if name not in given]
+        if missing:
+            raise InputError(
+                f"a search needs {' and '.join(missing)}, such as --data digits --budget macs=40%"
+            )
+        return Request.from_json(dict(given))
+    if recorded is None:
+        raise InputError("name a network, or continue a run with --resume --out DIR")
+    return Request.from_json({**RunFolder.open(recorded).request().to_json(), **given})
+
+
+def _default_folder(request: Request) -> Path:
+    """runs/MODEL-DATA, of names alone."""
+    return Path("runs") / f"{Path(request.model).name}-{Path(request.data).stem}"
+
+
+def _begun(path: Path, request: Request, *, resume: bool, device: torch.device) -> Job:
+    """A run that is possible; if it turns out not to be, no folder is left behind."""
+    new = not (path / "run.json").exists()
+    with ExitStack() as undo:
+        folder = RunFolder.create(path, request, resume=resume)
+        if new:
+            undo.callback(_take_back, path)
+        job = Job(folder, device, Progress(visible=True))
+        for recipe in (request.full_recipe, request.supernet_recipe, request.final_recipe):
+            recipe()  # raises what is wrong with it, before anything long begins
+        job.feasible  # noqa: B018  (so does this: data, network, weights, space, budget)
+        undo.pop_all()
+    return job
+
+
+def _take_back(path: Path) -> None:
+    (path / "run.json").unlink(missing_ok=True)
+    for empty in (path / "checkpoints", path):
+        with suppress(OSError):
+            empty.rmdir()
+
+
+# -- train, report, export -------------------------------------------------------------------------
+
+
+@app.command()
+def train(
+    run: Run,
+    seeds: Seeds = None,
+    final_epochs: FinalEpochs = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Train the found network and, beside it, a uniform one of the same MACs."""
+    folder = RunFolder.open(run)
+    where = _device(device)
+    stated = {"seeds": seeds, "final_epochs": final_epochs}
+    given = {name: value for name, value in stated.items() if value is not None}
+    request = Request.from_json({**folder.request().to_json(), **given})
+    folder.update({"request": request.to_json()})
+    with _stoppable(run, _command("train", run, device=device)):
+        result = train_finals(Job(folder, where, Progress(visible=True)))
+        report = write_report(run)
+    entries = folder.read()
+    if as_json:
+        _print_json(_answer(run, entries))
+        return
+    typer.echo(terminal.train_text(result))
+    typer.echo(f"report: {report}")
+    typer.echo(terminal.loading_text(run, entries["network"]["input_size"]))
+
+
+@app.command()
+def report(run: Run, as_json: AsJson = False) -> None:
+    """Write report.html of a run, finished or not."""
+    file = write_report(run)
+    if as_json:
+        _print_json({"run": str(run), "report": str(file)})
+    else:
+        typer.echo(file)
+
+
+@app.command()
+def export(
+    run: Run,
+    form: Annotated[
+        str, typer.Option("--format", help=f"{', '.join(_FORMATS)}.", metavar="NAME")
+    ] = "both",
+    out: Annotated[Path | None, typer.Option(help="Folder for the files. [RUN/export]")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the found network as ONNX and as a program of torch.export, compared with it."""
+    if form not in _FORMATS:
+        raise InputError(f"no format is called {form!r}; choose {', '.join(_FORMATS)}")
+    folder = RunFolder.open(run)
+    entries = folder.read()
+    network = load(folder.model)
+    size = entries["network"]["input_size"]
+    target = out or run / "export"
+    files: list[Exported] = []
+    for each in _FORMATS[form]:
+        if each == "onnx":
+            files.append(export_onnx(network, size, target / "model.onnx"))
+        else:
+            files.append(export_torch(network, size, target / "model.pt2"))
+    if as_json:
+        listed = [
+            {"format": f.format, "file": str(f.file), "bytes": f.size, "difference": f.difference}
+            for f in files
+        ]
+        _print_json({"run": str(run), "files": listed})
+        return
+    typer.echo(terminal.export_text(files, entries["result"].get("params_full")))
+
+
+# -- demo ------------------------------------------------------------------------------------------
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder of the run.")] = _DEMO,
+    resume: Annotated[
+        bool | None,
+        typer.Option(
+            "--resume/--fresh", help="Keep or replace what is there. [continue, unless finished]"
+        ),
+    ] = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Search, train and report a small network on bundled handwritten digits, in minutes."""
+    request = demo_request()
+    where = _device(device)
+    if (out / "run.json").exists() and _outdated(RunFolder.open(out), request, resume):
+        with writing(out):
+            rmtree(out)
+    given = () if out == _DEMO else ("--out", out)
+    with _stoppable(out, _command("demo", *given, device=device)):
+        job = _begun(out, request, resume=True, device=where)
+        run_search_stages(job)
+        result = train_finals(job)
+        report = write_report(out)
+    entries = job.folder.read()
+    if as_json:
+        _print_json(_answer(out, entries))
+        return
+    typer.echo(terminal.train_text(result))
+    typer.echo(f"report, to be opened in a browser: {report}")
+    typer.echo(terminal.loading_text(out, entries["network"]["input_size"]))
+
+
+def _outdated(folder: RunFolder, request: Request, resume: bool | None) -> bool:
+    """Whether a demo starts anew; another run is never touched (`RunFolder.create` refuses it)."""
+    found = folder.request()
+    if (found.model, found.data) != (request.model, request.data) or resume:
+        return False
+    finished = folder.path.joinpath("report.html").exists()
+    return resume is False or finished or found.fingerprint() != request.fingerprint()
+
+
+# -- shared ----------------------------------------------------------------------------------------
+
+
+def _device(name: str) -> torch.device:
+    """The device called `name`.
+
+    Raises:
+        InputError: it is not known or not there.
+    """
+    if name not in _DEVICES:
+        raise InputError(f"no device is called {name!r}; choose {', '.join(_DEVICES)}")
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
+        raise InputError("there is no CUDA device that torch can use; choose --device cpu")
+    return torch.device("cuda" if there and name != "cpu" else "cpu")
+
+
+@contextmanager
+def _stoppable(folder: Path, command: str) -> Iterator[None]:
+    """After Ctrl-C, say what is kept and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _complain(f"stopped; {_kept(RunFolder(folder), command)}", _STOPPED)
+        raise typer.Exit(_STOPPED) from None
+
+
+def _kept(folder: RunFolder, command: str) -> str:
+    if not (folder.path / "run.json").exists():
+        return "nothing had been made yet"
+    scored = 0
+    if folder.archive.exists():
+        fingerprint = folder.request().fingerprint()
+        with Archive(folder.archive, fingerprint=fingerprint) as archive:
+            scored = len(archive)
+    return (
+        f"finished stages and {scored} evaluated candidates are kept in {folder.path};"
+        f" go on with: {command}"
+    )
+
+
+def _command(*words: object, device: str) -> str:
+    chosen = () if device == "auto" else ("--device", device)
+    return shlex.join(map(str, ("prunas", *words, *chosen)))
+
+
+def _answer(folder: Path, entries: Mapping[str, Any]) -> dict[str, Any]:
+    """What a program wants to know of a run: where it is, and run.json without the long lists."""
+    wanted = ("request", "budget", "device", "result", "stages")
+    known = {name: entries[name] for name in wanted if name in entries}
+    return {"run": str(folder), "model": str(folder / "model"), **known}
+
+
+def _print_json(answer: Mapping[str, Any]) -> None:
+    typer.echo(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,180 @@
+"""The found network for other runtimes: ONNX and torch.export, each compared before it is kept."""
+
+import copy
+import io
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.utils._pytree import tree_leaves
+
+from prunas.errors import InputError, RunError
+from prunas.pipeline.run_folder import writing
+from prunas.pipeline.small_images import FORWARD_ERRORS
+
+TOLERANCE: Final = 1e-4
+"""Largest difference from the network's outputs, relative to the largest of them, in float32."""
+
+_TRACED_BATCH = 2  # a batch of 1 would be read as "always 1"
+_COMPARED_BATCHES = (1, 5)  # neither is the traced one, so that a batch held fixed shows
+_ONNX_EXTRA = ("onnx", "onnxscript", "onnxruntime")
+
+Run = Callable[[Tensor], Sequence[Tensor]]
+"""The outputs of an exported network for images (N, C, H, W)."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A written file.
+
+    Attributes:
+        format: "onnx" or "torch".
+        file: where it is.
+        size: in bytes.
+        difference: from the network's outputs, relative; the larger of two batch sizes.
+    """
+
+    format: str
+    file: Path
+    size: int
+    difference: float
+
+
+def export_onnx(network: nn.Module, input_size: Sequence[int], file: Path) -> Exported:
+    """Write `network` as one ONNX file that takes any batch size.
+
+    What is written has been run by onnxruntime on two batch sizes, against the network, within
+    `TOLERANCE`. Input "images" is float32 (batch, *input_size).
+
+    Args:
+        network: any module with one image tensor as input; it is left as found.
+        input_size: (channels, height, width).
+        file: usually *.onnx; its folder is made, an earlier file replaced.
+
+    Raises:
+        InputError: the extra is not installed, or the network cannot be exported.
+        RunError: the exported network computes something else, or cannot be written.
+    """
+    missing = [name for name in _ONNX_EXTRA if find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"the export to ONNX needs {', '.join(missing)}; run: pip install 'prunas[export]'"
+        )
+    twin = _twin(network)
+    with _exporting(network, "ONNX"):
+        program = torch.onnx.export(
+            twin,
+            (_images(input_size, _TRACED_BATCH),),
+            dynamo=True,
+            verbose=False,
+            input_names=["images"],
+            dynamic_shapes=({0: "batch"},),
+            external_data=False,  # one file, and no second one to lose
+        )
+        assert program is not None, "with dynamo=True the exporter returns a program"
+        content = program.model_proto.SerializeToString()
+    return _kept("onnx", content, _in_onnxruntime(content), twin, input_size, file)
+
+
+def export_torch(network: nn.Module, input_size: Sequence[int], file: Path) -> Exported:
+    """Write `network` as a program of torch.export that takes any batch size.
+
+    What is written has been read back and run on two batch sizes, against the network, within
+    `TOLERANCE`. `torch.export.load(file).module()` gives a module that needs none of the code the
+    network came from.
+
+    Args:
+        network: any module with one image tensor as input; it is left as found.
+        input_size: (channels, height, width).
+        file: usually *.pt2; its folder is made, an earlier file replaced.
+
+    Raises:
+        InputError: the network cannot be exported.
+        RunError: the exported network computes something else, or cannot be written.
+    """
+    twin = _twin(network)
+    buffer = io.BytesIO()
+    with _exporting(network, "torch.export"):
+        images = _images(input_size, _TRACED_BATCH)
+        shapes = ({0: Dim("batch", min=1)},)
+        program: ExportedProgram = torch.export.export(twin, (images,), dynamic_shapes=shapes)
+        torch.export.save(program, buffer)
+        reloaded = torch.export.load(io.BytesIO(buffer.getvalue())).module()
+    return _kept(
+        "torch", buffer.getvalue(), lambda x: tree_leaves(reloaded(x)), twin, input_size, file
+    )
+
+
+def _twin(network: nn.Module) -> nn.Module:
+    """A copy on the CPU in eval mode, in plain memory layout."""
+    twin = copy.deepcopy(network).cpu().eval()
+    return twin.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload, no-any-return]
+
+
+def _images(input_size: Sequence[int], batch: int) -> Tensor:
+    return torch.randn(batch, *input_size, generator=torch.Generator().manual_seed(batch))
+
+
+@contextmanager
+def _exporting(network: nn.Module, form: str) -> Iterator[None]:
+    """Turns an exporter's refusal into a sentence; its own deprecations are of no use to anyone."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except FORWARD_ERRORS as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise InputError(
+            f"{type(network).__name__} cannot be exported to {form}: {reason}"
+        ) from error
+
+
+def _in_onnxruntime(content: bytes) -> Run:
+    import onnxruntime  # an extra
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda x: [torch.from_numpy(out) for out in session.run(None, {name: x.numpy()})]
+
+
+@torch.no_grad()
+def _kept(
+    form: str, content: bytes, run: Run, network: nn.Module, input_size: Sequence[int], file: Path
+) -> Exported:
+    """Compare, then write aside and rename."""
+    batches = [_images(input_size, batch) for batch in _COMPARED_BATCHES]
+    difference = max(_difference(tree_leaves(network(x)), run(x)) for x in batches)
+    if not difference <= TOLERANCE:
+        raise RunError(
+            f"the network exported to {form} differs from the network by {difference:.2g}"
+            f" (relative); {file} was not written"
+        )
+    aside = file.with_name(f".{file.name}.part")
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            aside.write_bytes(content)
+            os.replace(aside, file)
+        finally:
+            aside.unlink(missing_ok=True)
+    return Exported(form, file, len(content), difference)
+
+
+def _difference(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
+    """Largest absolute difference over the largest absolute value; NaN where either is NaN."""
+    if [tuple(out.shape) for out in expected] != [tuple(out.shape) for out in found]:
+        return float("inf")
+    scale = torch.stack([out.abs().max() for out in expected]).max()
+    pairs = zip(expected, found, strict=True)
+    worst = torch.stack([(a - b).abs().max() for a, b in pairs]).max()
+    return float(worst / scale.clamp(min=1e-30))

@@ -1,0 +1,163 @@
+"""What the command line prints: texts for a person to read, from values that others computed."""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from prunas.pipeline.export import Exported
+from prunas.pipeline.profile import Price, Profile
+from prunas.pipeline.report import wording
+from prunas.pipeline.report.wording import THIN
+from prunas.supernet.space import Pinned
+
+_SHOWN: Final = 6  # widths, or names, that are written out
+
+
+def profile_text(found: Profile, title: str, width: int) -> str:
+    """The profile as a table of at most `width` columns, and what belongs to it in sentences."""
+    out = io.StringIO()
+    console = Console(file=out, width=width, color_system=None, highlight=False)
+    console.print(title)
+    console.print(_prices(found))
+    console.print(_genes(found))
+    space = found.space
+    console.print(
+        f"{len(space.genes)} genes, {wording.magnitude(str(space.size))} candidates."
+        f" {found.thop.sentence}".replace(THIN, " ")
+    )
+    for line in (*_pinned(space.pinned), *space.notes, *_limits(found)):
+        console.print(line, markup=False)
+    return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
+
+
+def _prices(found: Profile) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("")
+    for name in ("MACs", "", "params", ""):
+        table.add_column(name, justify="right")
+    rows = {"full": found.full, "every gene at half": found.half, "smallest": found.smallest}
+    for name, price in rows.items():
+        table.add_row(name, *_shares(price, found.full))
+    return table
+
+
+def _shares(price: Price, full: Price) -> Iterator[str]:
+    for value, whole in ((price.macs, full.macs), (price.params, full.params)):
+        yield f"{value:,}"
+        yield _percent(value / whole)
+
+
+def _genes(found: Profile) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("gene", overflow="fold")
+    table.add_column("widths", overflow="fold")
+    table.add_column("MACs it decides", justify="right", no_wrap=True)
+    for gene, macs in zip(found.space.genes, found.decided, strict=True):
+        share = f"{_amount(macs)} ({_percent(macs / found.full.macs)})"
+        table.add_row(gene.name, _shortened(gene.choices), share)
+    return table
+
+
+def _shortened(choices: Sequence[int]) -> str:
+    """The first and the last choices.
+
+    >>> _shortened((8, 16, 24)), _shortened(range(1, 101))
+    ('8 16 24', '1 2 3 ... 99 100 (100 widths)')
+    """
+    if len(choices) <= _SHOWN:
+        return " ".join(map(str, choices))
+    first, last = " ".join(map(str, choices[:3])), " ".join(map(str, choices[-2:]))
+    return f"{first} ... {last} ({len(choices)} widths)"
+
+
+def _pinned(pinned: Sequence[Pinned]) -> Iterator[str]:
+    names: dict[str, list[str]] = {}
+    for entry in pinned:
+        names.setdefault(entry.reason, []).append(entry.name)
+    for reason, members in names.items():
+        more = f" and {len(members) - _SHOWN} more" if len(members) > _SHOWN else ""
+        yield f"pinned, because {reason}: {', '.join(members[:_SHOWN])}{more}"
+
+
+def _limits(found: Profile) -> Iterator[str]:
+    whole = {"macs": found.full.macs, "params": found.full.params}
+    for name, limit in found.limits.items():
+        share = _percent(limit / whole[name])
+        yield f"the budget allows {limit:,} {name} ({share} of the full network), which is in reach"
+
+
+def search_text(run: Path, entries: Mapping[str, Any]) -> str:
+    """What a finished search found, and what to do next."""
+    result = entries["result"]
+    return "\n".join(
+        (
+            f"found: {_size(result, '')}, of {_size(result, '_full')}",
+            f"score {result['score']:.4f} on the held-out images, the best of"
+            f" {result['evaluations']} candidates",
+            f"train it, beside a uniform network of the same MACs: prunas train {run}",
+        )
+    )
+
+
+def train_text(result: Mapping[str, Any]) -> str:
+    """How the three networks do on the test images."""
+    seeds = len(result["seeds"])
+    heading = f"test accuracy, mean of {seeds} training{'s' * (seeds != 1)}:"
+    rows = [
+        f"  {name:<8}{_percent(result['accuracy'][name]):>8}   {_size(result, suffix)}"
+        for name, suffix in (("full", "_full"), ("uniform", "_uniform"), ("found", ""))
+    ]
+    compared = result.get("paired")
+    last = [f"found - uniform: {compared['sentence']}"] if compared else []
+    return "\n".join([heading, *rows, *last])
+
+
+def loading_text(run: Path, input_size: Sequence[int]) -> str:
+    """The lines that load the network of a run."""
+    return "\n".join(
+        (
+            "load the network in Python:",
+            "  import prunas, torch",
+            f"  network = prunas.load({str(run / 'model')!r})",
+            f"  scores = network(torch.zeros(1, {', '.join(map(str, input_size))}))",
+        )
+    )
+
+
+def export_text(files: Sequence[Exported], params_full: int | None) -> str:
+    """The files with their sizes, beside the weights of the full network."""
+    lines = [
+        f"{each.file}: {_bytes(each.size)}, outputs differ by {each.difference:.1g}"
+        for each in files
+    ]
+    if params_full is not None:
+        lines.append(f"the weights of the full network take {_bytes(4 * params_full)}")
+    return "\n".join(lines)
+
+
+def _size(result: Mapping[str, Any], suffix: str) -> str:
+    macs, params = result[f"macs{suffix}"], result[f"params{suffix}"]
+    share = "" if suffix == "_full" else f" ({_percent(macs / result['macs_full'])})"
+    return f"{_amount(macs)} MACs{share}, {_amount(params)} parameters"
+
+
+def _amount(value: float) -> str:
+    return wording.amount(value).replace(THIN, " ")
+
+
+def _percent(share: float) -> str:
+    return wording.percent(share).replace(THIN, " ")
+
+
+def _bytes(count: int) -> str:
+    """Binary units.
+
+    >>> _bytes(2048), _bytes(3 * 2**20)
+    ('2.0 KiB', '3.0 MiB')
+    """
+    return f"{count / 2**10:.1f} KiB" if count < 2**20 else f"{count / 2**20:.1f} MiB"

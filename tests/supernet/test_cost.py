@@ -1,0 +1,143 @@
+"""Costs in closed form against counting on the cut network."""
+
+import copy
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from prunas.errors import InputError
+from prunas.eval.cost import Cost
+from prunas.supernet.cut import cut
+from prunas.supernet.grid import EVERY
+from prunas.supernet.space import SearchSpace
+from prunas.supernet.trace import trace
+from tests.supernet.networks import IMAGE, Conv1dNet, Conv3dNet, Network, plain_chain
+from tests.supernet.random_networks import networks
+
+
+def macs_counted(network: nn.Module, size: tuple[int, ...]) -> int:
+    """Half of torch's count of one image on the meta device."""
+    network = copy.deepcopy(network).to("meta")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.empty(1, *size, device="meta"))
+    total: int = counter.get_total_flops()
+    return total // 2
+
+
+def macs_of_thop(network: nn.Module, size: tuple[int, ...]) -> int:
+    """thop's entries of convolutions and linears."""
+    network = copy.deepcopy(network)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of old version classes, when it is imported
+        import thop
+
+        thop.profile(network, (torch.zeros(1, *size),), verbose=False)
+    layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    return round(sum(float(layer.total_ops) for layer in layers))
+
+
+def parameters_counted(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_golden_numbers() -> None:
+    space = trace(plain_chain(), IMAGE, grid=EVERY)
+    cost = Cost(space)
+    # 3x3 over 8x8 positions, then over 4x4, then a linear: in * out * kernel * positions
+    full = 3 * 8 * 9 * 64 + 8 * 16 * 9 * 16 + 16 * 5
+    cut_down = 3 * 4 * 9 * 64 + 4 * 10 * 9 * 16 + 10 * 5
+    assert cost.macs([(8, 16), (4, 10)]).tolist() == [full, cut_down]
+    # weights, batch norm (2 per channel), biases
+    assert cost.params([(8, 16), (4, 10)]).tolist() == [
+        3 * 8 * 9 + 2 * 8 + 8 * 16 * 9 + 16 + 16 * 5 + 5,
+        3 * 4 * 9 + 2 * 4 + 4 * 10 * 9 + 10 + 10 * 5 + 5,
+    ]
+
+
+@settings(max_examples=40, deadline=None)
+@given(network=networks(), seed=st.integers(0, 99))
+def test_costs_are_those_of_the_cut_network(network: Network, seed: int) -> None:
+    space = trace(network, IMAGE, grid=EVERY)
+    candidates = [space.full(), space.smallest(), *space.sample(np.random.default_rng(seed), 1)]
+    cost = Cost(space)
+    smalls = [cut(network, space, candidate) for candidate in candidates]
+    assert cost.macs(candidates).tolist() == [macs_counted(small, IMAGE) for small in smalls]
+    assert cost.params(candidates).tolist() == [parameters_counted(small) for small in smalls]
+
+
+NOT_OF_THOP = frozenset(("Attention", "Bare", "Transposed"))  # no layers of their own, or others
+
+
+@settings(max_examples=15, deadline=None)
+@given(network=networks(without=NOT_OF_THOP), seed=st.integers(0, 99))
+def test_thop_counts_the_same_layers(network: Network, seed: int) -> None:
+    space = trace(network, IMAGE, grid=EVERY)
+    candidate = space.sample(np.random.default_rng(seed), 1)[0]
+    small = cut(network, space, candidate)
+    assert Cost(space).macs([candidate])[0] == macs_of_thop(small, IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("network", "size"), [(Conv1dNet(), (2, 10)), (Conv3dNet(), (2, 6, 6, 6))], ids=["1d", "3d"]
+)
+def test_other_dimensions(network: nn.Module, size: tuple[int, ...]) -> None:
+    network.eval()
+    space = trace(network, size, grid=EVERY)
+    small = cut(network, space, [5, 3])
+    assert Cost(space).macs([(5, 3)])[0] == macs_counted(small, size)
+    assert Cost(space).params([(5, 3)])[0] == parameters_counted(small)
+
+
+@settings(max_examples=20, deadline=None)
+@given(network=networks(), seed=st.integers(0, 99))
+def test_costs_grow_with_every_gene(network: Network, seed: int) -> None:
+    space = trace(network, IMAGE, grid=EVERY)
+    candidate = space.sample(np.random.default_rng(seed), 1)[0]
+    wider = [
+        [gene.choices[-1] if index == chosen else value for index, value in enumerate(candidate)]
+        for chosen, gene in enumerate(space.genes)
+    ]
+    cost = Cost(space)
+    assert (cost.macs(wider) >= cost.macs([candidate])).all()
+    assert (cost.params(wider) >= cost.params([candidate])).all()
+
+
+def test_a_saved_space_costs_the_same() -> None:
+    space = trace(Network(["Attention", "Grouped"]), IMAGE)
+    again = SearchSpace.from_json(space.to_json())
+    drawn = space.sample(np.random.default_rng(0), 20)
+    assert Cost(again).macs(drawn).tolist() == Cost(space).macs(drawn).tolist()
+    assert Cost(again).params(np.array(drawn)).tolist() == Cost(space).params(drawn).tolist()
+
+
+def test_many_candidates_are_priced_in_pieces() -> None:
+    space = trace(plain_chain(), IMAGE)
+    cost = Cost(space)
+    table = np.array(space.sample(np.random.default_rng(0), 40_000))
+    macs = cost.macs(table)
+    assert macs.dtype == np.int64
+    for row in (0, 16_383, 16_384, 39_999):
+        assert macs[row] == cost.macs(table[row : row + 1])[0]
+    assert cost.macs([]).shape == (0,)
+
+
+def test_rows_of_another_length_are_refused() -> None:
+    cost = Cost(trace(plain_chain(), IMAGE))
+    with pytest.raises(InputError, match=r"shape \(1, 3\) do not fit a space of 2 genes"):
+        cost.macs([(1, 2, 3)])
+    with pytest.raises(InputError, match=r"shape \(2,\) do not fit"):
+        cost.params([8, 16])
+
+
+def test_costs_that_float64_cannot_hold_are_refused() -> None:
+    space = trace(plain_chain(), IMAGE)
+    huge = [replace(contraction, constant=2**50) for contraction in space.contractions]
+    with pytest.raises(InputError, match=r"costs 2\*\*53 or more"):
+        Cost(replace(space, contractions=tuple(huge)))

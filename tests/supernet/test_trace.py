@@ -1,0 +1,241 @@
+"""What tracing finds: golden groups, reasons, refusals, and the network left as found."""
+
+import copy
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from prunas.errors import InputError
+from prunas.supernet.grid import EVERY
+from prunas.supernet.space import SearchSpace
+from prunas.supernet.trace import trace
+from tests.supernet.networks import IMAGE, Network, Plain, plain_chain
+
+GENES: dict[str, list[tuple[str, int]]] = {
+    # the stem's 8 channels and the last block's 8 are one group where a sum ties them
+    "Plain": [("0", 8), ("3.0", 12), ("3.3", 8)],
+    "Residual": [("0", 8), ("3.body.0", 12)],
+    "Concatenated": [("0", 8), ("3.left", 6), ("3.right", 10), ("3.last", 8)],
+    # chunk needs equal halves, and those see other layers: two groups of equal size, tied
+    "Chunked": [("0", 8), ("3.first", 8), ("3.last", 8), ("3.middle", 8)],
+    # 4 of the 12 meet one layer, 6 another one's outputs, 2 nothing else
+    "Split": [("0", 8), ("3.first", 4), ("3.first[2]", 6), ("3.first[3]", 2), ("3.last", 8)],
+    "Sliced": [("0", 8), ("3.first", 5), ("3.first[2]", 7), ("3.one", 8)],
+    # 2 groups address halves by number, so positions inside the halves are what is left
+    "Shuffled": [("0", 4), ("3.first", 3), ("3.last", 4)],
+    "SqueezeExcite": [("0", 8), ("3.down", 6)],
+    # 16 inputs in 4 groups of 4; 12 outputs in the same 4 groups, of 3
+    "Grouped": [("0", 8), ("3.0", 4), ("3.0[2]", 4), ("3.1", 3), ("3.3", 8)],
+    # 10 depthwise groups, and 2 outputs in each
+    "Depthwise": [("0", 8), ("3.0", 10), ("3.1", 2), ("3.3", 8)],
+    "PixelShuffled": [("0", 8), ("3.0", 6), ("3.3", 8)],
+    "Shared": [("0", 8), ("3.conv", 8), ("3.narrow.0", 12)],
+    "Tied": [("0", 8), ("3.one", 10), ("3.last", 8)],
+    "Bare": [("0", 8), ("3", 10), ("3.last", 8)],
+    "ChannelsLast": [("0", 8), ("3.up", 14)],
+    "GroupNormed": [("0", 8), ("3.0", 4), ("3.0[2]", 3), ("3.3", 8)],
+    # 3 heads of width 4
+    "Attention": [("0", 8), ("3.qkv", 4), ("3.qkv[2]", 3)],
+    "Sorted": [("0", 8), ("3.last", 8)],
+}
+
+
+def genes_of(space: SearchSpace) -> list[tuple[str, int]]:
+    return [(gene.name, gene.choices[-1]) for gene in space.genes]
+
+
+@pytest.mark.parametrize("block", GENES)
+def test_the_groups_of_each_kind_of_coupling(block: str) -> None:
+    space = trace(Network([block]), IMAGE, grid=EVERY)
+    assert genes_of(space) == GENES[block]
+    assert space.widths == tuple(width for _, width in GENES[block])
+
+
+@pytest.mark.parametrize("block", ["Plain", "Depthwise", "Attention"])
+def test_a_flattened_head_finds_the_same_groups(block: str) -> None:
+    assert genes_of(trace(Network([block], flatten=True), IMAGE, grid=EVERY)) == GENES[block]
+
+
+def test_normalised_genes_are_recorded() -> None:
+    space = trace(Network(["GroupNormed", "ChannelsLast"]), IMAGE)
+    names = {space.genes[index].name for index in space.normalised}
+    # over the 4 channels of each group, and over the channels that the layer norm sees
+    assert names == {"3.0", "3.3"}
+
+
+def test_an_unknown_operator_pins_and_is_named() -> None:
+    space = trace(Network(["Sorted"]), IMAGE)
+    assert any("aten.cumsum" in note and "(1 times)" in note for note in space.notes)
+    reasons = {entry.name: entry.reason for entry in space.pinned}
+    assert "operator aten.cumsum has no rule" in reasons["3.first.weight[0]"]
+    assert "3.first" not in {gene.name for gene in space.genes}
+
+
+def test_inputs_and_outputs_are_pinned() -> None:
+    space = trace(plain_chain(), IMAGE)
+    assert {entry.name for entry in space.pinned} == {"0.weight[1]", "7.weight[0]"}
+    reasons = " ".join(entry.reason for entry in space.pinned)
+    assert "it is an output of the network" in reasons
+
+
+def test_what_resists_is_pinned_and_the_rest_is_not() -> None:
+    """Padding by fixed amounts cannot follow; the channels that are padded still can go."""
+    space = trace(Network(["Padded"]), IMAGE, grid=EVERY)
+    assert ("0", 8) in genes_of(space)
+    assert any("constant_pad_nd" in entry.reason for entry in space.pinned)
+
+
+class SizeTwice(nn.Module):
+    """Reshapes by an integer of its own that no rule follows: width * 2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.free, self.one, self.two = nn.Linear(4, 6), nn.Linear(6, 8), nn.Linear(4, 3)
+        self.half = 4
+
+    def forward(self, x: Tensor) -> Tensor:
+        pairs = self.one(self.free(x).relu()).reshape(-1, self.half * 2)
+        out: Tensor = self.two(pairs.reshape(-1, 2, 4).sum(1))
+        return out
+
+
+def test_a_size_that_does_not_follow_is_blamed_alone() -> None:
+    space = trace(SizeTwice(), (4,), grid=EVERY)
+    assert ("free", 6) in genes_of(space)
+    assert all(width != 8 for _, width in genes_of(space))
+
+
+def test_keep_leaves_matching_modules_alone() -> None:
+    network = Network(["Residual", "Plain"])
+    space = trace(network, IMAGE, keep=["3.*", "4.0"])
+    kept = {"3.body.0", "4.0"}
+    assert not kept & {gene.name for gene in space.genes}
+    everything = {gene.name for gene in trace(network, IMAGE).genes}
+    assert {gene.name for gene in space.genes} == everything - kept - {"0"}
+    assert any("asked to be left alone" in entry.reason for entry in space.pinned)
+
+
+def test_keep_must_match_something() -> None:
+    with pytest.raises(InputError, match=r"keep pattern 'head\.\*' matches no parameter"):
+        trace(plain_chain(), IMAGE, keep=["head.*"])
+
+
+def test_an_example_and_an_input_size_find_the_same() -> None:
+    network = plain_chain()
+    space = trace(network, IMAGE)
+    assert trace(network, example=torch.randn(1, *IMAGE)) == space
+    assert trace(network, example=(torch.randn(5, *IMAGE),)).genes == space.genes
+
+
+class Keywords(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(4, 10), nn.Linear(3, 10)
+        self.last = nn.Linear(10, 2)
+
+    def forward(self, left: Tensor, right: Tensor) -> dict[str, Tensor]:
+        return {"sum": self.last(self.one(left) + self.two(right))}
+
+
+def test_several_inputs_by_name_and_a_dictionary_of_outputs() -> None:
+    example = {"left": torch.randn(1, 4), "right": torch.randn(1, 3)}
+    space = trace(Keywords(), example=example)
+    assert genes_of(space) == [("one", 10)]
+
+
+def test_tracing_twice_gives_the_same_space() -> None:
+    network = Network(["Attention", "Chunked", "Grouped"])
+    assert trace(network, IMAGE).to_json() == trace(copy.deepcopy(network), IMAGE).to_json()
+
+
+def test_the_network_is_left_as_found() -> None:
+    network = Network(["Residual", "Depthwise"])
+    network[3].train()
+    network[0].weight.requires_grad_(False)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    flags = [module.training for module in network.modules()]
+    attributes = [dict(module.__dict__) for module in network.modules()]
+    generator = torch.random.get_rng_state()
+    numpy_state = np.random.get_state()[1].copy()  # noqa: NPY002
+    trace(network, IMAGE)
+    assert [module.training for module in network.modules()] == flags
+    for module, old in zip(network.modules(), attributes, strict=True):
+        assert module.__dict__.keys() == old.keys()
+        assert all(module.__dict__[name] is value for name, value in old.items())
+        assert not module._forward_hooks
+        assert not module._forward_pre_hooks
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, before[name])
+    assert not network[0].weight.requires_grad
+    assert torch.equal(torch.random.get_rng_state(), generator)
+    assert np.array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_the_type_of_the_weights_does_not_matter(dtype: torch.dtype) -> None:
+    network = Network(["Residual", "GroupNormed"])
+    space = trace(network, IMAGE)
+    assert trace(copy.deepcopy(network).to(dtype), IMAGE).genes == space.genes
+
+
+def test_frozen_and_meta_networks_are_traced() -> None:
+    network = Network(["Residual", "Attention"])
+    space = trace(network, IMAGE)
+    assert trace(copy.deepcopy(network).requires_grad_(False), IMAGE).genes == space.genes
+    assert trace(copy.deepcopy(network).to("meta"), IMAGE).genes == space.genes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({}, "give either input_size"),
+        ({"input_size": IMAGE, "example": torch.zeros(1, *IMAGE)}, "give either input_size"),
+        ({"input_size": ()}, "is not a shape of positive lengths"),
+        ({"input_size": (3, 0, 8)}, r"input_size \(3, 0, 8\) is not a shape"),
+        ({"input_size": (4, 8, 8)}, r"does not run on inputs of shape \[\(2, 4, 8, 8\)\]"),
+    ],
+)
+def test_wrong_inputs_are_refused(arguments: dict[str, object], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        trace(plain_chain(), **arguments)  # type: ignore[arg-type]
+
+
+class Uncopyable(nn.Linear):
+    def __deepcopy__(self, memo: object) -> None:
+        raise TypeError("no copies")
+
+
+def test_what_is_no_plain_module_is_refused() -> None:
+    chain = plain_chain()
+    with pytest.raises(InputError, match=r"wrapped in DataParallel; pass network\.module"):
+        trace(nn.DataParallel(chain), IMAGE)
+    with pytest.raises(InputError, match=r"must be an nn\.Module, not str"):
+        trace("resnet", IMAGE)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="lazy parameters"):
+        trace(nn.Sequential(nn.LazyConv2d(4, 3)), IMAGE)
+    with pytest.raises(InputError, match="Uncopyable cannot be copied: no copies"):
+        trace(Uncopyable(3, 4), (3,))
+    with pytest.raises(InputError, match="the network is compiled"):
+        trace(torch.compile(chain, backend="eager"), IMAGE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scripted = torch.jit.script(chain)
+    with pytest.raises(InputError, match="scripted network has no Python code"):
+        trace(scripted, IMAGE)
+
+
+def test_a_network_without_anything_to_prune_is_an_error() -> None:
+    with pytest.raises(InputError, match=r"nothing in Linear can be pruned: .*output"):
+        trace(nn.Linear(4, 3), (4,))
+    with pytest.raises(InputError, match="nothing in ReLU can be pruned: it has no parameters"):
+        trace(nn.ReLU(), (4,))
+
+
+def test_a_failing_network_leaves_no_trace() -> None:
+    block = Plain(8)
+    with pytest.raises(InputError):
+        trace(block, IMAGE)
+    assert type(block[0].in_channels) is int

@@ -1,0 +1,89 @@
+"""The two oracles hold on random networks and catch a space with one slot missing."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+
+from prunas.errors import InputError
+from prunas.supernet.grid import EVERY
+from prunas.supernet.space import Factors, SearchSpace
+from prunas.supernet.trace import trace
+from prunas.supernet.verify import TOLERANCE, VerificationError, verify
+from tests.supernet.networks import BLOCKS, IMAGE, Network, plain_chain
+from tests.supernet.random_networks import networks
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_each_kind_of_coupling_is_right(block: str) -> None:
+    network = Network([block])
+    result = verify(network, trace(network, IMAGE, grid=EVERY))
+    assert result.permutation <= TOLERANCE
+    assert result.masked <= TOLERANCE
+
+
+@settings(max_examples=40, deadline=None)
+@given(network=networks())
+def test_random_networks_are_right(network: Network) -> None:
+    verify(network, trace(network, IMAGE, grid=EVERY))
+
+
+def without(space: SearchSpace, name: str, dimension: int) -> SearchSpace:
+    slots: dict[str, Mapping[int, Factors]] = dict(space.slots)
+    slots[name] = {d: factors for d, factors in slots[name].items() if d != dimension}
+    return replace(space, slots=slots)
+
+
+def test_one_missing_slot_is_noticed() -> None:
+    network = Network(["Residual"])
+    space = trace(network, IMAGE, grid=EVERY)
+    for name, dimensions in space.slots.items():
+        for dimension in dimensions:
+            with pytest.raises((VerificationError, RuntimeError)):
+                verify(network, without(space, name, dimension))
+
+
+def test_a_missing_permutation_is_named() -> None:
+    network = plain_chain()
+    space = trace(network, IMAGE, grid=EVERY)
+    with pytest.raises(VerificationError, match=r"permuting .* changes .* \(relative difference"):
+        verify(network, without(space, "3.weight", 1))
+
+
+def test_normalised_genes_are_left_whole_where_channels_are_zeroed() -> None:
+    network = Network(["GroupNormed"])
+    space = trace(network, IMAGE, grid=EVERY)
+    candidate = verify(network, space).candidate
+    assert space.normalised
+    assert all(candidate[index] == space.widths[index] for index in space.normalised)
+
+
+def test_a_space_without_its_normalised_genes_fails_the_second_oracle() -> None:
+    network = Network(["GroupNormed"])
+    space = replace(trace(network, IMAGE, grid=EVERY), normalised=frozenset())
+
+    def try_candidates() -> None:
+        for seed in range(8):  # some of them leave out channels under the group norm
+            verify(network, space, seed=seed)
+
+    with pytest.raises(VerificationError, match="a cut network differs from the full one"):
+        try_candidates()
+
+
+def test_verification_changes_nothing() -> None:
+    network = Network(["Residual", "Depthwise"]).train()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    state = torch.random.get_rng_state()
+    space = trace(network, IMAGE)
+    assert verify(network, space) == verify(network, space)
+    assert all(module.training for module in network.modules())
+    assert torch.equal(torch.random.get_rng_state(), state)
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+def test_another_network_is_refused() -> None:
+    with pytest.raises(InputError, match="not the one this space was traced from"):
+        verify(Network(["Plain"]), trace(plain_chain(), IMAGE))
