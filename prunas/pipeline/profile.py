@@ -112,7 +112,7 @@ def compare_with_thop(network: nn.Module, space: SearchSpace, input_size: Sequen
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         return Thop(None, f"thop cannot run the network: {reason}")
     more, less = Counter[str](), Counter[str]({"products of two activations": between})
-    for name in layers.keys() | theirs.keys():
+    for name in dict.fromkeys((*layers, *theirs)):
         difference = theirs[name] - layers[name]
         side = more if difference > 0 else less
         side[type(network.get_submodule(name)).__name__] += abs(difference)

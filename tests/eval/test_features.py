@@ -27,12 +27,13 @@ class Branching(nn.Module):
         self.never = nn.Conv2d(4, 3, 1)
         self.tokens = nn.Linear(3, 5)
         self.head = nn.Linear(5, CLASSES)
+        self.drop = nn.Dropout(0.9)  # of no effect in evaluation mode
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         x = self.stem(images)
         y = self.left(x) + self.right(x)
         x.relu_()
-        y = y + self.late(x)
+        y = self.drop(y + self.late(x))
         tokens: torch.Tensor = self.tokens(y.flatten(2).transpose(1, 2)).relu()
         logits: torch.Tensor = self.head(tokens.mean(1))
         return logits
@@ -149,12 +150,12 @@ class Repeating(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.twice, self.windows, self.odd = nn.Linear(4, 4), nn.Linear(4, 2), nn.Linear(4, 4)
-        self.narrow = nn.Linear(4, 4)
+        self.single = nn.Linear(6, 4)
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         x = self.twice(self.twice(rows))
         self.odd(torch.ones(5, 4))
-        self.narrow(torch.ones(4))
+        self.single(torch.ones(6))
         logits: torch.Tensor = self.windows(torch.stack([x, 2 * x], 1).reshape(-1, 4))
         return logits.reshape(len(rows), 2, 2).mean(1)
 
@@ -166,7 +167,8 @@ def test_repeated_calls_are_further_rows_and_windows_are_positions() -> None:
         rows = torch.randn(6, 4)
     labels = torch.tensor([0, 1, 0, 1, 1, 0])
     atoms = [1, 2, 3, 4]
-    space = space_of([4], [tap(name, atoms) for name in ("twice", "windows", "odd", "narrow")])
+    taps = [tap(name, atoms) for name in ("twice", "windows", "odd")]
+    space = space_of([4], [*taps, tap("single", [*atoms, 0, 0])])
     found = channel_features(network, space, [(rows, labels)], device="cpu")
     assert sorted(found) == ["twice", "windows"]
     with torch.no_grad():

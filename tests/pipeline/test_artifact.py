@@ -1,0 +1,196 @@
+"""Artifacts: what is saved comes back, and nothing half-written or foreign does."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+import prunas
+from prunas.pipeline.networks import create_network
+
+
+def _cut(name: str = "test_efficientnet") -> nn.Module:
+    network = create_network(name, classes=5, input_size=(1, 32, 32))
+    space = prunas.trace(network, (1, 32, 32))
+    return prunas.cut(network, space, space.uniform(0.5)).eval()
+
+
+def _image() -> torch.Tensor:
+    return torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_resnet", "test_byobnet"])
+def test_a_cut_network_comes_back_in_another_process(name: str, tmp_path: Path) -> None:
+    small = _cut(name)
+    prunas.save(small, tmp_path / "model")
+    script = (
+        "import sys, prunas, torch\n"
+        f"network = prunas.load({str(tmp_path / 'model')!r})\n"
+        "image = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))\n"
+        f"torch.save(network(image).detach(), {str(tmp_path / 'answer')!r})\n"
+    )
+    if name == "test_efficientnet":  # one process is enough to see that nothing is remembered
+        subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+        answer = torch.load(tmp_path / "answer", weights_only=True)
+    else:
+        answer = prunas.load(tmp_path / "model")(_image())
+    torch.testing.assert_close(answer, small(_image()))
+
+
+def test_the_class_and_the_names_are_the_parents(tmp_path: Path) -> None:
+    small = _cut()
+    prunas.save(small, tmp_path / "model")
+    loaded = prunas.load(tmp_path / "model")
+    assert type(loaded) is type(small)
+    assert loaded.state_dict().keys() == timm.create_model("test_efficientnet").state_dict().keys()
+    assert {path.name for path in (tmp_path / "model").iterdir()} == {
+        "arch.json",
+        "weights.safetensors",
+    }
+
+
+def test_a_network_timm_made_itself_needs_no_origin(tmp_path: Path) -> None:
+    network = timm.create_model("test_resnet", num_classes=3, in_chans=2).eval()
+    space = prunas.trace(network, (2, 64, 64))
+    small = prunas.cut(network, space, space.smallest())
+    prunas.save(small, tmp_path / "model")
+    image = torch.ones(1, 2, 64, 64)
+    torch.testing.assert_close(prunas.load(tmp_path / "model")(image), small(image))
+
+
+class Plain(nn.Module):
+    """A class that can be built without arguments."""
+
+    def __init__(self, width: int = 12) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, width, 3)
+        self.second = nn.Conv2d(width, 4, 1)
+        self.second.weight.requires_grad_(False)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.second(self.first(image).relu()).mean((2, 3))
+        return result
+
+
+class Demanding(Plain):
+    """A class that cannot."""
+
+    def __init__(self, width: int, *, depth: int) -> None:
+        super().__init__(width)
+
+
+def test_a_class_of_the_users_own(tmp_path: Path) -> None:
+    network = Plain().eval()
+    space = prunas.trace(network, (3, 8, 8))
+    small = prunas.cut(network, space, space.uniform(0.5))
+    prunas.save(small, tmp_path / "model")
+    loaded = prunas.load(tmp_path / "model")
+    torch.testing.assert_close(loaded(torch.ones(1, 3, 8, 8)), small(torch.ones(1, 3, 8, 8)))
+    assert loaded.get_submodule("first").out_channels == 6
+    assert not loaded.get_parameter("second.weight").requires_grad
+
+
+def test_a_class_with_arguments_is_asked_for(tmp_path: Path) -> None:
+    network = Demanding(16, depth=2)
+    space = prunas.trace(network, (3, 8, 8))
+    small = prunas.cut(network, space, space.smallest()).eval()
+    prunas.save(small, tmp_path / "model")
+    with pytest.raises(prunas.InputError, match=r"pass one: prunas.load\(folder, network="):
+        prunas.load(tmp_path / "model")
+    loaded = prunas.load(tmp_path / "model", network=Demanding(16, depth=2))
+    torch.testing.assert_close(loaded(torch.ones(1, 3, 8, 8)), small(torch.ones(1, 3, 8, 8)))
+
+
+def test_tied_weights_stay_tied(tmp_path: Path) -> None:
+    network = Tied().eval()
+    space = prunas.trace(network, (6,))
+    small = prunas.cut(network, space, space.smallest())
+    prunas.save(small, tmp_path / "model")
+    loaded = prunas.load(tmp_path / "model")
+    assert loaded.get_parameter("one.weight") is loaded.get_parameter("two.weight")
+    torch.testing.assert_close(loaded(torch.ones(2, 6)), small(torch.ones(2, 6)))
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter = nn.Linear(6, 10)
+        self.one = nn.Linear(10, 10)
+        self.two = nn.Linear(10, 10)
+        self.two.weight = self.one.weight
+        self.leave = nn.Linear(10, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.leave(self.two(self.one(self.enter(x)).relu()).relu())
+        return result
+
+
+# -- what must fail, with a sentence, and leave what was there ---------------------------------------
+
+
+def test_an_artifact_is_replaced_but_nothing_else_is(tmp_path: Path) -> None:
+    small = _cut()
+    prunas.save(small, tmp_path / "model")
+    prunas.save(small, tmp_path / "model")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "diary.txt").write_text("mine")
+    with pytest.raises(prunas.InputError, match="holds something else than an artifact"):
+        prunas.save(small, tmp_path / "notes")
+    assert (tmp_path / "notes" / "diary.txt").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "notes"]
+
+
+def test_a_network_changed_by_hand_is_refused_and_the_old_artifact_stays(tmp_path: Path) -> None:
+    small = _cut()
+    prunas.save(small, tmp_path / "model")
+    before = (tmp_path / "model" / "arch.json").read_text()
+    small.extra = nn.Linear(2, 2)
+    with pytest.raises(prunas.InputError, match="module 'extra' is in one of them only"):
+        prunas.save(small, tmp_path / "model")
+    assert (tmp_path / "model" / "arch.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda f: (f / "arch.json").unlink(), "arch.json is missing"),
+        (lambda f: (f / "arch.json").write_text("{"), "cannot be read"),
+        (lambda f: (f / "arch.json").write_text("[]"), "has format None"),
+        (lambda f: (f / "weights.safetensors").unlink(), "cannot be read"),
+        (
+            lambda f: (f / "weights.safetensors").write_bytes(
+                (f / "weights.safetensors").read_bytes()[:-9]
+            ),
+            "cannot be read",
+        ),
+    ],
+)
+def test_a_damaged_artifact_is_refused(tmp_path: Path, damage: object, sentence: str) -> None:
+    prunas.save(_cut(), tmp_path / "model")
+    assert callable(damage)
+    damage(tmp_path / "model")
+    with pytest.raises(prunas.InputError, match=sentence):
+        prunas.load(tmp_path / "model")
+
+
+def test_an_artifact_of_another_version_or_network_is_refused(tmp_path: Path) -> None:
+    prunas.save(_cut(), tmp_path / "model")
+    file = tmp_path / "model" / "arch.json"
+    arch = json.loads(file.read_text())
+    file.write_text(json.dumps({**arch, "format": 99}))
+    with pytest.raises(prunas.InputError, match="has format 99, this prunas reads 1"):
+        prunas.load(tmp_path / "model")
+    file.write_text(json.dumps(arch))
+    with pytest.raises(prunas.InputError, match="does not fit Plain"):
+        prunas.load(tmp_path / "model", network=Plain())
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(prunas.RunError, match="cannot be written"):
+        prunas.save(_cut(), tmp_path / "file" / "model")

@@ -1,0 +1,704 @@
+"""The command line as a user meets it: exit codes, one sentence, nothing finished lost."""
+
+import errno
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from sqlite3 import connect
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import prunas
+from prunas.pipeline import cli, export, finals, run_folder
+from prunas.pipeline.cli import main
+from prunas.pipeline.networks import create_network
+from prunas.pipeline.progress import Task
+from prunas.pipeline.request import Request
+
+SIZE = (1, 12, 12)
+MODEL = "test_byobnet"
+EVALUATIONS = 8
+LENGTHS = "--epochs 1 --supernet-epochs 1 --final-epochs 1 --seeds 2 --batch-size 16".split()
+BUDGET = ["--budget", "macs=40%"]
+TINY = ["search", MODEL, "--data", "small.npz", *BUDGET, "--evaluations", str(EVALUATIONS)]
+TINY += LENGTHS
+
+
+def write_data(file: Path) -> None:
+    """96 images of 3 classes, a brighter band in another third of each."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(96) % 3
+    images = rng.integers(0, 120, (96, 12, 12, 1)).astype(np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        image[4 * label : 4 * label + 4] += 100
+    np.savez(file, images=images, labels=labels)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder with the data in it."""
+    write_data(tmp_path / "small.npz")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The working folder of a finished search in run/."""
+    folder = tmp_path_factory.mktemp("searched")
+    write_data(folder / "small.npz")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main([*TINY, "--out", "run"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(searched: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, trained."""
+    folder = tmp_path_factory.mktemp("trained") / "there"
+    shutil.copytree(searched, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(finals.os, "cpu_count", lambda: 1)  # in this process
+        assert main(["train", "run"]) == 0
+    return folder
+
+
+@pytest.fixture
+def a_search(searched: Path, place: Path) -> Path:
+    """A copy of the finished search, to be spoilt."""
+    shutil.copytree(searched / "run", place / "run")
+    return place / "run"
+
+
+@pytest.fixture
+def a_training(trained: Path, place: Path) -> Path:
+    shutil.copytree(trained / "run", place / "run")
+    return place / "run"
+
+
+def refused(capsys: pytest.CaptureFixture[str], arguments: list[str], code: int) -> str:
+    """The one sentence on the error stream."""
+    capsys.readouterr()
+    assert main(arguments) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    *before, sentence = err.rstrip("\n").split("\n")
+    assert not any("prunas: " in line or "Traceback" in line for line in before), err
+    assert sentence.startswith("prunas: "), err
+    return sentence.removeprefix("prunas: ")
+
+
+def printed(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> Any:
+    """The one JSON object on the output stream."""
+    capsys.readouterr()
+    assert main(arguments) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def scores(run: Path) -> list[tuple[str, float]]:
+    with closing(connect(run / "archive.sqlite")) as archive:
+        rows = archive.execute("SELECT candidate, score FROM evaluations ORDER BY id")
+        return rows.fetchall()
+
+
+def result(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run / "run.json").read_text())["result"]
+    return {name: value for name, value in found.items() if name != "seconds"}
+
+
+def same_weights(first: Path, second: Path) -> bool:
+    tensors, others = (load_file(run / "model" / "weights.safetensors") for run in (first, second))
+    return tensors.keys() == others.keys() and all(
+        torch.equal(value, others[name]) for name, value in tensors.items()
+    )
+
+
+# -- the program itself ----------------------------------------------------------------------------
+
+
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"prunas {cli.version('prunas')}\n"
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    for command in ("profile", "search", "train", "report", "export", "demo"):
+        assert f"\n  {command} " in text
+        assert main([command, "--help"]) == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--nope"], ["profil", MODEL], ["profile"], ["train"], ["search", MODEL, "--seed", "-1"]],
+)
+def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Error: " in err
+    assert "Traceback" not in err
+
+
+def test_the_arguments_of_the_process(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["anything", "--version"])
+    assert main() == 0
+    assert capsys.readouterr().out.startswith("prunas ")
+
+
+def test_only_warnings_of_prunas_are_shown_and_as_a_note(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def warned(run: Path) -> Path:
+        import warnings
+
+        warnings.warn_explicit("few images", UserWarning, "x.py", 1, module="prunas.eval.x")
+        warnings.warn_explicit("old news", FutureWarning, "y.py", 1, module="torch.x")
+        return run
+
+    monkeypatch.setattr(cli, "write_report", warned)
+    assert main(["report", "somewhere"]) == 0
+    assert capsys.readouterr() == ("somewhere\n", "prunas: note: few images\n")
+
+
+# -- profile ---------------------------------------------------------------------------------------
+
+
+def test_profile_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    found = printed(capsys, ["profile", MODEL, "--classes", "7", "--json"])
+    network = create_network(MODEL, classes=7, input_size=(3, 160, 160))
+    space = prunas.trace(network, (3, 160, 160))
+    cost = prunas.Cost(space)
+    assert found["macs"] == cost.macs([space.full()])[0]
+    assert found["params"] == sum(p.numel() for p in network.parameters())
+    assert found["smallest"]["macs"] == cost.macs([space.smallest()])[0]
+    assert found["half"]["params"] == cost.params([space.uniform(0.5)])[0]
+    assert int(found["size"]) == space.size
+    genes = [(gene["name"], gene["kind"], tuple(gene["choices"])) for gene in found["genes"]]
+    assert genes == [(gene.name, gene.kind, gene.choices) for gene in space.genes]
+    pinned = [(entry["name"], entry["reason"]) for entry in found["pinned"]]
+    assert pinned == [(entry.name, entry.reason) for entry in space.pinned]
+
+
+def test_profile_takes_grid_keep_budget_and_data(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--data", "small.npz", "--grid", "every", "--keep", "stem.*", *BUDGET]
+    found = printed(capsys, ["profile", MODEL, *options, "--json"])
+    assert (found["input_size"], found["classes"]) == ([1, 12, 12], 3)
+    assert found["small_images"].startswith("For pictures of 12 x 12")
+    assert found["genes"][0]["choices"] == list(range(1, found["genes"][0]["choices"][-1] + 1))
+    assert "stem.conv.weight[0]" in [entry["name"] for entry in found["pinned"]]
+    assert found["budget"] == {"macs": int(0.4 * found["macs"])}
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("96", [3, 96, 96]), ("1,48,64", [1, 48, 64]), ("3x64x32", [3, 64, 32])]
+)
+def test_profile_reads_input_sizes(
+    text: str, size: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert printed(capsys, ["profile", MODEL, "--input-size", text, "--json"])["input_size"] == size
+
+
+def test_profile_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["profile", MODEL, "--input-size", "64", *BUDGET]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.startswith(f"{MODEL}, images of 3x64x64, 1000 classes\n")
+    for text in ("every gene at half", "thop counts", "pinned, because", "For pictures of 64 x 64"):
+        assert text in out
+
+
+# -- a search and what follows ---------------------------------------------------------------------
+
+
+def test_search_leaves_a_run(searched: Path) -> None:
+    run = searched / "run"
+    assert {"run.json", "archive.sqlite", "checkpoints", "model", "report.html"} == {
+        entry.name for entry in run.iterdir()
+    }
+    assert len(scores(run)) == EVALUATIONS
+    entries = json.loads((run / "run.json").read_text())
+    assert entries["result"]["macs"] <= entries["budget"]["macs"]
+    assert entries["result"]["evaluations"] == EVALUATIONS
+
+
+def test_search_says_what_it_found_and_where(
+    searched: Path, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(searched / "run", Path("runs") / f"{MODEL}-small")
+    assert main([*TINY, "--resume"]) == 0
+    out = capsys.readouterr().out
+    assert f"the best of {EVALUATIONS} candidates" in out
+    assert f"prunas train runs/{MODEL}-small\n" in out
+    assert f"report: runs/{MODEL}-small/report.html\n" in out
+
+
+def test_resume_takes_the_recorded_request_and_may_ask_for_more(
+    a_search: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = scores(a_search)
+    more = ["search", "--resume", "--out", "run", "--evaluations", str(EVALUATIONS + 3), "--json"]
+    found = printed(capsys, more)
+    assert found["result"]["evaluations"] == EVALUATIONS + 3
+    assert found["request"]["evaluations"] == EVALUATIONS + 3
+    assert found["request"]["data"] == "small.npz"
+    assert (found["run"], found["model"]) == ("run", "run/model")
+    assert scores(a_search)[:EVALUATIONS] == before
+    assert len(scores(a_search)) == EVALUATIONS + 3
+
+
+def test_every_option_arrives_in_the_request(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[Request, bool]] = []
+
+    def begun(path: Path, request: Request, *, resume: bool, device: torch.device) -> None:
+        asked.append((request, resume))
+        raise prunas.InputError("enough")
+
+    monkeypatch.setattr(cli, "_begun", begun)
+    text = (
+        "search m --data d --budget macs=1M --search nsga2 --evaluations 9 --seed 8 --seeds 7"
+        " --epochs 6 --supernet-epochs 5 --final-epochs 4 --batch-size 3 --learning-rate 0.2"
+        " --paths 1 --weights w --grid every --keep a --keep b --input-size 64 --no-prior"
+    )
+    assert refused(capsys, text.split(), 2) == "enough"
+    assert refused(capsys, "search m --data d --budget b --pretrained".split(), 2) == "enough"
+    (request, resume), (other, _) = asked
+    expected = Request(
+        model="m", data="d", budget="macs=1M", search="nsga2", evaluations=9, seed=8, seeds=7,
+        epochs=6, supernet_epochs=5, final_epochs=4, batch_size=3, learning_rate=0.2, paths=1,
+        weights="w", grid="every", keep=("a", "b"), input_size=64, prior=False,
+    )  # fmt: skip
+    assert (request, resume) == (expected, False)
+    assert other == Request(model="m", data="d", budget="b", pretrained=True)
+
+
+def test_train_compares_and_saves(
+    a_training: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finals.os, "cpu_count", lambda: 1)
+    found = printed(capsys, ["train", "run", "--json"])["result"]  # at once: all is done
+    assert [row["seed"] for row in found["seeds"]] == [0, 1]
+    assert set(found["accuracy"]) == {"full", "uniform", "found"}
+    one = printed(capsys, ["train", "run", "--seeds", "1", "--json"])
+    assert one["request"]["seeds"] == len(one["result"]["seeds"]) == 1
+    assert main(["train", "run", "--seeds", "2"]) == 0
+    out = capsys.readouterr().out
+    for text in ("mean of 2 trainings", "  uniform ", "found - uniform", "run/report.html"):
+        assert text in out
+    code = out[out.index("  import prunas") :]
+    lines = [line.strip() for line in code.splitlines()]
+    assert len(lines) == 3
+    names: dict[str, Any] = {}
+    exec("\n".join(lines), names)
+    assert names["scores"].shape == (1, 3)
+
+
+def test_report_is_written_again(a_search: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (a_search / "report.html").unlink()
+    assert main(["report", "run"]) == 0
+    assert capsys.readouterr().out == "run/report.html\n"
+    assert (a_search / "report.html").stat().st_size > 10_000
+    found = printed(capsys, ["report", "run", "--json"])
+    assert found == {"run": "run", "report": "run/report.html"}
+
+
+def test_export_writes_files_and_says_their_sizes(
+    a_search: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = printed(capsys, ["export", "run", "--json"])
+    assert [(each["format"], each["file"]) for each in found["files"]] == [
+        ("onnx", "run/export/model.onnx"),
+        ("torch", "run/export/model.pt2"),
+    ]
+    for each in found["files"]:
+        assert each["bytes"] == Path(each["file"]).stat().st_size
+        assert each["difference"] <= export.TOLERANCE
+    assert main(["export", "run", "--format", "torch", "--out", "other"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("other/model.pt2: ")
+    assert "the weights of the full network take " in out
+    assert [entry.name for entry in Path("other").iterdir()] == ["model.pt2"]
+
+
+# -- bad input: exit 2, one sentence, nothing left behind ------------------------------------------
+
+
+def one_class(place: Path) -> None:
+    (place / "one" / "cat").mkdir(parents=True)
+    for index in range(4):
+        Image.new("L", (12, 12), index).save(place / "one" / "cat" / f"{index}.png")
+
+
+def changed(**values: object) -> list[str]:
+    """The tiny search with other options; None leaves one out."""
+    arguments = list(TINY)
+    for name, value in values.items():
+        option = f"--{name.replace('_', '-')}"
+        if option in arguments:
+            at = arguments.index(option)
+            del arguments[at : at + 2]
+        arguments += [] if value is None else [option, str(value)]
+    return arguments
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["search", "test_byobnot", *TINY[2:]], "no network 'test_byobnot'; did you mean test_by"),
+        (["profile", "test_byobnot"], "no network 'test_byobnot'; did you mean test_byobnet"),
+        (["search"], "name a network, or continue a run with --resume --out DIR"),
+        (["search", "--resume"], "name a network, or continue a run with --resume --out DIR"),
+        (changed(data=None), "a search needs --data, such as"),
+        (changed(data=None, budget=None), "a search needs --data and --budget, such as"),
+        (changed(keep="*"), "nothing in ByobNet can be pruned: it was asked to be left alone"),
+        (changed(keep="nowhere.*"), "keep pattern 'nowhere.*' matches no parameter"),
+        (changed(budget="macs=1000"), "no candidate has at most 1,000 macs: the smallest one has"),
+        (changed(budget="macs=0.00001"), "the smallest one has"),
+        (changed(budget="macs"), "'macs' is not a budget; write it as name=value"),
+        (changed(budget="macs=much"), "macs=much is not a positive number"),
+        (changed(budget="macs=-3"), "macs=-3 is not a positive number"),
+        (changed(budget="flops=40%"), "write macs= instead of flops="),
+        (changed(budget="watts=5"), "'watts' is not a cost that a budget can limit"),
+        (["profile", MODEL, "--budget", "macs=10"], "no candidate has at most 10 macs"),
+        (
+            changed(data="smal.npz"),
+            "no data set, folder or .npz called 'smal.npz'; did you mean sm",
+        ),
+        (changed(data="empty"), "empty"),
+        (changed(data="one"), "one has only the class 'cat'; two or more are needed"),
+        (["search", "inception_v3", *TINY[2:]], "does not take pictures of size (1, 12, 12)"),
+        (["profile", "inception_v3", "--input-size", "12"], "does not take pictures of size"),
+        (["profile", MODEL, "--input-size", "big"], "input size 'big' is not understood"),
+        (["profile", MODEL, "--input-size", "3,4"], "input size '3,4' is not understood"),
+        (["profile", MODEL, "--input-size", "0"], "input size '0' is not understood"),
+        (["profile", MODEL, "--data", "small.npz", "--classes", "9"], "small.npz has 3 classes"),
+        (changed(weights="none.safetensors"), "there is no weights file none.safetensors"),
+        (changed(weights="other.safetensors"), "other.safetensors does not fit the network: stem"),
+        (changed(weights="short.safetensors"), "the weights short.safetensors cannot be read"),
+        (changed(weights="short.pth"), "the weights short.pth cannot be read"),
+        (changed(weights="evil.pth"), "evil.pth is a pickle that holds more than tensors"),
+        ([*changed(weights="x.pth"), "--pretrained"], "give either pretrained weights or a w"),
+        (changed(search="luck"), "no search is called 'luck'; choose evolution"),
+        (changed(grid="fine"), "no width grid is called 'fine'; choose one of default"),
+        (changed(device="tpu"), "no device is called 'tpu'; choose auto, cpu, cuda"),
+        (changed(device="cuda"), "there is no CUDA device that torch can use"),
+        (changed(evaluations=0), "evaluations=0 must be at least 1"),
+        (changed(batch_size=0), "batch_size=0 must be at least 1"),
+        (changed(learning_rate="nan"), "learning_rate=nan of the recipe; choose from 0"),
+        (changed(learning_rate=-1), "learning_rate=-1.0 of the recipe; choose from 0"),
+        (changed(out="small.npz"), "small.npz exists and holds no run; give another folder"),
+        (changed(out="small.npz/run"), "small.npz/run cannot be made (Not a directory)"),
+        (changed(out="one"), "one exists and holds no run; give another folder with --out"),
+        (["search", "--resume", "--out", "none"], "none holds no run (run.json is missing)"),
+        (["train", "none"], "none holds no run (run.json is missing)"),
+        (["report", "none"], "none/run.json does not exist"),
+        (["export", "none"], "none holds no run (run.json is missing)"),
+        (["export", "none", "--format", "gif"], "no format is called 'gif'; choose onnx"),
+    ],
+)
+def test_bad_input(
+    arguments: list[str],
+    sentence: str,
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    (place / "empty").mkdir()
+    one_class(place)
+    save_file({"stem": torch.zeros(3)}, "other.safetensors")
+    torch.save(create_network(MODEL, classes=3, input_size=SIZE).state_dict(), "whole.pth")
+    for name in ("short.pth", "short.safetensors"):
+        Path(name).write_bytes(Path("whole.pth").read_bytes()[:5000])
+    Path("evil.pth").write_bytes(pickle.dumps({"weight": Path("anything")}))
+    before = sorted(place.rglob("*"))
+    assert sentence in refused(capsys, arguments, 2)
+    left = [entry for entry in place.rglob("*") if entry not in before]
+    assert [entry.name for entry in left] in ([], ["runs"])
+
+
+def test_a_folder_without_write_permission(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("locked").mkdir()
+    monkeypatch.setattr(run_folder.os, "access", lambda *_: False)  # root may write anywhere
+    assert "locked cannot be written" in refused(capsys, changed(out="locked"), 2)
+
+
+def test_a_run_is_not_overwritten(a_search: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (a_search / "run.json").read_bytes()
+    sentence = refused(capsys, changed(out="run"), 2)
+    assert sentence == "run holds a run; continue it with --resume or give --out"
+    assert (a_search / "run.json").read_bytes() == before
+
+
+def test_another_run_is_not_continued(a_search: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (a_search / "run.json").read_bytes()
+    sentence = refused(capsys, [*changed(out="run", seed=5), "--resume"], 2)
+    assert sentence.startswith("run holds another run: seed was 0, now 5")
+    assert (a_search / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("command", ["search", "train", "report", "export", "demo"])
+def test_a_run_of_another_version(
+    command: str, a_search: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entries = json.loads((a_search / "run.json").read_text())
+    (a_search / "run.json").write_text(json.dumps({**entries, "schema": 99}))
+    arguments = {"search": ["search", "--resume", "--out", "run"], "demo": ["demo", "--out", "run"]}
+    sentence = refused(capsys, arguments.get(command, [command, "run"]), 2)
+    assert "schema 99" in sentence
+
+
+def test_a_damaged_archive_and_one_of_another_run(
+    a_search: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive = a_search / "archive.sqlite"
+    again = ["search", "--resume", "--out", "run"]
+    with closing(connect(archive)) as connection, connection:
+        connection.execute("UPDATE meta SET value = 'other' WHERE key = 'fingerprint'")
+    assert "holds the evaluations of another run" in refused(capsys, again, 2)
+    archive.write_bytes(b"no database, for certain" * 100)
+    assert "is damaged or not a prunas archive" in refused(capsys, again, 2)
+
+
+def test_training_and_export_before_the_search(
+    a_search: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entries = json.loads((a_search / "run.json").read_text())
+    for name in ("result", "network"):
+        del entries[name]
+    (a_search / "run.json").write_text(json.dumps(entries))
+    shutil.rmtree(a_search / "model")
+    assert "no found network yet; run its search" in refused(capsys, ["train", "run"], 2)
+    assert "holds no artifact" in refused(capsys, ["export", "run"], 2)
+
+
+# -- runs that fail: exit 1, what was finished is kept ---------------------------------------------
+
+
+def test_a_loss_that_is_not_finite(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sentence = refused(capsys, changed(learning_rate=1e30, epochs=3, out="run"), 1)
+    assert "loss is not finite" in sentence
+    assert "lower learning rate" in sentence
+
+
+@pytest.mark.parametrize(
+    "file", ["run.json", "full.safetensors", "supernet.safetensors", "model", "report.html"]
+)
+def test_a_full_disk(
+    file: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rename = os.replace
+
+    def full(source: Path, target: Path) -> None:
+        if Path(target).name == file:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        sentence = refused(capsys, changed(out="run"), 1)
+    assert file in sentence
+    assert "No space left on device" in sentence
+    again = changed(out="run") if file == "run.json" else ["search", "--resume", "--out", "run"]
+    assert main(again) == 0
+
+
+# -- Ctrl-C ----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def ctrl_c_at(update: int) -> Iterator[None]:
+    """A signal, as from the keyboard, at one of the steps that progress bars show."""
+    seen = 0
+    plain = Task.update
+
+    def counted(task: Task, done: int, total: int) -> None:
+        nonlocal seen
+        plain(task, done, total)
+        seen += 1
+        if seen == update:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Task, "update", counted)
+        yield
+    assert seen == update, f"there were only {seen} steps"
+
+
+@pytest.mark.parametrize(
+    ("update", "kept"),
+    [
+        (2, "finished stages and 0 evaluated"),  # the full network trains
+        (5, "finished stages and 0 evaluated"),  # the shared weights do
+        (7, "finished stages and 1 evaluated"),  # the first score has just been recorded
+        (10, "finished stages and 4 evaluated"),
+    ],
+)
+def test_a_search_goes_on_after_ctrl_c_as_if_nothing_had_happened(
+    update: int,
+    kept: str,
+    searched: Path,
+    place: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with ctrl_c_at(update):
+        sentence = refused(capsys, changed(out="run", device="cpu"), 130)
+    command = "prunas search --resume --out run --device cpu"
+    assert sentence == f"stopped; {kept} candidates are kept in run; go on with: {command}"
+    assert main(command.split()[1:]) == 0
+    run, uninterrupted = place / "run", searched / "run"
+    assert scores(run) == scores(uninterrupted)
+    assert result(run) == result(uninterrupted)
+    assert same_weights(run, uninterrupted)
+
+
+@pytest.mark.parametrize("update", [1, 3])
+def test_final_training_goes_on_after_ctrl_c(
+    update: int,
+    trained: Path,
+    a_search: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(finals.os, "cpu_count", lambda: 1)
+    with ctrl_c_at(update):
+        sentence = refused(capsys, ["train", "run"], 130)
+    assert sentence.endswith("are kept in run; go on with: prunas train run")
+    assert main(["train", "run"]) == 0
+    assert result(a_search) == result(trained / "run")
+    assert same_weights(a_search, trained / "run")
+
+
+def test_ctrl_c_before_there_is_a_run(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def slow(*_: object, **__: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("prunas.pipeline.stages.load_data", slow)
+    assert refused(capsys, changed(out="run"), 130) == "stopped; nothing had been made yet"
+    assert not Path("run").exists()
+    monkeypatch.setattr(cli, "load_data", slow)
+    assert refused(capsys, ["profile", MODEL, "--data", "small.npz"], 130) == "stopped"
+
+
+def test_ctrl_c_ends_the_process_with_130(place: Path) -> None:
+    code = """
+import os, signal
+from prunas.pipeline.cli import main
+from prunas.search.archive import Archive
+record = Archive.record
+def record_and_stop(archive, evaluation):
+    record(archive, evaluation)
+    if len(archive) == 3:
+        os.kill(os.getpid(), signal.SIGINT)
+Archive.record = record_and_stop
+raise SystemExit(main())
+"""
+    command = [sys.executable, "-c", code, *changed(out="run")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (130, "")
+    assert "stopped; finished stages and 3 evaluated candidates are kept in run" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert len(scores(place / "run")) == 3
+
+
+# -- demo ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def a_demo(a_training: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tiny one, finished, in run/."""
+    monkeypatch.setattr(finals.os, "cpu_count", lambda: 1)
+    request = run_folder.RunFolder(a_training).request()
+    monkeypatch.setattr(cli, "demo_request", lambda: request)
+    return a_training
+
+
+def test_a_finished_demo_is_replaced(a_demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = result(a_demo)
+    (a_demo / "mark").touch()
+    assert main(["demo", "--out", "run"]) == 0
+    assert not (a_demo / "mark").exists()
+    assert result(a_demo) == before
+    out = capsys.readouterr().out
+    for text in ("mean of 2 trainings", "browser: run/report.html\n", "prunas.load('run/model')"):
+        assert text in out
+
+
+@pytest.mark.parametrize("how", ["unfinished", "--resume"])
+def test_a_demo_is_continued(how: str, a_demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if how == "unfinished":
+        (a_demo / "report.html").unlink()
+    (a_demo / "mark").touch()
+    options = ["--resume"] if how == "--resume" else []
+    found = printed(capsys, ["demo", "--out", "run", *options, "--json"])
+    assert found["result"]["accuracy"] == result(a_demo)["accuracy"]
+    assert (a_demo / "mark").exists()
+    assert (a_demo / "report.html").exists()
+
+
+def test_a_demo_of_other_settings_starts_anew(
+    a_demo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (a_demo / "report.html").unlink()
+    (a_demo / "mark").touch()
+    request = replace(cli.demo_request(), seed=1)
+    monkeypatch.setattr(cli, "demo_request", lambda: request)
+    assert main(["demo", "--out", "run"]) == 0
+    assert not (a_demo / "mark").exists()
+
+
+def test_the_demo_never_replaces_another_run(
+    a_demo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request = replace(cli.demo_request(), model="test_resnet")
+    monkeypatch.setattr(cli, "demo_request", lambda: request)
+    for options in ([], ["--fresh"]):
+        sentence = refused(capsys, ["demo", "--out", "run", *options], 2)
+        assert sentence.startswith("run holds another run: model was 'test_byobnet'")
+    assert result(a_demo)["accuracy"]
+
+
+def test_a_stopped_demo_says_how_to_go_on(
+    place: Path, a_demo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ctrl_c_at(2):
+        sentence = refused(capsys, ["demo", "--out", "there"], 130)
+    assert sentence.endswith("go on with: prunas demo --out there")
+    with ctrl_c_at(2):
+        assert refused(capsys, ["demo"], 130).endswith(
+            "are kept in runs/demo; go on with: prunas demo"
+        )
+
+
+# -- the process -----------------------------------------------------------------------------------
+
+
+def test_the_process_exits_with_the_code(place: Path) -> None:
+    code = "from prunas.pipeline.cli import main; raise SystemExit(main())"
+    command = [sys.executable, "-c", code, "profile", "test_byobnot"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("prunas: timm has no network 'test_byobnot'")

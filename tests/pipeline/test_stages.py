@@ -1,0 +1,250 @@
+"""The main job on a tiny network and made data: every stage, and every interruption."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import prunas
+from prunas.eval.accuracy import accuracy
+from prunas.pipeline import finals, stages
+from prunas.pipeline.finals import train_finals
+from prunas.pipeline.progress import Progress
+from prunas.pipeline.request import Request
+from prunas.pipeline.run_folder import RunFolder
+from prunas.pipeline.stages import Job, run_search_stages
+from prunas.search.archive import Archive
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes that differ in where they are bright."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), 40)
+    images = rng.integers(0, 90, (120, 16, 16)).astype(np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        image[5 * label : 5 * label + 5] += 120
+    file = tmp_path_factory.mktemp("data") / "bright.npz"
+    np.savez(file, images=images, labels=labels)
+    return file
+
+
+def _request(pictures: Path, **changes: object) -> Request:
+    request = Request(
+        model="test_resnet",
+        data=str(pictures),
+        budget="macs=50%",
+        evaluations=8,
+        seeds=1,
+        epochs=2,
+        supernet_epochs=1,
+        final_epochs=1,
+        batch_size=24,
+        learning_rate=0.02,
+        calibration=48,
+    )
+    return replace(request, **changes)  # type: ignore[arg-type]
+
+
+def _job(folder: Path, request: Request, *, resume: bool = False) -> Job:
+    run = RunFolder.create(folder, request, resume=resume)
+    return Job(run, torch.device("cpu"), Progress())
+
+
+@pytest.fixture(scope="module")
+def finished(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    job = _job(folder, _request(pictures))
+    run_search_stages(job)
+    train_finals(job)
+    return folder
+
+
+def test_run_json_says_what_the_design_promises(finished: Path) -> None:
+    data = json.loads((finished / "run.json").read_text())
+    result = data["result"]
+    assert set(data["budget"]) == {"macs"}
+    assert result["macs"] <= data["budget"]["macs"] == result["macs_full"] // 2
+    assert result["macs_uniform"] <= data["budget"]["macs"]
+    assert result["params"] < result["params_full"]
+    assert result["evaluations"] == 8
+    assert set(result["accuracy"]) == {"full", "uniform", "found"}
+    assert all(0 <= value <= 1 for value in result["accuracy"].values())
+    assert {"prunas", "torch", "timm", "python"} <= set(data["versions"])
+    assert [stage["name"] for stage in data["stages"]][0] == "train the full network"
+    assert result["seconds"] == pytest.approx(sum(s["seconds"] for s in data["stages"]), abs=0.01)
+
+
+def test_the_artifact_is_the_trained_found_network(finished: Path) -> None:
+    job = Job(RunFolder.open(finished), torch.device("cpu"), Progress())
+    network = prunas.load(finished / "model")
+    result = job.folder.read()["result"]
+    assert sum(p.numel() for p in network.parameters()) == result["params"]
+    measured = accuracy(network, job.fixed(job.data.test))
+    assert measured == result["seeds"][0]["found"]
+
+
+class Interrupted(Exception):
+    """Stands for Ctrl-C, so that nothing catches it on the way."""
+
+
+def _interrupting(monkeypatch: pytest.MonkeyPatch, module: object, name: str, calls: int) -> None:
+    """The `calls`-th call of a function raises instead."""
+    original: Callable[..., object] = getattr(module, name)
+    made = 0
+
+    def maybe(*args: object, **kwargs: object) -> object:
+        nonlocal made
+        made += 1
+        if made == calls:
+            raise Interrupted
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(module, name, maybe)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "calls"),
+    [
+        (stages, "di_prior", 1),
+        (stages, "train_supernet", 1),
+        (stages, "save", 1),
+        (Archive, "record", 1),
+        (Archive, "record", 5),
+        (finals, "_train_one", 1),
+        (finals, "_train_one", 2),
+        (finals, "save", 1),
+    ],
+)
+def test_an_interrupted_run_continues_to_the_same_result(
+    pictures: Path,
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    module: object,
+    name: str,
+    calls: int,
+) -> None:
+    monkeypatch.setattr(finals.os, "cpu_count", lambda: 1)  # so that the mock is in this process
+    request = _request(pictures)
+    with monkeypatch.context() as patch:
+        _interrupting(patch, module, name, calls)
+        job = _job(tmp_path / "run", request)
+        with pytest.raises(Interrupted):
+            run_search_stages(job)
+            train_finals(job)
+    job = _job(tmp_path / "run", request, resume=True)
+    run_search_stages(job)
+    train_finals(job)
+    assert _scores(tmp_path / "run") == _scores(finished)
+    ours, whole = (json.loads((f / "run.json").read_text()) for f in (tmp_path / "run", finished))
+    for key in ("candidate", "accuracy", "seeds", "macs", "front"):
+        assert ours["result"][key] == whole["result"][key]
+    for first, second in zip(
+        prunas.load(tmp_path / "run" / "model").parameters(),
+        prunas.load(finished / "model").parameters(),
+        strict=True,
+    ):
+        assert torch.equal(first, second)
+
+
+def _scores(folder: Path) -> list[tuple[object, float]]:
+    fingerprint = RunFolder.open(folder).request().fingerprint()
+    with Archive(folder / "archive.sqlite", fingerprint=fingerprint) as archive:
+        return [(row.candidate, row.score) for row in archive.rows()]
+
+
+def test_a_second_run_in_the_folder_needs_resume_and_the_same_request(
+    pictures: Path, finished: Path
+) -> None:
+    with pytest.raises(prunas.InputError, match="continue it with --resume"):
+        RunFolder.create(finished, _request(pictures), resume=False)
+    with pytest.raises(prunas.InputError, match=r"another run: seed was 0, now 1"):
+        RunFolder.create(finished, _request(pictures, seed=1), resume=True)
+
+
+def test_a_folder_that_holds_something_else_is_refused(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "diary.txt").write_text("mine")
+    with pytest.raises(prunas.InputError, match="holds no run"):
+        RunFolder.create(tmp_path, _request(pictures), resume=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [("{", "cannot be read"), ("[]", "has schema None"), ('{"schema": 7}', "has schema 7")],
+)
+def test_a_damaged_run_json_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(prunas.InputError, match=sentence):
+        RunFolder.open(tmp_path)
+
+
+def test_a_missing_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(prunas.InputError, match=r"holds no run \(run.json is missing\)"):
+        RunFolder.open(tmp_path)
+
+
+def test_a_truncated_checkpoint_is_refused(
+    pictures: Path, finished: Path, tmp_path: Path
+) -> None:
+    job = Job(RunFolder.open(finished), torch.device("cpu"), Progress())
+    file = job.folder.checkpoint("supernet")
+    content = file.read_bytes()
+    try:
+        file.write_bytes(content[:1000])
+        with pytest.raises(prunas.InputError, match="delete it to redo it"):
+            job.folder.load_weights("supernet", job.network())
+    finally:
+        file.write_bytes(content)
+
+
+def test_final_training_without_a_search_is_refused(pictures: Path, tmp_path: Path) -> None:
+    job = _job(tmp_path / "run", _request(pictures))
+    with pytest.raises(prunas.InputError, match="run its search first"):
+        train_finals(job)
+
+
+def test_a_budget_out_of_reach_is_refused_before_any_training(
+    pictures: Path, tmp_path: Path
+) -> None:
+    job = _job(tmp_path / "run", _request(pictures, budget="macs=10"))
+    with pytest.raises(prunas.InputError, match="smallest"):
+        run_search_stages(job)
+    assert not job.folder.checkpoint("full").exists()
+
+
+def test_the_uniform_network_is_on_the_budget(pictures: Path, tmp_path: Path) -> None:
+    job = _job(tmp_path / "run", _request(pictures))
+    assert job.feasible.in_window(np.array([job.uniform])).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"search": "magic"}, "no search is called 'magic'"),
+        ({"evaluations": 0}, "evaluations=0 must be at least 1"),
+        ({"pretrained": True, "weights": "file"}, "not both"),
+    ],
+)
+def test_requests_that_make_no_sense(
+    pictures: Path, changes: dict[str, object], sentence: str
+) -> None:
+    with pytest.raises(prunas.InputError, match=sentence):
+        _request(pictures, **changes)
+
+
+def test_a_request_survives_json(pictures: Path) -> None:
+    request = _request(pictures, keep=("fc*",))
+    assert Request.from_json(json.loads(json.dumps(request.to_json()))) == request
+    with pytest.raises(prunas.InputError, match=r"unknown fields: \['spell'\]"):
+        Request.from_json({**request.to_json(), "spell": 1})
+
+
+def test_more_evaluations_or_seeds_do_not_change_the_fingerprint(pictures: Path) -> None:
+    request = _request(pictures)
+    assert replace(request, evaluations=9, seeds=4).fingerprint() == request.fingerprint()
+    assert replace(request, seed=5).fingerprint() != request.fingerprint()

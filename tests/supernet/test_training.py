@@ -1,0 +1,98 @@
+"""Training of shared weights: what is trained, by whom it is taught, and when it stops."""
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+import prunas
+from prunas.supernet.elastic import Supernet
+from prunas.supernet.grid import EVERY
+from prunas.supernet.space import Candidate
+from prunas.supernet.training import stratified, train_supernet
+
+
+def _supernet() -> Supernet:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Linear(6, 10), nn.ReLU(), nn.Linear(10, 3))
+    return Supernet(network, prunas.trace(network, (6,), grid=EVERY))
+
+
+def _batches(count: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(1)
+    return [
+        (torch.randn(8, 6, generator=generator), torch.randint(0, 3, (8,), generator=generator))
+        for _ in range(count)
+    ]
+
+
+def _train(supernet: Supernet, paths: list[Candidate], *, sandwich: bool, rate: float) -> None:
+    remaining = iter(paths)
+
+    def draw(_: np.random.Generator, n: int) -> Sequence[Candidate]:
+        return [next(remaining) for _ in range(n)]
+
+    train_supernet(
+        supernet,
+        _batches(len(paths)),
+        draw,
+        paths_per_step=1,
+        sandwich=sandwich,
+        optimizer=torch.optim.SGD(supernet.network.parameters(), 1.0),
+        rate=lambda step: rate,
+        label_smoothing=0.0,
+        rng=np.random.default_rng(0),
+    )
+
+
+def test_a_step_with_sandwich_is_the_written_loss() -> None:
+    supernet, oracle = _supernet(), _supernet()
+    path = Candidate([4])
+    _train(supernet, [path], sandwich=True, rate=0.1)
+    ((images, labels),) = _batches(1)
+    logits = oracle.network(images)
+    small = F.linear(images, *(t[:4] for t in oracle.network[0].parameters()))  # type: ignore[index,union-attr]
+    narrow = F.linear(
+        small.relu(),
+        oracle.network[2].weight[:, :4],  # type: ignore[index,union-attr]
+        oracle.network[2].bias,  # type: ignore[index,union-attr]
+    )
+    loss = F.cross_entropy(logits, labels) + F.cross_entropy(narrow, logits.detach().softmax(1))
+    loss.backward()
+    for ours, theirs in zip(
+        supernet.network.parameters(), oracle.network.parameters(), strict=True
+    ):
+        assert theirs.grad is not None
+        torch.testing.assert_close(ours.detach(), theirs.detach() - 0.1 * theirs.grad)
+
+
+def test_single_paths_leave_the_other_channels_alone() -> None:
+    supernet = _supernet()
+    before = copy.deepcopy(supernet.network)
+    _train(supernet, [Candidate([4])] * 3, sandwich=False, rate=0.1)
+    weight, old = supernet.network[0].weight, before[0].weight  # type: ignore[index]
+    assert torch.equal(weight[4:], old[4:])
+    assert not torch.equal(weight[:4], old[:4])
+
+
+def test_a_loss_that_is_not_finite_stops_with_a_sentence() -> None:
+    with pytest.raises(prunas.RunError, match=r"not finite at step \d+ with learning rate 1e\+30"):
+        _train(_supernet(), [Candidate([4])] * 4, sandwich=True, rate=1e30)
+
+
+@given(n=st.integers(1, 12), seed=st.integers(0, 99))
+def test_stratified_draws_cover_the_choices_evenly(n: int, seed: int) -> None:
+    supernet = _supernet()
+    gene = supernet.space.genes[0]
+    drawn = [c[0] for c in stratified(supernet.space, np.random.default_rng(seed), n)]
+    positions = np.array([gene.choices.index(value) for value in drawn])
+    # one draw in each n-th of the choices: no part is left out, none has two more than another
+    parts = np.sort((positions + 0.5) / len(gene.choices) * n)
+    assert (np.abs(parts - (np.arange(n) + 0.5)) <= 0.5 + 0.5 * n / len(gene.choices)).all()
