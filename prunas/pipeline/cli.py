@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final
 import timm
 import torch
 import typer
+from torch import nn
 
 from prunas.errors import InputError, RunError
 from prunas.pipeline import terminal
@@ -132,10 +133,11 @@ def profile(
     as_json: AsJson = False,
 ) -> None:
     """Show what a network costs, what of it can be searched, and what cannot."""
-    size, count = _pictures(model, data, input_size, classes)
-    network = create_network(model, classes=count, input_size=size)
-    space = trace(network, size, grid=named_grid(grid or "default"), keep=keep or ())
-    found = profiled(network, space, size, Budget.parse(budget) if budget else None)
+    with _stoppable():
+        size, count = _pictures(model, data, input_size, classes)
+        network = create_network(model, classes=count, input_size=size)
+        space = trace(network, size, grid=named_grid(grid or "default"), keep=keep or ())
+        found = profiled(network, space, size, Budget.parse(budget) if budget else None)
     form: Any = network.prunas_origin["small_images"]  # type: ignore[index]
     if as_json:
         about = {"model": model, "input_size": list(size), "classes": count}
@@ -319,7 +321,7 @@ def train(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Train the found network and, beside it, a uniform one of the same MACs."""
+    """Train the found network and, beside it, the uniform one of the same budget."""
     folder = RunFolder.open(run)
     where = _device(device)
     stated = {"seeds": seeds, "final_epochs": final_epochs}
@@ -341,7 +343,8 @@ def train(
 @app.command()
 def report(run: Run, as_json: AsJson = False) -> None:
     """Write report.html of a run, finished or not."""
-    file = write_report(run)
+    with _stoppable():
+        file = write_report(run)
     if as_json:
         _print_json({"run": str(run), "report": str(file)})
     else:
@@ -360,17 +363,10 @@ def export(
     """Write the found network as ONNX and as a program of torch.export, compared with it."""
     if form not in _FORMATS:
         raise InputError(f"no format is called {form!r}; choose {', '.join(_FORMATS)}")
-    folder = RunFolder.open(run)
-    entries = folder.read()
-    network = load(folder.model)
-    size = entries["network"]["input_size"]
-    target = out or run / "export"
-    files: list[Exported] = []
-    for each in _FORMATS[form]:
-        if each == "onnx":
-            files.append(export_onnx(network, size, target / "model.onnx"))
-        else:
-            files.append(export_torch(network, size, target / "model.pt2"))
+    entries = RunFolder.open(run).read()
+    with _stoppable():
+        network = load(run / "model")
+        files = list(_exported(network, form, out or run / "export"))
     if as_json:
         listed = [
             {"format": f.format, "file": str(f.file), "bytes": f.size, "difference": f.difference}
@@ -378,7 +374,16 @@ def export(
         ]
         _print_json({"run": str(run), "files": listed})
         return
-    typer.echo(terminal.export_text(files, entries["result"].get("params_full")))
+    typer.echo(terminal.export_text(files, entries.get("result", {}).get("params_full")))
+
+
+def _exported(network: nn.Module, form: str, folder: Path) -> Iterator[Exported]:
+    origin: Any = network.prunas_origin
+    size = origin["input_size"]
+    if "onnx" in _FORMATS[form]:
+        yield export_onnx(network, size, folder / "model.onnx")
+    if "torch" in _FORMATS[form]:
+        yield export_torch(network, size, folder / "model.pt2")
 
 
 # -- demo ------------------------------------------------------------------------------------------
@@ -444,12 +449,13 @@ def _device(name: str) -> torch.device:
 
 
 @contextmanager
-def _stoppable(folder: Path, command: str) -> Iterator[None]:
-    """After Ctrl-C, say what is kept and how to go on."""
+def _stoppable(folder: Path | None = None, command: str = "") -> Iterator[None]:
+    """After Ctrl-C, say what is kept in the run's folder and how to go on."""
     try:
         yield
     except KeyboardInterrupt:
-        _complain(f"stopped; {_kept(RunFolder(folder), command)}", _STOPPED)
+        kept = "nothing was changed" if folder is None else _kept(RunFolder(folder), command)
+        _complain(f"stopped; {kept}", _STOPPED)
         raise typer.Exit(_STOPPED) from None
 
 

@@ -1,5 +1,6 @@
 """Final training: the found network and the uniform one, by the same recipe and seeds."""
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -130,17 +131,26 @@ def _work(entry: tuple[str, int]) -> Final:
     return _train_one(_worker_job, *entry)
 
 
+def _checkpoint(job: Job, kind: str, seed: int) -> Path:
+    """The weights of a training; a longer one, or of what a longer search found, is another."""
+    decisive = [_candidate(job, kind), asdict(job.request.final_recipe())]
+    digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+    return job.folder.checkpoint(f"final-{kind}-{seed}-{digest[:8]}")
+
+
+def _candidate(job: Job, kind: str) -> Candidate:
+    result = job.folder.read()["result"]
+    return Candidate(result["candidate" if kind == "found" else "uniform_candidate"])
+
+
 def _record(job: Job, kind: str, seed: int) -> Path:
-    return job.folder.checkpoint(f"final-{kind}-{seed}").with_suffix(".json")
+    return _checkpoint(job, kind, seed).with_suffix(".json")
 
 
 def _finished(job: Job, kind: str, seed: int) -> Final | None:
-    """The recorded result of a training, if it was by today's recipe."""
+    """The recorded result of a training."""
     file = _record(job, kind, seed)
-    if not file.exists():
-        return None
-    final = Final(**json.loads(file.read_text()))
-    return final if final.recipe == asdict(job.request.final_recipe()) else None
+    return Final(**json.loads(file.read_text())) if file.exists() else None
 
 
 def _train_one(job: Job, kind: str, seed: int) -> Final:
@@ -158,11 +168,9 @@ def _train_one(job: Job, kind: str, seed: int) -> Final:
 
 def _final_network(job: Job, kind: str, seed: int) -> nn.Module:
     """The trained network; its checkpoint, where there is one, is taken up."""
-    result = job.folder.read()["result"]
-    chosen = result["candidate"] if kind == "found" else result["uniform_candidate"]
     teacher, _ = sort_channels(job, train_full(job))
     supernet = train_shared(job, teacher)
-    network = cut(supernet.network, job.space, Candidate(chosen))
+    network = cut(supernet.network, job.space, _candidate(job, kind))
     train(
         network,
         job.data.train,
@@ -170,6 +178,6 @@ def _final_network(job: Job, kind: str, seed: int) -> nn.Module:
         seed=seed,
         teacher=teacher,
         device=job.device,
-        checkpoint=job.folder.checkpoint(f"final-{kind}-{seed}"),
+        checkpoint=_checkpoint(job, kind, seed),
     )
     return network

@@ -108,7 +108,7 @@ class Request:
         return self._recipe(epochs) if epochs else None
 
     def supernet_recipe(self) -> Recipe:
-        return self._recipe(self.supernet_epochs, rate=0.5)
+        return self._recipe(self.supernet_epochs)
 
     def final_recipe(self) -> Recipe:
         return self._recipe(self.final_epochs, rate=0.5)

@@ -99,7 +99,7 @@ def search_text(run: Path, entries: Mapping[str, Any]) -> str:
             f"found: {_size(result, '')}, of {_size(result, '_full')}",
             f"score {result['score']:.4f} on the held-out images, the best of"
             f" {result['evaluations']} candidates",
-            f"train it, beside a uniform network of the same MACs: prunas train {run}",
+            f"train it, beside the uniform network of this budget: prunas train {run}",
         )
     )
 

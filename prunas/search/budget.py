@@ -35,7 +35,7 @@ Mask = NDArray[np.bool_]
 _UNITS: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 _NUMBER: Final = re.compile(r"(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*([KMG%]?)", re.IGNORECASE)
 _HALVINGS: Final = 40  # choices of one gene per ray stay far below 2**40 / spread
-_SPREAD: Final = 16.0  # the largest ratio between the preferences of two genes
+_SPREAD: Final = 4.0  # the largest ratio between the preferences of two genes
 _SMALL: Final = 2**14  # spaces up to this size are enumerated when sampling finds nothing new
 
 
@@ -195,7 +195,7 @@ class Feasible:
         """`n` candidates of the window, spread over all shapes of network that it holds.
 
         Every candidate draws a preference per gene, log-uniform over a range that is itself drawn
-        (from equal preferences to 1:16), and scales them together until they fit a limit drawn
+        (from equal preferences to 1:4), and scales them together until they fit a limit drawn
         within the tolerance. Those that then fall short of the window are filled gene by gene.
         Candidates may repeat.
 

@@ -357,6 +357,8 @@ class _Solver:
 
     def _resolve_conflict(self, component: Nodes, left: Nodes, rows: Nodes) -> bool:
         """One class, two products: equate what differs, or give up one of the rectangles."""
+        telling = rows[:, 0] != left  # "it is itself" contradicts nothing
+        left, rows = left[telling], rows[telling]
         first, _ = _distinct_rows(np.column_stack([left, rows]))
         owners, counts = np.unique(left[first], return_counts=True)
         clashing = owners[(counts > 1) & (owners != 0)]
@@ -366,7 +368,7 @@ class _Solver:
         first = first[np.argsort(left[first], kind="stable")]
         if self._unify(component, np.column_stack([left[first], rows[first]])):
             return True
-        parts = np.unique(self.rows[np.isin(left, clashing)])
+        parts = np.unique(self.rows[telling][np.isin(left, clashing)])
         families = np.unique(self.family[parts[parts > SECOND_IMAGE]])
         sizes = [(len(self.labels.families[f]), int(f)) for f in families if f >= 0]
         free = [(size, f) for size, f in sizes if component[self.labels.families[f]].any()]

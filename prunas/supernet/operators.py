@@ -222,10 +222,15 @@ def _attention(call: Call) -> list[Dims]:
     return [first, *(_pinned_like(call, tensor) for tensor in call.out[1:])]
 
 
-def _pinned_like(call: Call, tensor: Any) -> Dims:
+def _pinned_like(call: Call, tensor: Any, before: Dims = ()) -> Dims:
     if not _is_tensor(tensor):
         return ()
-    return tuple(call.labels.zeros(size) for size in tensor.shape)
+    known = dict(enumerate(before))
+    sizes = enumerate(tensor.shape)
+    return tuple(
+        known[i] if i in known and len(known[i]) == size else call.labels.zeros(size)
+        for i, size in sizes
+    )
 
 
 # -- normalisation and reduction -------------------------------------------------------------------
@@ -721,13 +726,19 @@ for _name in _VALUES.split():
 
 
 def pinned(call: Call) -> Any:
-    """The way out: everything the operator touches stays as it is."""
-    for tensor in _tensors(call.args) + _tensors(tuple(call.kwargs.values())):
+    """The way out: everything the operator touches stays as it is.
+
+    Dimensions that keep place and length keep their (now pinned) labels too: the images of a batch
+    must still be told apart for the costs of one image.
+    """
+    touched = _tensors(call.args) + _tensors(tuple(call.kwargs.values()))
+    for tensor in touched:
         for nodes in call.dims(tensor):
             call.pin(nodes, f"operator {call.name} has no rule")
+    before = call.dims(touched[0]) if touched else ()
     if isinstance(call.out, tuple | list):
-        return [_pinned_like(call, tensor) for tensor in call.out]
-    return _pinned_like(call, call.out)
+        return [_pinned_like(call, tensor, before) for tensor in call.out]
+    return _pinned_like(call, call.out, before)
 
 
 def _tensors(values: Sequence[Any]) -> list[torch.Tensor]:

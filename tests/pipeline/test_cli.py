@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from importlib.metadata import entry_points, version
 from pathlib import Path
 from sqlite3 import connect
 from typing import Any
@@ -22,19 +23,20 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import prunas
-from prunas.pipeline import cli, export, finals, run_folder
+from prunas.pipeline import cli, export
 from prunas.pipeline.cli import main
 from prunas.pipeline.networks import create_network
 from prunas.pipeline.progress import Task
 from prunas.pipeline.request import Request
+from prunas.pipeline.run_folder import RunFolder
 
 SIZE = (1, 12, 12)
 MODEL = "test_byobnet"
 EVALUATIONS = 8
-LENGTHS = "--epochs 1 --supernet-epochs 1 --final-epochs 1 --seeds 2 --batch-size 16".split()
 BUDGET = ["--budget", "macs=40%"]
 TINY = ["search", MODEL, "--data", "small.npz", *BUDGET, "--evaluations", str(EVALUATIONS)]
-TINY += LENGTHS
+TINY += ["--epochs", "1", "--supernet-epochs", "1", "--final-epochs", "1"]
+TINY += ["--seeds", "2", "--batch-size", "16"]
 
 
 def write_data(file: Path) -> None:
@@ -73,7 +75,7 @@ def trained(searched: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(searched, folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(finals.os, "cpu_count", lambda: 1)  # in this process
+        patch.setattr(os, "cpu_count", lambda: 1)  # in this process
         assert main(["train", "run"]) == 0
     return folder
 
@@ -133,7 +135,7 @@ def same_weights(first: Path, second: Path) -> bool:
 
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"prunas {cli.version('prunas')}\n"
+    assert capsys.readouterr().out == f"prunas {version('prunas')}\n"
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
     for command in ("profile", "search", "train", "report", "export", "demo"):
@@ -151,6 +153,11 @@ def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -
     assert out == ""
     assert "Error: " in err
     assert "Traceback" not in err
+
+
+def test_the_installed_command_is_main() -> None:
+    (command,) = entry_points(group="console_scripts", name="prunas")
+    assert command.load() is main
 
 
 def test_the_arguments_of_the_process(
@@ -280,7 +287,10 @@ def test_every_option_arrives_in_the_request(
         " --paths 1 --weights w --grid every --keep a --keep b --input-size 64 --no-prior"
     )
     assert refused(capsys, text.split(), 2) == "enough"
-    assert refused(capsys, "search m --data d --budget b --pretrained".split(), 2) == "enough"
+    assert (
+        refused(capsys, ["search", "m", "--data", "d", "--budget", "b", "--pretrained"], 2)
+        == "enough"
+    )
     (request, resume), (other, _) = asked
     expected = Request(
         model="m", data="d", budget="macs=1M", search="nsga2", evaluations=9, seed=8, seeds=7,
@@ -294,7 +304,7 @@ def test_every_option_arrives_in_the_request(
 def test_train_compares_and_saves(
     a_training: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finals.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
     found = printed(capsys, ["train", "run", "--json"])["result"]  # at once: all is done
     assert [row["seed"] for row in found["seeds"]] == [0, 1]
     assert set(found["accuracy"]) == {"full", "uniform", "found"}
@@ -310,6 +320,21 @@ def test_train_compares_and_saves(
     names: dict[str, Any] = {}
     exec("\n".join(lines), names)
     assert names["scores"].shape == (1, 3)
+
+
+def test_another_recipe_or_network_is_another_training(
+    a_training: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    longer = printed(capsys, ["train", "run", "--seeds", "1", "--final-epochs", "2", "--json"])
+    assert longer["request"]["final_epochs"] == 2
+    entries = json.loads((a_training / "run.json").read_text())
+    entries["result"]["candidate"] = entries["result"]["uniform_candidate"]  # a later search's
+    (a_training / "run.json").write_text(json.dumps(entries))
+    (row,) = printed(capsys, ["train", "run", "--json"])["result"]["seeds"]
+    assert row["found"] == row["uniform"]
+    params = sum(tensor.numel() for tensor in prunas.load(a_training / "model").parameters())
+    assert params == entries["result"]["params_uniform"]
 
 
 def test_report_is_written_again(a_search: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -440,7 +465,8 @@ def test_a_folder_without_write_permission(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("locked").mkdir()
-    monkeypatch.setattr(run_folder.os, "access", lambda *_: False)  # root may write anywhere
+    # root may write anywhere
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
     assert "locked cannot be written" in refused(capsys, changed(out="locked"), 2)
 
 
@@ -488,6 +514,7 @@ def test_training_and_export_before_the_search(
     for name in ("result", "network"):
         del entries[name]
     (a_search / "run.json").write_text(json.dumps(entries))
+    assert main(["export", "run", "--format", "torch"]) == 0  # stopped just before the result
     shutil.rmtree(a_search / "model")
     assert "no found network yet; run its search" in refused(capsys, ["train", "run"], 2)
     assert "holds no artifact" in refused(capsys, ["export", "run"], 2)
@@ -502,9 +529,7 @@ def test_a_loss_that_is_not_finite(place: Path, capsys: pytest.CaptureFixture[st
     assert "lower learning rate" in sentence
 
 
-@pytest.mark.parametrize(
-    "file", ["run.json", "full.safetensors", "supernet.safetensors", "model", "report.html"]
-)
+@pytest.mark.parametrize("file", ["run.json", "supernet.safetensors", "report.html"])
 def test_a_full_disk(
     file: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -551,8 +576,7 @@ def ctrl_c_at(update: int) -> Iterator[None]:
     [
         (2, "finished stages and 0 evaluated"),  # the full network trains
         (5, "finished stages and 0 evaluated"),  # the shared weights do
-        (7, "finished stages and 1 evaluated"),  # the first score has just been recorded
-        (10, "finished stages and 4 evaluated"),
+        (8, "finished stages and 2 evaluated"),  # the second score has just been recorded
     ],
 )
 def test_a_search_goes_on_after_ctrl_c_as_if_nothing_had_happened(
@@ -581,7 +605,7 @@ def test_final_training_goes_on_after_ctrl_c(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(finals.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
     with ctrl_c_at(update):
         sentence = refused(capsys, ["train", "run"], 130)
     assert sentence.endswith("are kept in run; go on with: prunas train run")
@@ -600,7 +624,9 @@ def test_ctrl_c_before_there_is_a_run(
     assert refused(capsys, changed(out="run"), 130) == "stopped; nothing had been made yet"
     assert not Path("run").exists()
     monkeypatch.setattr(cli, "load_data", slow)
-    assert refused(capsys, ["profile", MODEL, "--data", "small.npz"], 130) == "stopped"
+    assert refused(capsys, ["profile", MODEL, "--data", "small.npz"], 130) == (
+        "stopped; nothing was changed"
+    )
 
 
 def test_ctrl_c_ends_the_process_with_130(place: Path) -> None:
@@ -630,21 +656,13 @@ raise SystemExit(main())
 @pytest.fixture
 def a_demo(a_training: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A tiny one, finished, in run/."""
-    monkeypatch.setattr(finals.os, "cpu_count", lambda: 1)
-    request = run_folder.RunFolder(a_training).request()
-    monkeypatch.setattr(cli, "demo_request", lambda: request)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    ask_for(RunFolder(a_training).request(), monkeypatch)
     return a_training
 
 
-def test_a_finished_demo_is_replaced(a_demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = result(a_demo)
-    (a_demo / "mark").touch()
-    assert main(["demo", "--out", "run"]) == 0
-    assert not (a_demo / "mark").exists()
-    assert result(a_demo) == before
-    out = capsys.readouterr().out
-    for text in ("mean of 2 trainings", "browser: run/report.html\n", "prunas.load('run/model')"):
-        assert text in out
+def ask_for(request: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prunas.pipeline.cli.demo_request", lambda: request)
 
 
 @pytest.mark.parametrize("how", ["unfinished", "--resume"])
@@ -653,28 +671,36 @@ def test_a_demo_is_continued(how: str, a_demo: Path, capsys: pytest.CaptureFixtu
         (a_demo / "report.html").unlink()
     (a_demo / "mark").touch()
     options = ["--resume"] if how == "--resume" else []
-    found = printed(capsys, ["demo", "--out", "run", *options, "--json"])
-    assert found["result"]["accuracy"] == result(a_demo)["accuracy"]
+    before = result(a_demo)
+    assert main(["demo", "--out", "run", *options]) == 0
+    out = capsys.readouterr().out
+    for text in ("mean of 2 trainings", "browser: run/report.html\n", "prunas.load('run/model')"):
+        assert text in out
+    found = printed(capsys, ["demo", "--out", "run", "--resume", "--json"])
+    assert found["result"]["accuracy"] == before["accuracy"] == result(a_demo)["accuracy"]
     assert (a_demo / "mark").exists()
     assert (a_demo / "report.html").exists()
 
 
-def test_a_demo_of_other_settings_starts_anew(
-    a_demo: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("how", ["finished", "--fresh", "other settings"])
+def test_a_demo_starts_anew(
+    how: str, a_demo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (a_demo / "report.html").unlink()
+    if how != "finished":
+        (a_demo / "report.html").unlink()
     (a_demo / "mark").touch()
-    request = replace(cli.demo_request(), seed=1)
-    monkeypatch.setattr(cli, "demo_request", lambda: request)
-    assert main(["demo", "--out", "run"]) == 0
+    if how == "other settings":
+        ask_for(replace(RunFolder(a_demo).request(), seed=1), monkeypatch)
+    with ctrl_c_at(1):
+        refused(capsys, ["demo", "--out", "run", *([how] if how == "--fresh" else [])], 130)
     assert not (a_demo / "mark").exists()
+    assert not (a_demo / "archive.sqlite").exists()
 
 
 def test_the_demo_never_replaces_another_run(
     a_demo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    request = replace(cli.demo_request(), model="test_resnet")
-    monkeypatch.setattr(cli, "demo_request", lambda: request)
+    ask_for(replace(RunFolder(a_demo).request(), model="test_resnet"), monkeypatch)
     for options in ([], ["--fresh"]):
         sentence = refused(capsys, ["demo", "--out", "run", *options], 2)
         assert sentence.startswith("run holds another run: model was 'test_byobnet'")
@@ -691,14 +717,3 @@ def test_a_stopped_demo_says_how_to_go_on(
         assert refused(capsys, ["demo"], 130).endswith(
             "are kept in runs/demo; go on with: prunas demo"
         )
-
-
-# -- the process -----------------------------------------------------------------------------------
-
-
-def test_the_process_exits_with_the_code(place: Path) -> None:
-    code = "from prunas.pipeline.cli import main; raise SystemExit(main())"
-    command = [sys.executable, "-c", code, "profile", "test_byobnot"]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr.startswith("prunas: timm has no network 'test_byobnot'")

@@ -15,7 +15,8 @@ from prunas.search.budget import Budget
 def thop_total(network: nn.Module, size: tuple[int, int, int]) -> int:
     from thop import profile as count
 
-    return round(count(network, (torch.zeros(1, *size),), verbose=False)[0])
+    macs: float = count(network, (torch.zeros(1, *size),), verbose=False)[0]
+    return round(macs)
 
 
 class Plain(nn.Module):

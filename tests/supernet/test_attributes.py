@@ -1,6 +1,7 @@
 """Integers that follow the genes: each function that takes a size, on a network that uses it."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ class Between(nn.Module):
     def __init__(self, use: Callable[["Between", Tensor], Tensor], width: int = 12) -> None:
         super().__init__()
         self.first, self.last = nn.Linear(4, 12), nn.Linear(width, 3)
-        self.total, self.half, self.parts, self.shape = 12, 6, [4, 8], (12,)
+        self.total, self.part, self.parts, self.shape = 12, 6, [4, 8], (12,)
         self.use = use
 
     def forward(self, x: Tensor) -> Tensor:
@@ -74,8 +75,8 @@ def test_sizes_follow(name: str) -> None:
 
 
 RECTANGLES: dict[str, Callable[[Between, Tensor], Tensor]] = {
-    "unflatten": lambda net, y: y.unflatten(1, (2, net.half)).sum(1),
-    "split in equal parts": lambda net, y: sum(y.split(net.half, 1), start=torch.zeros(())),
+    "unflatten": lambda net, y: y.unflatten(1, (2, net.part)).sum(1),
+    "split in equal parts": lambda net, y: sum(y.split(net.part, 1), start=torch.zeros(())),
     "chunk": lambda net, y: y.chunk(2, 1)[0] * y.chunk(2, 1)[1],
     "glu": lambda net, y: F.glu(y),
 }
@@ -87,8 +88,8 @@ def test_equal_parts_stay_equal(name: str) -> None:
     space = trace(network, (4,), grid=EVERY)
     assert [gene.choices[-1] for gene in space.genes] == [6]
     small = cut(network, space, [4])
-    assert small.get_submodule("first").weight.shape == (8, 4)
-    assert small.half == (6 if name in ("chunk", "glu") else 4)
+    assert small.get_parameter("first.weight").shape == (8, 4)
+    assert vars(small)["part"] == (6 if name in ("chunk", "glu") else 4)
     verify(network, space)
 
 
@@ -100,7 +101,8 @@ def test_integers_know_their_owner_and_are_put_back() -> None:
         assert isinstance(channels, OwnedInt)
         assert channels == 4
         assert channels.place == Place("0", "out_channels", None)
-        assert [size.place.position for size in network[1].normalized_shape] == [0, 1]
+        sizes: Any = network[1].normalized_shape
+        assert [size.place.position for size in sizes] == [0, 1]
         assert type(channels + 1) is int  # what is computed follows by itself
     for module, old in zip(network.modules(), before, strict=True):
         assert all(module.__dict__[name] is value for name, value in old.items())

@@ -201,3 +201,17 @@ def test_long_dimensions_are_solved_as_short_ones() -> None:
     atoms = labels.solve().atoms
     expected = np.repeat(atoms[channels, 0], 9)
     assert [set(row) - {0} for row in atoms[merged].tolist()] == [{a} for a in expected.tolist()]
+
+
+def test_a_product_with_pinned_parts_does_not_clash_with_a_rectangle() -> None:
+    """A standardised weight (inputs x 3 x 3, kernel pinned) whose inputs are group-normalised."""
+    labels = Labels()
+    channels, height, width = labels.fresh(8), labels.fresh(3), labels.fresh(3)
+    merged = labels.merge([channels, height, width])
+    rows, columns = labels.split(channels, (4, 2))
+    labels.pin(height, "kernel")
+    labels.pin(width, "kernel")
+    atoms = labels.solve().atoms
+    assert len(np.unique(atoms[rows, 0])) == 4
+    assert len(np.unique(atoms[columns, 0])) == 2
+    assert atoms[merged].tolist() == np.repeat(atoms[channels], 9, axis=0).tolist()

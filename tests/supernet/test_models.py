@@ -1,6 +1,7 @@
 """Whole models: coupling on numbers, costs and cuts, a representative of each family."""
 
 import copy
+from typing import Any
 
 import pytest
 import timm
@@ -98,12 +99,13 @@ def test_every_model_of_a_family(family: str) -> None:
 def _try_model(name: str) -> None:
     with torch.device("meta"):
         network = timm.create_model(name).eval()
-    size = network.default_cfg["input_size"]
+    settings: Any = network.default_cfg
+    size = settings["input_size"]
     space = prunas.trace(network, size)
     for candidate in (space.uniform(0.5), space.smallest()):
         prunas.cut(network, space, candidate)
     if sum(parameter.numel() for parameter in network.parameters()) < SMALL:
-        checked(timm.create_model(name), size[1] if network.default_cfg["fixed_input_size"] else 64)
+        checked(timm.create_model(name), size[1] if settings["fixed_input_size"] else 64)
 
 
 @pytest.mark.slow

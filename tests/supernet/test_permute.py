@@ -52,9 +52,11 @@ def test_channels_move_to_their_place() -> None:
     space = trace(network, IMAGE)
     order = [7, 6, 5, 4, 3, 2, 1, 0]
     moved = permute(network, space, [order, list(range(16))])
-    assert torch.equal(moved.get_submodule("0").weight, network[0].weight.flip(0))
-    assert torch.equal(moved.get_submodule("3").weight, network[3].weight.flip(1))
-    assert torch.equal(moved.get_submodule("1").running_var, network[1].running_var.flip(0))
+    assert torch.equal(moved.state_dict()["0.weight"], network.state_dict()["0.weight"].flip(0))
+    assert torch.equal(moved.state_dict()["3.weight"], network.state_dict()["3.weight"].flip(1))
+    assert torch.equal(
+        moved.state_dict()["1.running_var"], network.state_dict()["1.running_var"].flip(0)
+    )
 
 
 def test_the_reordered_space_keeps_the_first_of_each_order() -> None:

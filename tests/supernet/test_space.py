@@ -61,7 +61,7 @@ def test_samples_are_uniform_and_repeatable(space: SearchSpace) -> None:
 
 
 def test_candidates_are_checked(space: SearchSpace) -> None:
-    assert space.candidate([np.int64(4), 8]) == (4, 8)
+    assert space.candidate(np.array([4, 8]).tolist()) == (4, 8)
     with pytest.raises(InputError, match="1 values but the space has 2 genes"):
         space.candidate([4])
     with pytest.raises(

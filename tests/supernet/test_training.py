@@ -25,6 +25,9 @@ def _supernet() -> Supernet:
     return Supernet(network, prunas.trace(network, (6,), grid=EVERY))
 
 
+_SUPERNET = _supernet()
+
+
 def _batches(count: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     generator = torch.Generator().manual_seed(1)
     return [
@@ -87,12 +90,12 @@ def test_a_loss_that_is_not_finite_stops_with_a_sentence() -> None:
         _train(_supernet(), [Candidate([4])] * 4, sandwich=True, rate=1e30)
 
 
-@given(n=st.integers(1, 12), seed=st.integers(0, 99))
-def test_stratified_draws_cover_the_choices_evenly(n: int, seed: int) -> None:
-    supernet = _supernet()
-    gene = supernet.space.genes[0]
-    drawn = [c[0] for c in stratified(supernet.space, np.random.default_rng(seed), n)]
-    positions = np.array([gene.choices.index(value) for value in drawn])
-    # one draw in each n-th of the choices: no part is left out, none has two more than another
-    parts = np.sort((positions + 0.5) / len(gene.choices) * n)
-    assert (np.abs(parts - (np.arange(n) + 0.5)) <= 0.5 + 0.5 * n / len(gene.choices)).all()
+@given(n=st.integers(1, 12), seed=st.integers(0, 99), spread=st.floats(1, 8))
+def test_stratified_draws_cover_the_widths_evenly(n: int, seed: int, spread: float) -> None:
+    gene = _SUPERNET.space.genes[0]
+    drawn = stratified(_SUPERNET.space, np.random.default_rng(seed), n, spread=spread)
+    widths = sorted(candidate[0] for candidate in drawn)
+    full = gene.choices[-1]
+    for index, width in enumerate(widths):  # the index-th draw lies in the index-th part
+        low, high = (full * spread ** (part / n - 1) for part in (index, index + 1))
+        assert max(1, int(low)) <= width <= high
