@@ -130,7 +130,7 @@ class Tied(nn.Module):
         return result
 
 
-# -- what must fail, with a sentence, and leave what was there ---------------------------------------
+# -- what must fail, with a sentence, and leave what was there ---------------------------------
 
 
 def test_an_artifact_is_replaced_but_nothing_else_is(tmp_path: Path) -> None:

@@ -58,10 +58,13 @@ def _job(folder: Path, request: Request, *, resume: bool = False) -> Job:
 @pytest.fixture(scope="module")
 def finished(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    job = _job(folder, _request(pictures))
+    _all_stages(_job(folder, _request(pictures)))
+    return folder
+
+
+def _all_stages(job: Job) -> None:
     run_search_stages(job)
     train_finals(job)
-    return folder
 
 
 def test_run_json_says_what_the_design_promises(finished: Path) -> None:
@@ -75,7 +78,7 @@ def test_run_json_says_what_the_design_promises(finished: Path) -> None:
     assert set(result["accuracy"]) == {"full", "uniform", "found"}
     assert all(0 <= value <= 1 for value in result["accuracy"].values())
     assert {"prunas", "torch", "timm", "python"} <= set(data["versions"])
-    assert [stage["name"] for stage in data["stages"]][0] == "train the full network"
+    assert data["stages"][0]["name"] == "train the full network"
     assert result["seconds"] == pytest.approx(sum(s["seconds"] for s in data["stages"]), abs=0.01)
 
 
@@ -129,17 +132,13 @@ def test_an_interrupted_run_continues_to_the_same_result(
     name: str,
     calls: int,
 ) -> None:
-    monkeypatch.setattr(finals.os, "cpu_count", lambda: 1)  # so that the mock is in this process
+    monkeypatch.setattr("os.cpu_count", lambda: 1)  # so that the mock is in this process
     request = _request(pictures)
     with monkeypatch.context() as patch:
         _interrupting(patch, module, name, calls)
-        job = _job(tmp_path / "run", request)
         with pytest.raises(Interrupted):
-            run_search_stages(job)
-            train_finals(job)
-    job = _job(tmp_path / "run", request, resume=True)
-    run_search_stages(job)
-    train_finals(job)
+            _all_stages(_job(tmp_path / "run", request))
+    _all_stages(_job(tmp_path / "run", request, resume=True))
     assert _scores(tmp_path / "run") == _scores(finished)
     ours, whole = (json.loads((f / "run.json").read_text()) for f in (tmp_path / "run", finished))
     for key in ("candidate", "accuracy", "seeds", "macs", "front"):
@@ -188,9 +187,7 @@ def test_a_missing_run_is_refused(tmp_path: Path) -> None:
         RunFolder.open(tmp_path)
 
 
-def test_a_truncated_checkpoint_is_refused(
-    pictures: Path, finished: Path, tmp_path: Path
-) -> None:
+def test_a_truncated_checkpoint_is_refused(pictures: Path, finished: Path, tmp_path: Path) -> None:
     job = Job(RunFolder.open(finished), torch.device("cpu"), Progress())
     file = job.folder.checkpoint("supernet")
     content = file.read_bytes()

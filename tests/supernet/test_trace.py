@@ -25,8 +25,9 @@ GENES: dict[str, list[tuple[str, int]]] = {
     # 4 of the 12 meet one layer, 6 another one's outputs, 2 nothing else
     "Split": [("0", 8), ("3.first", 4), ("3.first[2]", 6), ("3.first[3]", 2), ("3.last", 8)],
     "Sliced": [("0", 8), ("3.first", 5), ("3.first[2]", 7), ("3.one", 8)],
-    # 2 groups address halves by number, so positions inside the halves are what is left
-    "Shuffled": [("0", 4), ("3.first", 3), ("3.last", 4)],
+    # (2 x 6) before and (6 x 2) after the shuffle are both made of 2 x 3 x 2: the 2 groups, with
+    # which the last layer's go, and 3 positions
+    "Shuffled": [("0", 4), ("3.first", 2), ("3.first[2]", 3), ("3.last", 4)],
     "SqueezeExcite": [("0", 8), ("3.down", 6)],
     # 16 inputs in 4 groups of 4; 12 outputs in the same 4 groups, of 3
     "Grouped": [("0", 8), ("3.0", 4), ("3.0[2]", 4), ("3.1", 3), ("3.3", 8)],

@@ -61,11 +61,11 @@ def test_a_step_with_sandwich_is_the_written_loss() -> None:
     _train(supernet, [path], sandwich=True, rate=0.1)
     ((images, labels),) = _batches(1)
     logits = oracle.network(images)
-    small = F.linear(images, *(t[:4] for t in oracle.network[0].parameters()))  # type: ignore[index,union-attr]
+    small = F.linear(images, *(t[:4] for t in oracle.network[0].parameters()))  # type: ignore[index]
     narrow = F.linear(
         small.relu(),
-        oracle.network[2].weight[:, :4],  # type: ignore[index,union-attr]
-        oracle.network[2].bias,  # type: ignore[index,union-attr]
+        oracle.network[2].weight[:, :4],  # type: ignore[index]
+        oracle.network[2].bias,  # type: ignore[index]
     )
     loss = F.cross_entropy(logits, labels) + F.cross_entropy(narrow, logits.detach().softmax(1))
     loss.backward()
