@@ -91,10 +91,6 @@ def test_the_artifact_is_the_trained_found_network(finished: Path) -> None:
     assert measured == result["seeds"][0]["found"]
 
 
-class Interrupted(Exception):
-    """Stands for Ctrl-C, so that nothing catches it on the way."""
-
-
 def _interrupting(monkeypatch: pytest.MonkeyPatch, module: object, name: str, calls: int) -> None:
     """The `calls`-th call of a function raises instead."""
     original: Callable[..., object] = getattr(module, name)
@@ -104,7 +100,7 @@ def _interrupting(monkeypatch: pytest.MonkeyPatch, module: object, name: str, ca
         nonlocal made
         made += 1
         if made == calls:
-            raise Interrupted
+            raise KeyboardInterrupt
         return original(*args, **kwargs)
 
     monkeypatch.setattr(module, name, maybe)
@@ -136,7 +132,7 @@ def test_an_interrupted_run_continues_to_the_same_result(
     request = _request(pictures)
     with monkeypatch.context() as patch:
         _interrupting(patch, module, name, calls)
-        with pytest.raises(Interrupted):
+        with pytest.raises(KeyboardInterrupt):
             _all_stages(_job(tmp_path / "run", request))
     _all_stages(_job(tmp_path / "run", request, resume=True))
     assert _scores(tmp_path / "run") == _scores(finished)
