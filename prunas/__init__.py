@@ -7,6 +7,7 @@ from prunas.eval.cost import Cost as Cost
 from prunas.pipeline.artifact import load as load
 from prunas.pipeline.artifact import save as save
 from prunas.supernet.cut import cut as cut
+from prunas.supernet.grid import WidthGrid as WidthGrid
 from prunas.supernet.permute import permute as permute
 from prunas.supernet.space import Candidate as Candidate
 from prunas.supernet.space import Gene as Gene

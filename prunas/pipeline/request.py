@@ -44,6 +44,7 @@ class Request:
         learning_rate: peak rate of all trainings.
         paths: random candidates in each supernet step.
         calibration: training images that batch norms of a candidate are recalibrated on.
+        scoring: held-out images, at most, that a candidate is scored on.
         prior: order channels by, and search from, discriminant information.
         input_size: height and width the images are resized to; None: their own.
     """
@@ -66,6 +67,7 @@ class Request:
     learning_rate: float = 0.05
     paths: int = 1
     calibration: int = 512
+    scoring: int = 10_000
     prior: bool = True
     input_size: int | None = None
 

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -33,29 +34,36 @@ from prunas.search.prior import Prior
 from prunas.search.uniform import uniform_candidates
 from prunas.supernet.cut import cut
 from prunas.supernet.elastic import Supernet
-from prunas.supernet.grid import named_grid
 from prunas.supernet.permute import permute
 from prunas.supernet.space import Candidate, SearchSpace
 from prunas.supernet.trace import trace
 from prunas.supernet.training import stratified, train_supernet
 
 _SCORING_BATCH = 256
+_HELD_VALUES = 2**26  # a quarter of a gigabyte of float32
 
 
 @dataclass(frozen=True)
 class Fixed:
-    """The same batches each time it is iterated: small sets from memory, large ones streamed."""
+    """The same batches each time it is iterated: small sets from memory, large ones streamed.
+
+    Attributes:
+        split: where the images come from.
+        values: numbers in one image.
+        batch_size: images in a batch.
+        limit: images in all.
+        device: where the batches are put.
+    """
 
     split: Split
+    values: int
     batch_size: int
     limit: int
     device: torch.device
 
     def __iter__(self) -> Iterator[Batch]:
-        if self.limit <= 8192:
-            yield from self._held
-            return
-        yield from self._read()
+        fits = self.limit * self.values <= _HELD_VALUES
+        yield from self._held if fits else self._read()
 
     @cached_property
     def _held(self) -> list[Batch]:
@@ -107,12 +115,16 @@ class Job:
         return network
 
     @cached_property
+    def blank(self) -> nn.Module:
+        """The network as created, for its structure; nobody trains it."""
+        return self.network()
+
+    @cached_property
     def space(self) -> SearchSpace:
-        network = self.network()
         return trace(
-            network,
+            self.blank,
             self.data.input_size,
-            grid=named_grid(self.request.grid),
+            grid=self.request.grid,
             keep=self.request.keep,
         )
 
@@ -142,7 +154,8 @@ class Job:
         return np.random.default_rng([self.request.seed, purpose])
 
     def fixed(self, split: Split, limit: int | None = None) -> Fixed:
-        return Fixed(split, _SCORING_BATCH, min(limit or len(split), len(split)), self.device)
+        count = min(limit or len(split), len(split))
+        return Fixed(split, prod(self.data.input_size), _SCORING_BATCH, count, self.device)
 
 
 def fair_uniform(feasible: Feasible) -> Candidate:
@@ -184,7 +197,8 @@ def sort_channels(job: Job, network: nn.Module) -> tuple[nn.Module, Prior | None
         orders, values = saved["orders"], saved["values"]
     else:
         with job.folder.stage("rank channels by discriminant information"):
-            ranking = di_prior(network, job.space, job.fixed(job.data.train), device=job.device)
+            images = job.fixed(job.data.train, _images_to_rank(job.space))
+            ranking = di_prior(network, job.space, images, device=job.device)
         orders, values = ranking.orders, ranking.values
         entries = {"orders": orders, "values": values, "notes": ranking.notes}
         write_text(file, json.dumps(entries))
@@ -193,6 +207,11 @@ def sort_channels(job: Job, network: nn.Module) -> tuple[nn.Module, Prior | None
         tuple(tuple(range(width)) for width in job.space.widths),
         tuple(tuple(worth) for worth in values),
     )
+
+
+def _images_to_rank(space: SearchSpace) -> int:
+    """Ten for each channel of the widest gene, at least 4,096: fewer saturate the criterion."""
+    return max(4096, 10 * max(space.widths))
 
 
 def train_shared(job: Job, network: nn.Module) -> Supernet:
@@ -244,7 +263,7 @@ def search(job: Job, supernet: Supernet, prior: Prior | None) -> list[Scored]:
     evaluate = scorer(
         supernet,
         job.fixed(job.data.train, request.calibration),
-        job.fixed(job.data.held_out),
+        job.fixed(job.data.held_out, request.scoring),
     )
     with (
         Archive(job.folder.archive, fingerprint=request.fingerprint()) as archive,
@@ -346,7 +365,7 @@ def describe(job: Job, scored: Sequence[Scored], found: Candidate) -> dict[str, 
 
 
 def _network_entry(job: Job) -> dict[str, Any]:
-    origin: Any = job.network().prunas_origin
+    origin: Any = job.blank.prunas_origin
     form = origin["small_images"]
     return {
         "name": job.request.model,

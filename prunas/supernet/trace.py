@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from prunas.errors import InputError
-from prunas.supernet.grid import DEFAULT, WidthGrid
+from prunas.supernet.grid import DEFAULT, WidthGrid, named_grid
 from prunas.supernet.labels import BATCH, FIRST_IMAGE, PINNED, SECOND_IMAGE, Nodes, Solution
 from prunas.supernet.recorder import Check, Record, ShapeMismatchError, record
 from prunas.supernet.scoped import Place, swapped
@@ -39,7 +39,7 @@ def trace(
     input_size: Sequence[int] | None = None,
     *,
     example: Any = None,
-    grid: WidthGrid = DEFAULT,
+    grid: WidthGrid | str = DEFAULT,
     keep: Sequence[str] = (),
 ) -> SearchSpace:
     """Find everything in `network` that can be made narrower, and what goes together with it.
@@ -56,7 +56,8 @@ def trace(
             batch.
         example: instead, the tensors that `forward` takes (a tensor, a tuple for positional or a
             dict for keyword arguments), batch first; only shapes and types are used.
-        grid: which widths a channel group may take.
+        grid: which widths a channel group may take, or the name of a grid: "default" (sixteenths,
+            multiples of 8 above 16), "metapruning" (its 31 ratios), "every" (from 1 up).
         keep: patterns of parameter or module names that stay untouched (`"stages.3.*"`).
 
     Returns:
@@ -75,7 +76,8 @@ def trace(
     found = record(bare, inputs, fixed)
     _tie_lengths(found)
     solution = found.labels.solve()
-    draft = _Draft(network, inputs, found, solution, grid)
+    widths = named_grid(grid) if isinstance(grid, str) else grid
+    draft = _Draft(network, inputs, found, solution, widths)
     space = draft.space({})
     dropped: dict[int, str] = {}
     rounds = 0

@@ -3,7 +3,9 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
+import prunas
 from prunas.errors import InputError
 from prunas.supernet.grid import DEFAULT, EVERY, GRIDS, METAPRUNING, WidthGrid, named_grid
 
@@ -48,3 +50,11 @@ def test_a_grid_by_name() -> None:
     assert named_grid("every") is EVERY
     with pytest.raises(InputError, match="no width grid is called 'fine'; choose one of default"):
         named_grid("fine")
+
+
+def test_trace_takes_a_grid_by_name() -> None:
+    network = nn.Sequential(nn.Linear(4, 30), nn.Linear(30, 2))
+    by_name = prunas.trace(network, (4,), grid="metapruning")
+    assert by_name == prunas.trace(network, (4,), grid=METAPRUNING)
+    with pytest.raises(prunas.InputError, match="no width grid is called 'fine'"):
+        prunas.trace(network, (4,), grid="fine")
