@@ -124,6 +124,7 @@ class _Run(TorchDispatchMode):
         self._alive: list[torch.Tensor] = []
         self._origin: dict[int, str] = {}
         self._last = ""
+        self._used: set[int] = set()
         self._label_inputs(inputs)
         self._label_tensors(network, fixed)
 
@@ -147,6 +148,7 @@ class _Run(TorchDispatchMode):
     # -- what rules may ask --------------------------------------------------------------------
 
     def dims(self, tensor: torch.Tensor) -> Dims:
+        self._used.add(id(tensor))
         found = self._dims.get(id(tensor))
         if found is None:  # a constant the network made outside the run
             found = tuple(self.labels.zeros(size) for size in tensor.shape)
@@ -174,8 +176,13 @@ class _Run(TorchDispatchMode):
     # -- bookkeeping ---------------------------------------------------------------------------
 
     def finish(self, out: Any) -> None:
-        """Pin the outputs: what the user receives keeps its shape."""
+        """Pin the outputs, whose shape the user knows, and what nothing is known of."""
         self.record.outputs = out
+        used = {name for identity, name in self._origin.items() if identity in self._used}
+        for name, dims in self.record.tensors.items():
+            if name not in used:  # auxiliary heads of training, say
+                for nodes in dims:
+                    self.labels.pin(nodes, "it is not used when the network runs in eval mode")
         for leaf in _tensors_in(out):
             for nodes in self.dims(leaf):
                 self.labels.pin(nodes, "it is an output of the network")

@@ -247,3 +247,27 @@ def test_a_failing_network_leaves_no_trace() -> None:
     with pytest.raises(InputError):
         trace(block, IMAGE)
     assert type(vars(block[0])["in_channels"]) is int
+
+
+class WithTrainingHead(nn.Module):
+    """A head that only training runs, as googlenet's auxiliary ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = nn.Linear(6, 12)
+        self.head = nn.Linear(12, 3)
+        self.extra = nn.Linear(12, 9)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.trunk(x)
+        result: torch.Tensor = (
+            self.head(x) + self.extra(x).mean() if self.training else self.head(x)
+        )
+        return result
+
+
+def test_what_does_not_run_is_pinned_and_said() -> None:
+    space = trace(WithTrainingHead(), (6,))
+    assert [gene.name for gene in space.genes] == ["trunk"]
+    reasons = {entry.name: entry.reason for entry in space.pinned}
+    assert reasons["extra.weight[0]"].startswith("it is not used when the network runs in eval")
