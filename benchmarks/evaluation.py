@@ -19,7 +19,7 @@ from prunas.pipeline.networks import create_network
 from prunas.search import Budget, Feasible
 from prunas.supernet.elastic import Supernet
 
-ROUNDS = 15
+ROUNDS = 9
 SIDE = 32
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -46,11 +46,11 @@ def images(count: int, batch: int) -> list[Batch]:
 
 
 def evaluation(name: str, supernet: Supernet, candidate: prunas.Candidate) -> None:
-    """Recalibration on 256 images and accuracy on 512: on shared weights, and on the cut network.
+    """Recalibration on 128 images and accuracy on 256: on shared weights, and on the cut network.
 
     Both sides run in one round; the cut network is made beforehand, which costs nothing here.
     """
-    calibration, held_out = images(256, 128), images(512, 128)
+    calibration, held_out = images(128, 128), images(256, 128)
     score = scorer(supernet, calibration, held_out)
     small = prunas.cut(supernet.network, supernet.space, candidate)
     small.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
