@@ -16,6 +16,7 @@ from torch import nn
 
 from prunas.errors import InputError
 from prunas.eval.accuracy import accuracy
+from prunas.eval.recalibration import recalibrate_
 from prunas.eval.statistics import paired
 from prunas.pipeline.artifact import save
 from prunas.pipeline.progress import Progress
@@ -171,6 +172,8 @@ def _final_network(job: Job, kind: str, seed: int) -> nn.Module:
     teacher, _ = sort_channels(job, train_full(job))
     supernet = train_shared(job, teacher)
     network = cut(supernet.network, job.space, _candidate(job, kind))
+    # statistics of its own to start from: a short training would keep those of the full network
+    recalibrate_(network, job.fixed(job.data.train, job.request.calibration))
     train(
         network,
         job.data.train,
