@@ -21,6 +21,10 @@ DECLARE_NMS = (
 )
 
 
+SCHEMAS = str(Path(prunas.__file__).with_name("torchvision_schemas.py"))
+"""Run by path: the package around it imports timm, and so torchvision."""
+
+
 def run(code: str) -> str:
     """Output of the code in a Python of its own, where nothing is imported yet."""
     command = [sys.executable, "-W", "error", "-c", f"import sys, torch; {code}"]
@@ -33,7 +37,7 @@ def test_torchvision_and_timm_import_after_prunas() -> None:
 
 
 def test_finding_torchvision_does_not_import_it() -> None:
-    code = "from prunas import torchvision_schemas; print('torchvision' in sys.modules)"
+    code = f"import runpy; runpy.run_path({SCHEMAS!r}); print('torchvision' in sys.modules)"
     assert run(code) == "False\n"
 
 
@@ -54,8 +58,8 @@ except NotImplementedError:
 def test_nothing_is_declared_where_the_library_loads() -> None:
     code = (
         "torch.ops.load_library = lambda path: None;"  # a load that works declares nothing here
-        "from prunas import torchvision_schemas as ours;"
-        "print(ours._owner, hasattr(torch.ops.torchvision, 'nms'))"
+        f"import runpy; ours = runpy.run_path({SCHEMAS!r});"
+        "print(ours['_owner'], hasattr(torch.ops.torchvision, 'nms'))"
     )
     assert run(code) == "None False\n"
 

@@ -35,7 +35,9 @@ Mask = NDArray[np.bool_]
 _UNITS: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 _NUMBER: Final = re.compile(r"(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*([KMG%]?)", re.IGNORECASE)
 _HALVINGS: Final = 40  # choices of one gene per ray stay far below 2**40 / spread
-_SPREAD: Final = 4.0  # the largest ratio between the preferences of two genes
+# the largest ratio between the preferences of two genes: a network is as good as its narrowest
+# place, and shared weights are not trained for wilder shapes (benchmarks/RESULTS.md)
+_SPREAD: Final = 4.0
 _SMALL: Final = 2**14  # spaces up to this size are enumerated when sampling finds nothing new
 
 
@@ -192,7 +194,7 @@ class Feasible:
     def sample(
         self, rng: np.random.Generator, n: int, *, weights: NDArray[np.float64] | None = None
     ) -> list[Candidate]:
-        """`n` candidates of the window, spread over all shapes of network that it holds.
+        """`n` candidates of the window, spread over the shapes of network that it holds.
 
         Every candidate draws a preference per gene, log-uniform over a range that is itself drawn
         (from equal preferences to 1:4), and scales them together until they fit a limit drawn
