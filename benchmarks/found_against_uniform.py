@@ -32,18 +32,18 @@ BUDGETS: Final = ("macs=40%", "macs=15%")
 SETTINGS: Final[dict[str, dict[str, Any]]] = {
     "digits": {
         "model": "mobilenetv2_050",
-        "epochs": 15,
-        "supernet_epochs": 12,
-        "final_epochs": 10,
+        "epochs": 20,
+        "supernet_epochs": 24,
+        "final_epochs": 12,
         "evaluations": 100,
         "calibration": 256,
     },
     "photos": {
         "model": "mobilenetv2_035",
-        "epochs": 15,
-        "supernet_epochs": 8,
-        "final_epochs": 8,
-        "evaluations": 80,
+        "epochs": 14,
+        "supernet_epochs": 12,
+        "final_epochs": 10,
+        "evaluations": 100,
         "calibration": 256,
     },
 }

@@ -36,6 +36,24 @@ def test_torchvision_and_timm_import_after_prunas() -> None:
     assert run(code) == "True\n"
 
 
+KERNELS = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [({}, "16384"), ({KERNELS: "7"}, "7"), ({"DNNL_PRIMITIVE_CACHE_CAPACITY": "7"}, "None")],
+)
+def test_kernels_of_many_candidates_are_kept_unless_the_user_says_otherwise(
+    before: dict[str, str], after: str
+) -> None:
+    file = Path(prunas.__file__).with_name("kernel_cache.py")
+    code = (
+        f"import os, runpy; os.environ.pop({KERNELS!r}, None); os.environ.update({before!r});"
+        f"runpy.run_path({str(file)!r}); print(os.environ.get({KERNELS!r}))"
+    )
+    assert run(code) == f"{after}\n"
+
+
 def test_finding_torchvision_does_not_import_it() -> None:
     code = f"import runpy; runpy.run_path({SCHEMAS!r}); print('torchvision' in sys.modules)"
     assert run(code) == "False\n"

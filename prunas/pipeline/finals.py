@@ -169,8 +169,8 @@ def _train_one(job: Job, kind: str, seed: int) -> Final:
 
 def _final_network(job: Job, kind: str, seed: int) -> nn.Module:
     """The trained network; its checkpoint, where there is one, is taken up."""
-    teacher, _ = sort_channels(job, train_full(job))
-    supernet = train_shared(job, teacher)
+    teacher, prior = sort_channels(job, train_full(job))
+    supernet = train_shared(job, teacher, prior)
     network = cut(supernet.network, job.space, _candidate(job, kind))
     # statistics of its own to start from: a short training would keep those of the full network
     recalibrate_(network, job.fixed(job.data.train, job.request.calibration))

@@ -20,6 +20,9 @@ SEARCHES: Final[dict[str, Search]] = {
     "uniform": Uniform(),
 }
 
+WHOLE_FRONT: Final = frozenset({"nsga2", "uniform"})
+"""Those that look at candidates of any cost within the limits, not only near them."""
+
 
 @dataclass(frozen=True)
 class Request:

@@ -21,23 +21,23 @@ from prunas.pipeline.artifact import save
 from prunas.pipeline.data import Data, load_data
 from prunas.pipeline.networks import create_network
 from prunas.pipeline.progress import Progress
-from prunas.pipeline.request import SEARCHES, Request
+from prunas.pipeline.request import SEARCHES, WHOLE_FRONT, Request
 from prunas.pipeline.run_folder import RunFolder, write_text
 from prunas.pipeline.splits import Batch, Split
 from prunas.pipeline.training import optimizer_for, train
 from prunas.search.archive import Archive
-from prunas.search.budget import Budget, Feasible, as_values
+from prunas.search.budget import Budget, Feasible, as_candidates, as_values
 from prunas.search.loop import run_search
 from prunas.search.method import Scored
 from prunas.search.nsga2 import front
-from prunas.search.prior import Prior
+from prunas.search.prior import Prior, allocate, leaning
 from prunas.search.uniform import uniform_candidates
 from prunas.supernet.cut import cut
 from prunas.supernet.elastic import Supernet
 from prunas.supernet.permute import permute
 from prunas.supernet.space import Candidate, SearchSpace
 from prunas.supernet.trace import trace
-from prunas.supernet.training import stratified, train_supernet
+from prunas.supernet.training import Paths, stratified, train_supernet
 
 _SCORING_BATCH = 256
 _HELD_VALUES = 2**26  # a quarter of a gigabyte of float32
@@ -214,7 +214,7 @@ def _images_to_rank(space: SearchSpace) -> int:
     return max(4096, 10 * max(space.widths))
 
 
-def train_shared(job: Job, network: nn.Module) -> Supernet:
+def train_shared(job: Job, network: nn.Module, prior: Prior | None) -> Supernet:
     """Shared weights for every candidate, from the sorted full network, which is not changed."""
     shared = copy.deepcopy(network)
     supernet = Supernet(shared, job.space)
@@ -222,12 +222,13 @@ def train_shared(job: Job, network: nn.Module) -> Supernet:
         return supernet
     recipe = job.request.supernet_recipe()
     steps = recipe.epochs * max(1, len(job.data.train) // recipe.batch_size)
-    feasible = job.feasible
+    whole_front = job.request.search in WHOLE_FRONT
+    paths = paths_in_budget(job.feasible, prior, whole_front=whole_front)
     with job.folder.stage("train the shared weights"), job.progress.task("supernet") as task:
         train_supernet(
             supernet,
             _epochs(job, recipe.epochs, recipe.batch_size),
-            lambda rng, n: paths_in_budget(feasible, rng, n),
+            paths,
             paths_per_step=job.request.paths,
             sandwich=True,
             optimizer=optimizer_for(shared, recipe),
@@ -240,10 +241,27 @@ def train_shared(job: Job, network: nn.Module) -> Supernet:
     return supernet
 
 
-def paths_in_budget(feasible: Feasible, rng: np.random.Generator, n: int) -> list[Candidate]:
-    """Stratified widths, moved into the budget's window where they exceed it or fall short."""
-    drawn = as_values(stratified(feasible.space, rng, n))
-    return [Candidate(row) for row in feasible.repair(drawn, rng).tolist()]
+def paths_in_budget(feasible: Feasible, prior: Prior | None, *, whole_front: bool = False) -> Paths:
+    """Draws the paths of supernet training where the search will look.
+
+    That is stratified widths, moved into the budget's window where they are outside it; for a
+    search of the whole front, candidates of any cost within the limits.
+
+    With a prior, paths lie between the uniform shape and the prior's allocation, evenly: weights
+    that never ran in the shapes where a search begins make those shapes look bad (measured:
+    benchmarks/RESULTS.md).
+    """
+    space = feasible.space
+    allocation = space.full() if prior is None else allocate(prior.values, feasible)
+
+    def paths(rng: np.random.Generator, n: int) -> list[Candidate]:
+        shapes = leaning(space, allocation, (rng.permutation(n) + rng.random(n)) / n)
+        if whole_front:
+            return feasible.front_sample(rng, n, weights=shapes)
+        drawn = as_values(stratified(space, rng, n, shapes=shapes))
+        return as_candidates(feasible.repair(drawn, rng))
+
+    return paths
 
 
 def _epochs(job: Job, epochs: int, batch_size: int) -> Iterator[Batch]:
@@ -300,7 +318,7 @@ def run_search_stages(job: Job) -> Candidate:
     job.progress.say(f"{job.request.model} on {job.data.name}: {job.space!r}")
     job.progress.say(f"budget: {dict(job.feasible.limits)}")  # refused here if out of reach
     network, prior = sort_channels(job, train_full(job))
-    supernet = train_shared(job, network)
+    supernet = train_shared(job, network, prior)
     scored = search(job, supernet, prior)
     found = best_of(job, scored)
     small = cut(supernet.network, job.space, found)

@@ -204,19 +204,22 @@ class Feasible:
         Args:
             rng: decides.
             n: how many.
-            weights: (genes,) positive factors of the preferences.
+            weights: (genes,) or (n, genes) positive factors of the preferences.
         """
         base = self._preferences(rng, n) * (1.0 if weights is None else weights)
         limits = (1 - self.budget.tolerance * rng.random((n, 1))) * self._usable
         return as_candidates(self._values(self._filled(self._scaled(base, limits, rng), rng)))
 
-    def front_sample(self, rng: np.random.Generator, n: int) -> list[Candidate]:
+    def front_sample(
+        self, rng: np.random.Generator, n: int, *, weights: NDArray[np.float64] | None = None
+    ) -> list[Candidate]:
         """`n` candidates anywhere within the limits, for searches of a whole front.
 
         Each fits a limit drawn evenly between the smallest candidate's cost and the budget.
+        Arguments as for `sample`.
         """
         limits = self._least + rng.random((n, 1)) * (self._usable - self._least)
-        base = self._preferences(rng, n)
+        base = self._preferences(rng, n) * (1.0 if weights is None else weights)
         return as_candidates(self._values(self._scaled(base, limits, rng)))
 
     def repair(self, values: Values, rng: np.random.Generator) -> Values:

@@ -7,8 +7,8 @@ mutants and half crossovers, random candidates fill up.
 
 What differs here. Children outside the budget are repaired, not rejected: rejection stalls at
 tight budgets. A generation is whatever is asked at once, so small batches use their scores
-sooner. The first generation holds the uniform network and, with a prior, its best allocation and
-mutants of it; genes whose width matters more then mutate more often.
+sooner. The first generation holds the uniform network and, with a prior, its best allocation,
+mutants of it and shapes between the two; genes whose width matters more then mutate more often.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from deap import tools
 from prunas.search.budget import Feasible, as_candidates, as_values
 from prunas.search.genetics import crossover, mutant, mutation_odds
 from prunas.search.method import Scored, State, begin, propose, told
-from prunas.search.prior import Prior, allocate
+from prunas.search.prior import Prior, allocate, leaning
 from prunas.search.randomly import window
 from prunas.search.uniform import uniform_candidates
 from prunas.supernet.space import Candidate, SearchSpace
@@ -59,13 +59,14 @@ class Evolution:
 
     def _founders(self, state: State, rng: np.random.Generator, n: int) -> list[Candidate]:
         feasible, prior = state.feasible, state.prior
-        anchors = uniform_candidates(feasible)[:1]
-        near: list[Candidate] = []
-        if prior is not None:
-            best = state.asked[0] if state.asked else allocate(prior.values, feasible)
-            anchors.insert(0, best)
-            near = self._mutants(state, [best] * (n // 2), rng)
-        return [*anchors, *near, *feasible.sample(rng, n - len(near))]
+        uniform = uniform_candidates(feasible)[:1]
+        if prior is None:
+            return [*uniform, *feasible.sample(rng, n)]
+        best = state.asked[0] if state.asked else allocate(prior.values, feasible)
+        near = self._mutants(state, [best] * (n // 2), rng)
+        shapes = leaning(feasible.space, best, rng.random(n - len(near)))
+        between = feasible.sample(rng, n - len(near), weights=shapes)
+        return [best, *uniform, *near, *between]
 
     def _children(self, state: State, rng: np.random.Generator, n: int) -> list[Candidate]:
         best = tools.selBest(state.told, self.parents, fit_attr="score")

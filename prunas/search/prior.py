@@ -49,6 +49,18 @@ class Prior:
                 raise ValueError(f"the values of gene {gene} decrease or are not numbers")
 
 
+def leaning(
+    space: SearchSpace, allocation: Candidate, degrees: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(n, genes) relative widths between a uniform network's and an allocation's.
+
+    Row i is (allocation / full) ** degrees[i]: equal shares of all genes at degree 0, in which a
+    budget makes the uniform network; the shape of the allocation at degree 1.
+    """
+    shares = np.array(allocation) / np.array(space.full())
+    return np.asarray(shares ** degrees[:, None])
+
+
 def allocate(values: Sequence[Sequence[float]], feasible: Feasible) -> Candidate:
     """The candidate inside the budget whose genes are together worth most.
 

@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -96,21 +97,35 @@ def _finite(losses: list[Tensor], step: int, rate: float) -> list[Tensor]:
 
 
 def stratified(
-    space: SearchSpace, rng: np.random.Generator, n: int, *, spread: float = 3.0
+    space: SearchSpace,
+    rng: np.random.Generator,
+    n: int,
+    *,
+    spread: float = 3.0,
+    shapes: NDArray[np.float64] | None = None,
 ) -> list[Candidate]:
     """`n` random candidates that together cover every gene evenly (a Latin hypercube).
 
-    Gene g takes the share spread^(u - 1) of its full width, u in [0, 1); the unit interval is cut
-    into n equal parts and every candidate takes another part, so that wide and narrow choices are
-    equally often trained in each step. No gene is more than `spread` times as narrow as another:
-    a network is as good as its narrowest place, and paths with one layer at a sixteenth teach the
-    shared weights little (measured: benchmarks/RESULTS.md). Meant to be moved into a budget.
+    In candidate i gene g takes the share shapes[i, g] * spread^(u - 1) of its full width, u in
+    [0, 1); the unit interval is cut into n equal parts and every candidate takes another part, so
+    that wide and narrow choices are equally often trained in each step. No gene departs from its
+    shape by more than `spread`: a network is as good as its narrowest place, and paths with one
+    layer at a sixteenth teach the shared weights little (measured: benchmarks/RESULTS.md). Meant
+    to be moved into a budget.
+
+    Args:
+        space: the candidates.
+        rng: decides.
+        n: how many.
+        spread: the largest share is so many times the smallest.
+        shapes: (n, genes) relative widths to draw around, in (0, 1]; None: 1 for all.
     """
+    around = np.ones((n, len(space.genes))) if shapes is None else shapes
     columns = []
-    for gene in space.genes:
+    for gene, shape in zip(space.genes, around.T, strict=True):
         u = (rng.permutation(n) + rng.random(n)) / n
         choices = np.array(gene.choices)
-        wanted = choices[-1] * spread ** (u - 1)
+        wanted = choices[-1] * shape * spread ** (u - 1)
         places = np.searchsorted(choices, wanted, side="right") - 1
         columns.append(choices[np.maximum(places, 0)])
     return [Candidate(row) for row in np.column_stack(columns).tolist()]

@@ -18,6 +18,9 @@ from prunas.pipeline.request import Request
 from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.stages import Job, run_search_stages
 from prunas.search.archive import Archive
+from prunas.search.budget import as_values
+from prunas.search.prior import Prior, allocate
+from tests.search.toys import chain_space, feasible
 
 
 @pytest.fixture(scope="module")
@@ -241,3 +244,41 @@ def test_more_evaluations_or_seeds_do_not_change_the_fingerprint(pictures: Path)
     request = _request(pictures)
     assert replace(request, evaluations=9, seeds=4).fingerprint() == request.fingerprint()
     assert replace(request, seed=5).fingerprint() != request.fingerprint()
+
+
+def _falling(widths: tuple[int, ...]) -> Prior:
+    """The first channel of gene 0 is worth most; of the others every channel a little."""
+    gains = [np.full(width, 1.0 if gene == 0 else 0.01) for gene, width in enumerate(widths)]
+    return Prior(
+        tuple(tuple(range(width)) for width in widths),
+        tuple((0.0, *np.cumsum(gain).tolist()) for gain in gains),
+    )
+
+
+def test_paths_lie_between_the_uniform_shape_and_the_allocation() -> None:
+    space = chain_space(6)
+    problem = feasible(space, "macs=25%")
+    prior = _falling(space.widths)
+    favoured = allocate(prior.values, problem)
+    assert favoured[0] == space.full()[0]
+    assert min(favoured) < favoured[0]
+
+    def first_shares(prior: Prior | None) -> tuple[float, float]:
+        drawn = stages.paths_in_budget(problem, prior)(np.random.default_rng(0), 200)
+        values = as_values(drawn)
+        assert problem.in_window(values).all()
+        shares = values[:, 0] / values.mean(axis=1)
+        return float(np.quantile(shares, 0.1)), float(np.quantile(shares, 0.9))
+
+    low, high = first_shares(prior)
+    even_low, even_high = first_shares(None)
+    assert even_low < low < even_high < high < 2 * favoured[0] / np.mean(favoured)
+
+
+def test_paths_of_a_whole_front_have_any_cost_below_the_budget() -> None:
+    problem = feasible(chain_space(6), "macs=50%")
+    paths = stages.paths_in_budget(problem, _falling(problem.space.widths), whole_front=True)
+    shares = problem.shares(as_values(paths(np.random.default_rng(0), 300)))[:, 0]
+    assert shares.max() <= 1
+    counts, _ = np.histogram(shares, bins=4, range=(0, 1))
+    assert counts.min() > 40  # of 75 in each quarter, were widths not in steps

@@ -168,17 +168,20 @@ def test_contains_and_window_match_their_definitions(problem: Feasible) -> None:
 @given(problem=problems(), seed=SEEDS)
 def test_samples_are_in_the_window(problem: Feasible, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    weights = rng.uniform(0.1, 10, len(problem.space.genes))
-    sampled = problem.sample(rng, 20) + problem.sample(rng, 20, weights=weights)
-    assert len(sampled) == 40
+    weights = rng.uniform(0.1, 10, (20, len(problem.space.genes)))
+    sampled = problem.sample(rng, 20) + problem.sample(rng, 20, weights=weights[0])
+    sampled += problem.sample(rng, 20, weights=weights)
+    assert len(sampled) == 60
     assert {problem.space.candidate(candidate) for candidate in sampled} == set(sampled)
     assert problem.in_window(as_values(sampled)).all()
 
 
 @given(problem=problems(), seed=SEEDS)
 def test_front_samples_are_within_the_limits(problem: Feasible, seed: int) -> None:
-    sampled = problem.front_sample(np.random.default_rng(seed), 20)
-    assert len(sampled) == 20
+    rng = np.random.default_rng(seed)
+    weights = rng.uniform(0.1, 10, (20, len(problem.space.genes)))
+    sampled = problem.front_sample(rng, 20) + problem.front_sample(rng, 20, weights=weights)
+    assert len(sampled) == 40
     assert problem.contains(as_values(sampled)).all()
 
 

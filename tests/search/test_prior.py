@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from prunas.errors import InputError
 from prunas.eval.cost import Cost
 from prunas.search.budget import Budget, Feasible, Values, as_values
-from prunas.search.prior import Prior, allocate
+from prunas.search.prior import Prior, allocate, leaning
 from prunas.supernet.space import Candidate
 from tests.search.toys import chain_space, everything, feasible, prior_of, problems, toy_space
 
@@ -137,3 +137,10 @@ def test_prices_lead_to_the_budget_and_filling_only_rounds_off() -> None:
     problem = Feasible(space, Budget.parse("macs=60%"), counted)
     allocate(prior_of(space).values, problem)
     assert counted.calls < 1000
+
+
+def test_shapes_lean_from_uniform_to_the_allocation() -> None:
+    """Full widths 8 and 4, allocation 2 and 4: shares 1/4 and 1; halfway is their square root."""
+    space = toy_space([tuple(range(1, 9)), tuple(range(1, 5))], [(1, (0, 1))])
+    shapes = leaning(space, Candidate([2, 4]), np.array([0.0, 0.5, 1.0]))
+    assert shapes.tolist() == [[1, 1], [0.5, 1], [0.25, 1]]

@@ -99,3 +99,12 @@ def test_stratified_draws_cover_the_widths_evenly(n: int, seed: int, spread: flo
     for index, width in enumerate(widths):  # the index-th draw lies in the index-th part
         low, high = (full * spread ** (part / n - 1) for part in (index, index + 1))
         assert max(1, int(low)) <= width <= high
+
+
+@given(n=st.integers(1, 12), seed=st.integers(0, 99), shape=st.floats(0.1, 1))
+def test_stratified_draws_lie_around_the_shapes_given(n: int, seed: int, shape: float) -> None:
+    full = _SUPERNET.space.full()[0]
+    shapes = np.full((n, 1), shape)
+    rng = np.random.default_rng(seed)
+    for (width,) in stratified(_SUPERNET.space, rng, n, spread=2.0, shapes=shapes):
+        assert max(1, int(full * shape / 2)) <= width <= max(1, full * shape)
