@@ -1,5 +1,6 @@
 """Prunas: channel pruning and architecture search as one search over one network."""
 
+from prunas import interruption as interruption
 from prunas import kernel_cache as kernel_cache
 from prunas import torchvision_schemas as torchvision_schemas
 from prunas.errors import InputError as InputError

@@ -54,6 +54,33 @@ def test_kernels_of_many_candidates_are_kept_unless_the_user_says_otherwise(
     assert run(code) == f"{after}\n"
 
 
+FOLDER = Path(prunas.__file__).parent
+CTRL_C = "import os, signal; os.kill(os.getpid(), signal.SIGINT)"
+
+
+def interrupted(program: str, before: str) -> subprocess.CompletedProcess[str]:
+    """A program that has run the module, and then `before`, gets Ctrl-C."""
+    code = (
+        f"import sys; sys.argv = [{program!r}]; sys.path.insert(0, {str(FOLDER)!r});"
+        f"import interruption; {before}; {CTRL_C}"
+    )
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, check=False, capture_output=True, text=True)
+
+
+def test_ctrl_c_while_the_program_is_loaded() -> None:
+    ended = interrupted("/somewhere/bin/prunas", "pass")
+    assert ended.stderr == "prunas: stopped; nothing had been made yet\n"
+    assert ended.returncode == 130
+
+
+@pytest.mark.parametrize(
+    ("program", "before"), [("/somewhere/mine.py", "pass"), ("prunas", "interruption.loaded()")]
+)
+def test_ctrl_c_is_left_to_others(program: str, before: str) -> None:
+    assert "KeyboardInterrupt" in interrupted(program, before).stderr
+
+
 def test_finding_torchvision_does_not_import_it() -> None:
     code = f"import runpy; runpy.run_path({SCHEMAS!r}); print('torchvision' in sys.modules)"
     assert run(code) == "False\n"

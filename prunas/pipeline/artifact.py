@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from prunas.errors import InputError
+from prunas.pipeline.files import replace_folder, write_text, writing
 from prunas.pipeline.networks import rebuild
-from prunas.pipeline.run_folder import replace_folder, write_text, writing
 from prunas.supernet.cut import tensors_of
 from prunas.supernet.layers import state_sizes
 from prunas.supernet.scoped import Place

@@ -17,17 +17,19 @@ import typer
 from torch import nn
 
 from prunas.errors import InputError, RunError
+from prunas.interruption import STOPPED, loaded
 from prunas.pipeline import terminal
 from prunas.pipeline.artifact import load
 from prunas.pipeline.data import load_data
 from prunas.pipeline.export import Exported, export_onnx, export_torch
+from prunas.pipeline.files import writing
 from prunas.pipeline.finals import train_finals
 from prunas.pipeline.networks import create_network
 from prunas.pipeline.profile import profile as profiled
 from prunas.pipeline.progress import Progress
 from prunas.pipeline.report import write_report
 from prunas.pipeline.request import SEARCHES, Request, demo_request
-from prunas.pipeline.run_folder import RunFolder, writing
+from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.small_images import Size
 from prunas.pipeline.stages import Job, run_search_stages
 from prunas.search.archive import Archive
@@ -35,7 +37,6 @@ from prunas.search.budget import Budget
 from prunas.supernet.grid import GRIDS, named_grid
 from prunas.supernet.trace import trace
 
-_STOPPED: Final = 130  # what a shell expects after Ctrl-C
 _DEMO: Final = Path("runs/demo")
 _DEVICES: Final = ("auto", "cpu", "cuda")
 _FORMATS: Final = {"onnx": ("onnx",), "torch": ("torch",), "both": ("onnx", "torch")}
@@ -73,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    loaded()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.filterwarnings("default", module="prunas")
@@ -86,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except RunError as error:
             return _complain(error, 1)
         except KeyboardInterrupt:
-            return _complain("stopped", _STOPPED)
+            return _complain("stopped", STOPPED)
     return 0
 
 
@@ -455,8 +457,8 @@ def _stoppable(folder: Path | None = None, command: str = "") -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         kept = "nothing was changed" if folder is None else _kept(RunFolder(folder), command)
-        _complain(f"stopped; {kept}", _STOPPED)
-        raise typer.Exit(_STOPPED) from None
+        _complain(f"stopped; {kept}", STOPPED)
+        raise typer.Exit(STOPPED) from None
 
 
 def _kept(folder: RunFolder, command: str) -> str:

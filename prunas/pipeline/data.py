@@ -70,7 +70,7 @@ def load_data(
     name_or_path: str | Path,
     *,
     seed: int,
-    input_size: Size | None = None,
+    input_size: Size | int | None = None,
     held_out: float = 0.2,
     test: float = 0.2,
     root: str | Path | None = None,
@@ -84,7 +84,8 @@ def load_data(
             with x_train, y_train (and x_test, y_test) or images, labels, or a name that
             `timm.data.create_dataset` takes, such as "torch/cifar10".
         seed: decides which pictures go to which split.
-        input_size: (channels, height, width) to convert pictures to; as they come by default.
+        input_size: (channels, height, width) to convert pictures to, or the side of a square with
+            the channels as they come; as they come by default.
         held_out: share of the training pictures held out, equally many of each class.
         test: share taken for the test where the data set has no test pictures of its own,
             in proportion to the classes.
@@ -113,7 +114,7 @@ def _check_shares(held_out: float, test: float) -> None:
             raise InputError(f"{name}={share} is no share of the pictures; choose between 0 and 1")
 
 
-def _from_path(path: Path, input_size: Size | None) -> _Parts:
+def _from_path(path: Path, input_size: Size | int | None) -> _Parts:
     if path.is_dir():
         return _folder(path, input_size)
     if path.is_file() and path.suffix == ".npz":
@@ -135,7 +136,7 @@ def _entries(folder: Path) -> list[Path]:
 # --- the sources -----------------------------------------------------------------------------
 
 
-def _digits(input_size: Size | None) -> _Parts:
+def _digits(input_size: Size | int | None) -> _Parts:
     bunch = load_digits()
     pictures = _resized(torch.from_numpy(bunch.images.astype(np.float32))[:, None], input_size)
     return _Parts(
@@ -148,7 +149,7 @@ def _digits(input_size: Size | None) -> _Parts:
 
 
 def _photos(
-    held_out: float, test: float, input_size: Size | None, rng: np.random.Generator
+    held_out: float, test: float, input_size: Size | int | None, rng: np.random.Generator
 ) -> _Parts:
     shares = ((1 - test) * (1 - held_out), (1 - test) * held_out, test)
     sizes = tuple(max(3, round(share * _PATCHES_PER_CLASS)) for share in shares)
@@ -170,9 +171,9 @@ def _photos(
     )
 
 
-def _folder(path: Path, input_size: Size | None) -> _Parts:
+def _folder(path: Path, input_size: Size | int | None) -> _Parts:
     listing = folders.list_pictures(path)
-    size = input_size or folders.natural_size(listing.train.files[0])
+    size = _wanted(folders.natural_size(listing.train.files[0]), input_size)
 
     def source(part: folders.Listing) -> _Source:
         return _Source(from_reader(folders.reader(part.files, size)), part.labels)
@@ -188,7 +189,7 @@ def _folder(path: Path, input_size: Size | None) -> _Parts:
     )
 
 
-def _npz(path: Path, input_size: Size | None) -> _Parts:
+def _npz(path: Path, input_size: Size | int | None) -> _Parts:
     stored = arrays.read_arrays(path)
     pictures = _resized(stored.train.pictures, input_size)
     test = stored.test
@@ -202,11 +203,11 @@ def _npz(path: Path, input_size: Size | None) -> _Parts:
     )
 
 
-def _in_memory(pictures: Tensor, labels: Ints, input_size: Size | None) -> _Source:
+def _in_memory(pictures: Tensor, labels: Ints, input_size: Size | int | None) -> _Source:
     return _Source(from_memory(_resized(pictures, input_size)), labels)
 
 
-def _timm(name: str, root: str | Path | None, input_size: Size | None) -> _Parts:
+def _timm(name: str, root: str | Path | None, input_size: Size | int | None) -> _Parts:
     train = _timm_split(name, root, "train")
     tested = _timm_split(name, root, "validation")
     if isinstance(train, IterableDataset) or isinstance(tested, IterableDataset):
@@ -214,7 +215,7 @@ def _timm(name: str, root: str | Path | None, input_size: Size | None) -> _Parts
             f"{name} is a stream that cannot be indexed, so no pictures can be held out;"
             " save it as a folder of pictures and give its path"
         )
-    size = input_size or folders.size_of(train[0][0])
+    size = _wanted(folders.size_of(train[0][0]), input_size)
     labels = _timm_labels(train)
     names = getattr(train, "classes", None) or [str(each) for each in range(labels.max() + 1)]
     return _Parts(
@@ -350,9 +351,17 @@ def _size(pictures: Tensor) -> Size:
     return channels, height, width
 
 
-def _resized(pictures: Tensor, size: Size | None) -> Tensor:
-    """(N, C, H, W) converted to `size`: grey repeated or colours averaged, then bilinear."""
-    if size is None or _size(pictures) == size:
+def _wanted(own: Size, asked: Size | int | None) -> Size:
+    """The size to use for pictures that come in their `own`."""
+    if asked is None:
+        return own
+    return (own[0], asked, asked) if isinstance(asked, int) else asked
+
+
+def _resized(pictures: Tensor, asked: Size | int | None) -> Tensor:
+    """(N, C, H, W) converted to what is asked: grey repeated or colours averaged, then bilinear."""
+    size = _wanted(_size(pictures), asked)
+    if _size(pictures) == size:
         return pictures
     channels = size[0]
     if pictures.shape[1] != channels:

@@ -2,7 +2,6 @@
 
 import copy
 import io
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from torch.export import Dim, ExportedProgram
 from torch.utils._pytree import tree_leaves
 
 from prunas.errors import InputError, RunError
-from prunas.pipeline.run_folder import writing
+from prunas.pipeline.files import replacing
 from prunas.pipeline.small_images import FORWARD_ERRORS
 
 TOLERANCE: Final = 1e-4
@@ -159,14 +158,8 @@ def _kept(
             f"the network exported to {form} differs from the network by {difference:.2g}"
             f" (relative); {file} was not written"
         )
-    aside = file.with_name(f".{file.name}.part")
-    with writing(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            aside.write_bytes(content)
-            os.replace(aside, file)
-        finally:
-            aside.unlink(missing_ok=True)
+    with replacing(file) as aside:
+        aside.write_bytes(content)
     return Exported(form, file, len(content), difference)
 
 

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from prunas.eval.accuracy import accuracy
 from prunas.eval.recalibration import recalibrate_
 from prunas.eval.statistics import paired
 from prunas.pipeline.artifact import save
+from prunas.pipeline.files import write_text
 from prunas.pipeline.progress import Progress
-from prunas.pipeline.run_folder import RunFolder, write_text
+from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.stages import Job, sort_channels, train_full, train_shared
 from prunas.pipeline.training import train
 from prunas.supernet.cut import cut
@@ -106,15 +108,46 @@ def _trained(job: Job, work: list[tuple[str, int]]) -> Iterator[Final]:
     open_work = [entry for entry in work if _finished(job, *entry) is None]
     yield from (final for entry in work if (final := _finished(job, *entry)) is not None)
     cores = os.cpu_count() or 1
-    if job.device.type != "cpu" or min(cores, len(open_work)) < 2:
-        yield from (_train_one(job, kind, seed) for kind, seed in open_work)
+    # two processes of one thread finish more training than one process of two threads; the number
+    # of threads changes the last bits, so it must not depend on what an interruption left to do
+    threads = max(1, cores // len(work))
+    processes = min(cores, len(open_work))
+    if job.device.type != "cpu" or processes < 2:
+        with _threads(threads):
+            yield from (_train_one(job, kind, seed) for kind, seed in open_work)
         return
-    # two processes of one thread finish more training than one process of two threads
-    count = min(cores, len(open_work))
-    threads = max(1, cores // count)
     context = multiprocessing.get_context("spawn")
-    with context.Pool(count, _begin_worker, (str(job.folder.path), threads)) as pool:
+    with _deaf_to_interrupts():
+        pool = context.Pool(processes, _begin_worker, (str(job.folder.path), threads))
+    with pool:
         yield from pool.imap_unordered(_work, open_work)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes begun here never see Ctrl-C: the parent does, and ends them.
+
+    A worker that ignored the signal by itself could only do so after its imports. A signal that
+    arrives meanwhile waits for the parent.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _worker_job: Job | None = None
@@ -122,7 +155,7 @@ _worker_job: Job | None = None
 
 def _begin_worker(folder: str, threads: int) -> None:
     global _worker_job
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted and ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # also where signals cannot be masked
     torch.set_num_threads(threads)
     _worker_job = Job(RunFolder.open(Path(folder)), torch.device("cpu"), Progress())
 

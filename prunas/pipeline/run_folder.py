@@ -3,8 +3,6 @@
 import json
 import os
 import platform
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from prunas.errors import InputError, RunError
+from prunas.errors import InputError
+from prunas.pipeline.files import replacing, write_text, writing
 from prunas.pipeline.request import Request
 
 SCHEMA: Final = 1
@@ -146,11 +145,8 @@ class RunFolder:
     def save_weights(self, name: str, network: nn.Module) -> None:
         """Write all tensors of `network` aside, then rename."""
         tensors = {key: _plain(value) for key, value in network.state_dict().items()}
-        file = self.checkpoint(name)
-        aside = file.with_name(file.name + ".part")
-        with writing(file):
+        with replacing(self.checkpoint(name)) as aside:
             save_file(tensors, aside, {"fingerprint": self.request().fingerprint()})
-            os.replace(aside, file)
 
     def load_weights(self, name: str, network: nn.Module) -> bool:
         """Load what `save_weights` wrote into `network`; False if it wrote nothing yet.
@@ -176,43 +172,6 @@ class RunFolder:
 def _plain(tensor: torch.Tensor) -> torch.Tensor:
     """A contiguous copy that shares memory with nothing, as the file format needs it."""
     return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-
-
-def write_text(file: Path, text: str) -> None:
-    """Write aside, then rename: a reader sees the old text or the new one.
-
-    Raises:
-        RunError: the disk is full or the folder cannot be written.
-    """
-    with writing(file):
-        handle, aside = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-        try:
-            with os.fdopen(handle, "w") as opened:
-                opened.write(text)
-            os.replace(aside, file)
-        finally:
-            Path(aside).unlink(missing_ok=True)
-
-
-def replace_folder(new: Path, folder: Path) -> None:
-    """Put the finished folder `new` in the place of `folder`."""
-    with writing(folder):
-        old = folder.with_name(f".{folder.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(new, folder)
-        shutil.rmtree(old, ignore_errors=True)
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turns the ways in which writing fails into a sentence."""
-    try:
-        yield
-    except (OSError, safetensors.SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise RunError(f"{path} cannot be written ({reason}); what was finished is kept") from None
 
 
 def _versions() -> dict[str, str]:

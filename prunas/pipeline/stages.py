@@ -19,10 +19,11 @@ from prunas.eval.recalibration import recalibrate_
 from prunas.eval.scoring import scorer
 from prunas.pipeline.artifact import save
 from prunas.pipeline.data import Data, load_data
+from prunas.pipeline.files import write_text
 from prunas.pipeline.networks import create_network
 from prunas.pipeline.progress import Progress
 from prunas.pipeline.request import SEARCHES, WHOLE_FRONT, Request
-from prunas.pipeline.run_folder import RunFolder, write_text
+from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.splits import Batch, Split
 from prunas.pipeline.training import optimizer_for, train
 from prunas.search.archive import Archive
@@ -94,12 +95,8 @@ class Job:
 
     @cached_property
     def data(self) -> Data:
-        side = self.request.input_size
-        channels = 3
-        if side is not None:
-            channels = load_data(self.request.data, seed=self.request.seed).input_size[0]
-        size = None if side is None else (channels, side, side)
-        return load_data(self.request.data, seed=self.request.seed, input_size=size)
+        request = self.request
+        return load_data(request.data, seed=request.seed, input_size=request.input_size)
 
     def network(self) -> nn.Module:
         """The full network as it is created, on the device."""

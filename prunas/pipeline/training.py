@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prunas.errors import InputError, RunError
+from prunas.pipeline.files import replacing
 from prunas.pipeline.seeding import seeded
 from prunas.pipeline.splits import Batch, Split
 
@@ -195,14 +195,9 @@ class _Run:
 
     def save(self, path: Path, epochs: list[Epoch]) -> None:
         """Write weights, momentum and epochs aside, then rename: a crash leaves the old file."""
-        aside = path.with_name(path.name + ".part")
         metadata = {"run": self._identity(), "epochs": json.dumps([asdict(e) for e in epochs])}
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as aside:
             save_file(self._tensors(), aside, metadata)
-            os.replace(aside, path)
-        except (OSError, safetensors.SafetensorError) as error:
-            raise RunError(f"the checkpoint {path} cannot be written: {error}") from None
 
     def resume(self, path: Path) -> list[Epoch]:
         try:

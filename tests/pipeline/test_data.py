@@ -81,6 +81,14 @@ def test_digits_can_be_enlarged_and_coloured() -> None:
     torch.testing.assert_close(pictures[:, 0], pictures[:, 2])
 
 
+def test_a_single_side_keeps_the_channels_that_pictures_come_with(tmp_path: Path) -> None:
+    assert load_data("digits", seed=0, input_size=16).input_size == (1, 16, 16)
+    colour = write_npz(tmp_path / "a.npz", images=COLOUR, labels=LABELS)
+    assert load_data(colour, seed=0, input_size=9).input_size == (3, 9, 9)
+    folder = write_folder(tmp_path / "folder", {"a": 8, "b": 8})
+    assert load_data(folder, seed=0, input_size=9).input_size == (1, 9, 9)
+
+
 def test_photos() -> None:
     pytest.importorskip("skimage", reason="the photographs come with scikit-image")
     loaded = load_data("photos", seed=0)

@@ -1,6 +1,7 @@
 """The main job on a tiny network and made data: every stage, and every interruption."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import prunas
 from prunas.eval.accuracy import accuracy
@@ -61,8 +63,14 @@ def _job(folder: Path, request: Request, *, resume: bool = False) -> Job:
 @pytest.fixture(scope="module")
 def finished(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    _all_stages(_job(folder, _request(pictures)))
+    with pytest.MonkeyPatch.context() as patch:
+        _in_one_process(patch)
+        _all_stages(_job(folder, _request(pictures)))
     return folder
+
+
+def _in_one_process(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("os.cpu_count", lambda: 1)
 
 
 def _all_stages(job: Job) -> None:
@@ -92,6 +100,22 @@ def test_the_artifact_is_the_trained_found_network(finished: Path) -> None:
     assert sum(p.numel() for p in network.parameters()) == result["params"]
     measured = accuracy(network, job.fixed(job.data.test))
     assert measured == result["seeds"][0]["found"]
+
+
+def test_two_processes_train_what_one_does(
+    pictures: Path, finished: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    for final in folder.glob("checkpoints/final-*"):
+        final.unlink()
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    train_finals(_job(folder, _request(pictures), resume=True))
+    names = [file.name for file in finished.glob("checkpoints/final-*.safetensors")]
+    assert len(names) == 2
+    for name in names:
+        ours, theirs = (load_file(place / "checkpoints" / name) for place in (folder, finished))
+        assert all(torch.equal(tensor, theirs[key]) for key, tensor in ours.items())
 
 
 def _interrupting(monkeypatch: pytest.MonkeyPatch, module: object, name: str, calls: int) -> None:
@@ -131,7 +155,7 @@ def test_an_interrupted_run_continues_to_the_same_result(
     name: str,
     calls: int,
 ) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 1)  # so that the mock is in this process
+    _in_one_process(monkeypatch)  # where the mock is
     request = _request(pictures)
     with monkeypatch.context() as patch:
         _interrupting(patch, module, name, calls)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from prunas.errors import RunError
+from prunas.pipeline.files import write_text
 from prunas.pipeline.report.page import page
 from prunas.pipeline.report.run import read_run
 
@@ -16,12 +16,5 @@ def write_report(run_folder: Path) -> Path:
     RunError if the report cannot be written; an earlier report then stays as it was.
     """
     report = run_folder / "report.html"
-    aside = run_folder / "report.html.part"
-    text = page(read_run(run_folder))
-    try:
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(report)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise RunError(f"{report} cannot be written: {error.strerror or error}.") from error
+    write_text(report, page(read_run(run_folder)))
     return report
