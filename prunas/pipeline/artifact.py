@@ -8,7 +8,7 @@ integers and tensors, and returns a plain module: no search code is involved.
 import copy
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -20,11 +20,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from prunas.errors import InputError
+from prunas.pipeline.adapted import adapted, differing
 from prunas.pipeline.files import replace_folder, write_text, writing
 from prunas.pipeline.networks import rebuild
 from prunas.supernet.cut import tensors_of
 from prunas.supernet.layers import state_sizes
-from prunas.supernet.scoped import Place
 
 FORMAT: Final = 1
 _ARCH, _WEIGHTS = "arch.json", "weights.safetensors"
@@ -56,7 +56,7 @@ def save(network: nn.Module, folder: str | Path) -> Path:
         "format": FORMAT,
         "class": _class_name(network),
         "origin": origin,
-        "integers": [[p.module, p.name, v] for p, v in _differing(parent, network)],
+        "integers": [[p.module, p.name, v] for p, v in differing(parent, network)],
     }
     aside = folder.with_name(f".{folder.name}.part")
     with writing(folder):
@@ -72,20 +72,30 @@ def save(network: nn.Module, folder: str | Path) -> Path:
     return folder
 
 
-def load(folder: str | Path, network: nn.Module | None = None) -> nn.Module:
+def load(folder: str | Path, network: nn.Module | None = None, **arguments: Any) -> nn.Module:
     """The network that `save` wrote, as a plain module in eval mode, on the CPU.
 
     Args:
         folder: the artifact.
         network: the parent, for a class that cannot be built without arguments; it is changed
             into the saved network and returned. Not needed for timm networks.
+        arguments: of `timm.create_model`, for timm networks: num_classes (a new classifier),
+            in_chans (a converted stem), features_only and out_indices (the feature extractor that
+            timm makes of the parent), and what else leaves the layers what they are.
 
     Raises:
         InputError: the folder is no artifact, is damaged, of another version, or its parent
-            cannot be built or does not fit.
+            cannot be built, or does not fit, or does not take the arguments.
     """
     folder = Path(folder)
     arch = _read_arch(folder)
+    if arguments:
+        if arch["origin"]["kind"] != "timm" or network is not None:
+            raise InputError(
+                f"{', '.join(arguments)} can be given for timm networks alone, and {folder} holds a"
+                f" {arch['class']}; build it as you want it and pass it as network"
+            )
+        return adapted(load(folder), arguments)
     tensors = _read_tensors(folder / _WEIGHTS)
     parent = network if network is not None else _parent(arch["origin"])
     if parent is None:
@@ -144,30 +154,7 @@ def _class_name(network: nn.Module) -> str:
     return f"{type(network).__module__}.{type(network).__qualname__}"
 
 
-# -- what differs from the parent ------------------------------------------------------------------
-
-
-def _differing(parent: nn.Module, network: nn.Module) -> Iterator[tuple[Place, Any]]:
-    """Integers, and tuples of integers, that the network keeps with other values."""
-    before = dict(parent.named_modules())
-    after = dict(network.named_modules())
-    if before.keys() != after.keys():
-        odd = sorted(before.keys() ^ after.keys())[0]
-        raise InputError(
-            f"the network cannot be rebuilt from {type(parent).__name__}: module {odd!r} is in one"
-            " of them only; was it created with other arguments or changed by hand?"
-        )
-    for path, module in after.items():
-        for name, value in module.__dict__.items():
-            old = before[path].__dict__.get(name)
-            if _is_size(value) and (type(old) is not type(value) or old != value):
-                yield Place(path, name, None), list(value) if isinstance(value, tuple) else value
-
-
-def _is_size(value: Any) -> bool:
-    if isinstance(value, tuple | list):
-        return bool(value) and all(type(entry) is int for entry in value)
-    return type(value) is int
+# -- tensors ---------------------------------------------------------------------------------------
 
 
 def _stored(network: nn.Module) -> dict[str, torch.Tensor]:
@@ -234,7 +221,7 @@ def _compare(network: nn.Module, loaded: nn.Module) -> None:
     for name, tensor in expected.items():
         if not torch.equal(tensor, found[name]):
             raise InputError(f"the network was not restored from its artifact: {name} differs")
-    for place, _ in _differing(loaded, network):
+    for place, _ in differing(loaded, network):
         raise InputError(
             f"the network was not restored from its artifact: {place.module}.{place.name} differs"
         )

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -194,3 +195,111 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(prunas.RunError, match="cannot be written"):
         prunas.save(_cut(), tmp_path / "file" / "model")
+
+
+# -- the parent's arguments ------------------------------------------------------------------------
+
+PARENTS = ["test_efficientnet", "test_resnet", "test_vit", "test_convnext", "test_nfnet"]
+
+
+def _saved(name: str, folder: Path, *, channels: int = 3, side: int = 160) -> nn.Module:
+    network = create_network(name, classes=5, input_size=(channels, side, side))
+    space = prunas.trace(network, (channels, side, side))
+    small = prunas.cut(network, space, space.uniform(0.5)).eval()
+    prunas.save(small, folder)
+    return small
+
+
+def _pictures(channels: int, side: int = 160) -> torch.Tensor:
+    return torch.randn(2, channels, side, side, generator=torch.Generator().manual_seed(0))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", PARENTS)
+def test_another_number_of_classes(name: str, tmp_path: Path) -> None:
+    small = _saved(name, tmp_path / "model")
+    other = prunas.load(tmp_path / "model", num_classes=9)
+    pictures = _pictures(3)
+    assert type(other) is type(small)
+    assert other(pictures).shape == (2, 9)
+    ours, theirs = (net.forward_features(pictures) for net in (other, small))  # type: ignore[operator]
+    assert torch.equal(ours, theirs)
+    prunas.save(other, tmp_path / "again")
+    assert torch.equal(prunas.load(tmp_path / "again")(pictures), other(pictures))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", PARENTS)
+def test_no_classifier(name: str, tmp_path: Path) -> None:
+    small = _saved(name, tmp_path / "model")
+    bare = prunas.load(tmp_path / "model", num_classes=0)
+    features: object = small.forward_features(_pictures(3))  # type: ignore[operator]
+    pooled = small.forward_head(features, pre_logits=True)  # type: ignore[operator]
+    torch.testing.assert_close(bare(_pictures(3)), pooled)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_resnet", "test_vit"])
+def test_one_channel_is_worth_all_three(name: str, tmp_path: Path) -> None:
+    small = _saved(name, tmp_path / "model")
+    grey = _pictures(1)
+    found = prunas.load(tmp_path / "model", in_chans=1)(grey)
+    torch.testing.assert_close(found, small(grey.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_more_channels_share_the_weight(tmp_path: Path) -> None:
+    """Six equal channels in place of three: each has half the weight, and the sum is the same."""
+    small = _saved("test_resnet", tmp_path / "model")
+    grey = _pictures(1)
+    found = prunas.load(tmp_path / "model", in_chans=6)(grey.expand(-1, 6, -1, -1))
+    torch.testing.assert_close(found, small(grey.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_resnet", "test_convnext"])
+@pytest.mark.parametrize("side", [160, 32])
+def test_features_are_what_the_named_modules_give(name: str, side: int, tmp_path: Path) -> None:
+    small = _saved(name, tmp_path / "model", side=side)
+    extractor: Any = prunas.load(tmp_path / "model", features_only=True, out_indices=(1, 3))
+    parents: Any = timm.create_model(name, features_only=True, out_indices=(1, 3))
+    assert type(extractor) is type(parents)
+    seen = {}
+    info: Any = extractor.feature_info
+    for path in info.module_name():
+        small.get_submodule(path).register_forward_hook(
+            lambda module, taken, given, path=path: seen.update({path: given})
+        )
+    pictures = _pictures(3, side)
+    small(pictures)
+    found = extractor(pictures)
+    for ours, theirs in zip(found, seen.values(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert info.channels() == [given.shape[1] for given in found]
+    assert info.channels() != parents.feature_info.channels()
+
+
+@torch.no_grad()
+def test_features_of_a_transformer(tmp_path: Path) -> None:
+    small = _saved("test_vit", tmp_path / "model")
+    extractor = prunas.load(tmp_path / "model", features_only=True, out_indices=(0, 2))
+    intermediates: Any = small.forward_intermediates
+    expected = intermediates(_pictures(3), indices=(0, 2), intermediates_only=True)
+    for ours, theirs in zip(extractor(_pictures(3)), expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_arguments_that_make_other_layers_are_refused(tmp_path: Path) -> None:
+    _saved("test_resnet", tmp_path / "model")
+    with pytest.raises(prunas.InputError, match="which the saved one has not"):
+        prunas.load(tmp_path / "model", block_args={"attn_layer": "se"})
+    with pytest.raises(prunas.InputError, match="timm cannot create test_resnet"):
+        prunas.load(tmp_path / "model", no_such_argument=1)
+
+
+def test_arguments_of_timm_are_for_timm(tmp_path: Path) -> None:
+    network = Plain()
+    space = prunas.trace(network, (3, 8, 8))
+    prunas.save(prunas.cut(network, space, space.smallest()), tmp_path / "model")
+    with pytest.raises(prunas.InputError, match="num_classes can be given for timm networks alone"):
+        prunas.load(tmp_path / "model", num_classes=3)
