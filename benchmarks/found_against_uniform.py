@@ -23,10 +23,11 @@ import torch
 
 from prunas.eval.statistics import paired, spread
 from prunas.pipeline.finals import train_finals
+from prunas.pipeline.found import run_search_stages
 from prunas.pipeline.progress import Progress
 from prunas.pipeline.request import Request
 from prunas.pipeline.run_folder import RunFolder
-from prunas.pipeline.stages import Job, run_search_stages
+from prunas.pipeline.stages import Job
 
 BUDGETS: Final = ("macs=40%", "macs=15%")
 SETTINGS: Final[dict[str, dict[str, Any]]] = {
@@ -34,6 +35,8 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
         "model": "mobilenetv2_050",
         "epochs": 20,
         "supernet_epochs": 24,
+        "finalists": 8,
+        "finalist_epochs": 4,
         "final_epochs": 12,
         "evaluations": 100,
         "calibration": 256,
@@ -42,6 +45,8 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
         "model": "mobilenetv2_035",
         "epochs": 14,
         "supernet_epochs": 12,
+        "finalists": 8,
+        "finalist_epochs": 4,
         "final_epochs": 10,
         "evaluations": 100,
         "calibration": 256,
@@ -54,13 +59,22 @@ def main(names: list[str], seeds: int) -> None:
     done = {(row["data"], row["seed"]) for row in rows()}
     work = [(n, s) for n in names for s in range(seeds) if (n, s) not in done]
     workers = os.cpu_count() or 1
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+    context = get_context("spawn")
+    cores = context.Queue()
+    for core in range(workers):
+        cores.put(core)
+    with ProcessPoolExecutor(workers, context, _pin, (cores,)) as pool:
         for found in pool.map(one_seed, *zip(*work, strict=True)) if work else ():
             with ROWS.open("a") as file:
                 file.writelines(json.dumps(row) + "\n" for row in found)
     for name in names:
         for budget in BUDGETS:
             report(name, budget)
+
+
+def _pin(cores: Any) -> None:
+    """One core for each worker, which then begins no further processes."""
+    os.sched_setaffinity(0, {cores.get()})
 
 
 def rows() -> list[dict[str, Any]]:

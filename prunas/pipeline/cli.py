@@ -11,6 +11,7 @@ from pathlib import Path
 from shutil import get_terminal_size, rmtree
 from typing import Annotated, Any, Final
 
+import numpy as np
 import timm
 import torch
 import typer
@@ -20,10 +21,12 @@ from prunas.errors import InputError, RunError
 from prunas.interruption import STOPPED, loaded
 from prunas.pipeline import terminal
 from prunas.pipeline.artifact import load
+from prunas.pipeline.coverage import cover
 from prunas.pipeline.data import load_data
 from prunas.pipeline.export import Exported, export_onnx, export_torch
 from prunas.pipeline.files import writing
 from prunas.pipeline.finals import train_finals
+from prunas.pipeline.found import run_search_stages
 from prunas.pipeline.networks import create_network
 from prunas.pipeline.profile import profile as profiled
 from prunas.pipeline.progress import Progress
@@ -31,7 +34,7 @@ from prunas.pipeline.report import write_report
 from prunas.pipeline.request import SEARCHES, Request, demo_request
 from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.small_images import Size
-from prunas.pipeline.stages import Job, run_search_stages
+from prunas.pipeline.stages import Job
 from prunas.search.archive import Archive
 from prunas.search.budget import Budget
 from prunas.supernet.grid import GRIDS, named_grid
@@ -209,6 +212,10 @@ def search(
         int | None, typer.Option(min=0, help="Of the full network; 0 leaves it as given.")
     ] = None,
     supernet_epochs: Annotated[int | None, typer.Option(help="Of the shared weights.")] = None,
+    finalists: Annotated[
+        int | None, typer.Option(help="Candidates trained before one is chosen; 1: by score.")
+    ] = None,
+    finalist_epochs: Annotated[int | None, typer.Option(help="Of each finalist.")] = None,
     final_epochs: FinalEpochs = None,
     batch_size: Annotated[int | None, typer.Option(help="Images in a training step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak rate.")] = None,
@@ -244,6 +251,8 @@ def search(
         "seeds": seeds,
         "epochs": epochs,
         "supernet_epochs": supernet_epochs,
+        "finalists": finalists,
+        "finalist_epochs": finalist_epochs,
         "final_epochs": final_epochs,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
@@ -298,7 +307,12 @@ def _begun(path: Path, request: Request, *, resume: bool, device: torch.device) 
         if new:
             undo.callback(_take_back, path)
         job = Job(folder, device, Progress(visible=True))
-        for recipe in (request.full_recipe, request.supernet_recipe, request.final_recipe):
+        for recipe in (
+            request.full_recipe,
+            request.supernet_recipe,
+            request.finalist_recipe,
+            request.final_recipe,
+        ):
             recipe()  # raises what is wrong with it, before anything long begins
         job.feasible  # noqa: B018  (so does this: data, network, weights, space, budget)
         undo.pop_all()
@@ -386,6 +400,59 @@ def _exported(network: nn.Module, form: str, folder: Path) -> Iterator[Exported]
         yield export_onnx(network, size, folder / "model.onnx")
     if "torch" in _FORMATS[form]:
         yield export_torch(network, size, folder / "model.pt2")
+
+
+# -- coverage --------------------------------------------------------------------------------------
+
+
+@app.command()
+def coverage(
+    patterns: Annotated[
+        list[str] | None, typer.Argument(help="Names of timm, such as 'resnet*'. [all]")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The table; rows in it are not repeated.")] = Path(
+        "coverage.csv"
+    ),
+    jobs: Annotated[int, typer.Option(min=1, help="Models at once.")] = 1,
+    limit: Annotated[float, typer.Option(min=1, help="Seconds for a model.")] = 600,
+    memory: Annotated[float, typer.Option(min=1, help="GiB for a model.")] = 8,
+    sample: Annotated[
+        int | None, typer.Option(min=1, help="Only so many of them, drawn at random.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Decides the sample.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Trace, cut and prove many models; one row each."""
+    models = _models(patterns or ["*"])
+    if sample is not None and sample < len(models):
+        drawn = np.random.default_rng(seed).choice(len(models), sample, replace=False)
+        models = [models[index] for index in sorted(drawn)]
+    progress = Progress(visible=True)
+    with _stoppable(), progress.task("models") as task:
+        rows = cover(
+            models,
+            out,
+            jobs=jobs,
+            limit=limit,
+            memory=int(memory * 2**30),
+            on_row=lambda row, done: task.update(done, len(models)),
+        )
+    if as_json:
+        passed = sum(row.passes for row in rows)
+        _print_json({"models": len(rows), "passed": passed, "table": str(out), "seed": seed})
+    else:
+        typer.echo(terminal.coverage_text(rows))
+        typer.echo(f"table: {out}")
+
+
+def _models(patterns: Sequence[str]) -> list[str]:
+    chosen: dict[str, None] = {}
+    for pattern in patterns:
+        found = timm.list_models(pattern)
+        if not found:
+            raise InputError(f"no model of timm is called {pattern!r}; 'resnet*' means all resnets")
+        chosen |= dict.fromkeys(found)
+    return sorted(chosen)
 
 
 # -- demo ------------------------------------------------------------------------------------------

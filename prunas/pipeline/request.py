@@ -23,6 +23,16 @@ SEARCHES: Final[dict[str, Search]] = {
 WHOLE_FRONT: Final = frozenset({"nsga2", "uniform"})
 """Those that look at candidates of any cost within the limits, not only near them."""
 
+_POSITIVE: Final = (
+    "evaluations",
+    "seeds",
+    "supernet_epochs",
+    "finalists",
+    "finalist_epochs",
+    "final_epochs",
+    "batch_size",
+)
+
 
 @dataclass(frozen=True)
 class Request:
@@ -42,6 +52,9 @@ class Request:
         weights: start from the weights in this file.
         epochs: training of the full network; None: 40 from scratch, 5 from given weights.
         supernet_epochs: training of the shared weights.
+        finalists: candidates that are trained for a while before one of them is found; 1 takes
+            the best score.
+        finalist_epochs: training of each of them.
         final_epochs: training of the found network.
         batch_size: images in a training step.
         learning_rate: peak rate of all trainings.
@@ -65,6 +78,8 @@ class Request:
     weights: str | None = None
     epochs: int | None = None
     supernet_epochs: int = 20
+    finalists: int = 8
+    finalist_epochs: int = 5
     final_epochs: int = 30
     batch_size: int = 64
     learning_rate: float = 0.05
@@ -77,7 +92,7 @@ class Request:
     def __post_init__(self) -> None:
         if self.search not in SEARCHES:
             raise InputError(f"no search is called {self.search!r}; choose {', '.join(SEARCHES)}")
-        for name in ("evaluations", "seeds", "supernet_epochs", "final_epochs", "batch_size"):
+        for name in _POSITIVE:
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)} must be at least 1")
         if self.pretrained and self.weights is not None:
@@ -102,7 +117,7 @@ class Request:
     def fingerprint(self) -> str:
         """Short text that differs when anything differs that a candidate's score depends on."""
         # more evaluations, other seeds of the end: the scores stay what they were
-        free = ("evaluations", "seeds", "final_epochs")
+        free = ("evaluations", "seeds", "finalists", "finalist_epochs", "final_epochs")
         decisive = {key: value for key, value in self.to_json().items() if key not in free}
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -114,6 +129,9 @@ class Request:
 
     def supernet_recipe(self) -> Recipe:
         return self._recipe(self.supernet_epochs)
+
+    def finalist_recipe(self) -> Recipe:
+        return self._recipe(self.finalist_epochs, rate=0.5)
 
     def final_recipe(self) -> Recipe:
         return self._recipe(self.final_epochs, rate=0.5)
@@ -134,6 +152,8 @@ def demo_request() -> Request:
         seeds=2,
         epochs=20,
         supernet_epochs=12,
+        finalists=6,
+        finalist_epochs=4,
         final_epochs=15,
         learning_rate=0.05,
         calibration=256,

@@ -2,22 +2,18 @@
 
 import copy
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from prunas.errors import InputError
 from prunas.eval.cost import Cost
 from prunas.eval.criteria.selection import di_prior
-from prunas.eval.recalibration import recalibrate_
 from prunas.eval.scoring import scorer
-from prunas.pipeline.artifact import save
 from prunas.pipeline.data import Data, load_data
 from prunas.pipeline.files import write_text
 from prunas.pipeline.networks import create_network
@@ -30,10 +26,8 @@ from prunas.search.archive import Archive
 from prunas.search.budget import Budget, Feasible, as_candidates, as_values
 from prunas.search.loop import run_search
 from prunas.search.method import Scored
-from prunas.search.nsga2 import front
 from prunas.search.prior import Prior, allocate, leaning
 from prunas.search.uniform import uniform_candidates
-from prunas.supernet.cut import cut
 from prunas.supernet.elastic import Supernet
 from prunas.supernet.permute import permute
 from prunas.supernet.space import Candidate, SearchSpace
@@ -301,91 +295,3 @@ def search(job: Job, supernet: Supernet, prior: Prior | None) -> list[Scored]:
 
 
 _BATCH_OF_CANDIDATES = 50  # a generation of MetaPruning's and SPOS' evolution
-
-
-def run_search_stages(job: Job) -> Candidate:
-    """Everything up to the found network, which is in run.json and, untrained, in model/.
-
-    Stages that are finished are read from the folder instead of repeated.
-
-    Raises:
-        InputError: the request cannot be met (budget out of reach, nothing prunable, ...).
-        RunError: a training diverges, or the disk is full.
-    """
-    job.progress.say(f"{job.request.model} on {job.data.name}: {job.space!r}")
-    job.progress.say(f"budget: {dict(job.feasible.limits)}")  # refused here if out of reach
-    network, prior = sort_channels(job, train_full(job))
-    supernet = train_shared(job, network, prior)
-    scored = search(job, supernet, prior)
-    found = best_of(job, scored)
-    small = cut(supernet.network, job.space, found)
-    recalibrate_(small, job.fixed(job.data.train, job.request.calibration))
-    save(small, job.folder.model)
-    entries = describe(job, scored, found)
-    before = job.folder.read().get("result") or {}
-    if before.get("candidate") == list(found):  # the same network: what was trained stays valid
-        entries["result"] = {**before, **entries["result"]}
-    job.folder.update(entries)
-    return found
-
-
-def best_of(job: Job, scored: Sequence[Scored]) -> Candidate:
-    """The best score inside the budget; of equals the cheapest."""
-    values = as_values([entry.candidate for entry in scored])
-    inside = job.feasible.contains(values)
-    macs = job.cost.macs(values)
-    ranked = [
-        (entry.score, -int(price), entry.candidate)
-        for entry, price, ok in zip(scored, macs, inside, strict=True)
-        if ok and entry.score == entry.score
-    ]
-    if not ranked:
-        raise InputError("no candidate inside the budget has a score; search longer")
-    return max(ranked)[2]
-
-
-def describe(job: Job, scored: Sequence[Scored], found: Candidate) -> dict[str, Any]:
-    """The entries of run.json that the search decides."""
-    table = as_values([job.space.full(), job.uniform, found])
-    macs, params = job.cost.macs(table).tolist(), job.cost.params(table).tolist()
-    scores = {entry.candidate: entry.score for entry in scored}
-    pareto = front(scored, job.cost)
-    return {
-        "device": str(job.device),
-        "budget": dict(job.feasible.limits),
-        "network": _network_entry(job),
-        "space": {
-            "size": str(job.space.size),
-            "genes": [asdict(gene) for gene in job.space.genes],
-            "pinned": [asdict(entry) for entry in job.space.pinned],
-            "notes": list(job.space.notes),
-        },
-        "result": {
-            "candidate": list(found),
-            "uniform_candidate": list(job.uniform),
-            "macs": macs[2],
-            "macs_full": macs[0],
-            "macs_uniform": macs[1],
-            "params": params[2],
-            "params_full": params[0],
-            "params_uniform": params[1],
-            "score": scores[found],
-            "evaluations": len(scored),
-            "front": [
-                {"macs": int(job.cost.macs([entry.candidate])[0]), "score": entry.score}
-                for entry in pareto
-            ],
-        },
-    }
-
-
-def _network_entry(job: Job) -> dict[str, Any]:
-    origin: Any = job.blank.prunas_origin
-    form = origin["small_images"]
-    return {
-        "name": job.request.model,
-        "input_size": list(job.data.input_size),
-        "classes": list(job.data.classes),
-        "small_images": form["sentence"] if form else None,
-        "data": job.data.note,
-    }

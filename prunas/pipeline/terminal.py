@@ -9,6 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from prunas.pipeline.coverage import Row
 from prunas.pipeline.export import Exported
 from prunas.pipeline.profile import Price, Profile
 from prunas.pipeline.report import wording
@@ -97,10 +98,20 @@ def search_text(run: Path, entries: Mapping[str, Any]) -> str:
     return "\n".join(
         (
             f"found: {_size(result, '')}, of {_size(result, '_full')}",
-            f"score {result['score']:.4f} on the held-out images, the best of"
-            f" {result['evaluations']} candidates",
+            _chosen(result),
             f"train it, beside the uniform network of this budget: prunas train {run}",
         )
+    )
+
+
+def _chosen(result: Mapping[str, Any]) -> str:
+    best = result["finalists"][0]
+    count = f"{result['evaluations']} candidates"
+    if best["held_out"] is None:
+        return f"score {best['score']:.4f} on the held-out images, the best of {count}"
+    return (
+        f"held-out accuracy {_percent(best['held_out'])} after a short training, the best of"
+        f" {len(result['finalists'])} finalists of {count}"
     )
 
 
@@ -115,6 +126,22 @@ def train_text(result: Mapping[str, Any]) -> str:
     compared = result.get("paired")
     last = [f"found - uniform: {compared['sentence']}"] if compared else []
     return "\n".join([heading, *rows, *last])
+
+
+def coverage_text(rows: Sequence[Row]) -> str:
+    """How many models pass, and of each that does not, why."""
+    passed = sum(row.passes for row in rows)
+    share = f"{passed} of {len(rows)} models pass"
+    old = f"{sum(row.old_protocol for row in rows)} run at half width with fewer parameters"
+    return "\n".join([f"{share}; {old}", *(_shortfall(row) for row in rows if not row.passes)])
+
+
+def _shortfall(row: Row) -> str:
+    if row.error:
+        return f"  {row.model}, {row.stage}: {row.error}"
+    if row.macs_left is not None and row.runs and row.reloads:
+        return f"  {row.model}: {_percent(row.macs_left)} of the MACs are left at half width"
+    return f"  {row.model}: {'does not come back from disk' if row.runs else 'does not run'}"
 
 
 def loading_text(run: Path, input_size: Sequence[int]) -> str:

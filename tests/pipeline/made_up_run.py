@@ -93,6 +93,11 @@ def record(**changed: Any) -> dict[str, Any]:
             "accuracy": {"full": 0.983, "uniform": 0.944, "found": 0.969},
             "evaluations": 300, "seconds": 312.4,
             "candidate": list(found.candidate), "uniform_candidate": list(uniform),
+            "finalists": [
+                {"candidate": list(found.candidate), "score": found.score, "held_out": 0.962},
+                {"candidate": list(uniform), "score": None, "held_out": 0.948},
+                {"candidate": list(rows[0].candidate), "score": rows[0].score, "held_out": 0.931},
+            ],
             "seeds": SEEDS,
             "paired": {
                 "mean": 0.0167, "low": -0.0004, "high": 0.0337, "p_value": 0.25, "n": 3,

@@ -23,7 +23,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import prunas
-from prunas.pipeline import cli, export
+from prunas.pipeline import alone, cli, export
 from prunas.pipeline.cli import main
 from prunas.pipeline.networks import create_network
 from prunas.pipeline.progress import Task
@@ -35,7 +35,18 @@ MODEL = "test_byobnet"
 EVALUATIONS = 8
 BUDGET = ["--budget", "macs=40%"]
 TINY = ["search", MODEL, "--data", "small.npz", *BUDGET, "--evaluations", str(EVALUATIONS)]
-TINY += ["--epochs", "1", "--supernet-epochs", "1", "--final-epochs", "1"]
+TINY += [
+    "--epochs",
+    "1",
+    "--supernet-epochs",
+    "1",
+    "--final-epochs",
+    "1",
+    "--finalists",
+    "2",
+    "--finalist-epochs",
+    "1",
+]
 TINY += ["--seeds", "2", "--batch-size", "16"]
 
 
@@ -75,7 +86,7 @@ def trained(searched: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(searched, folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(os, "cpu_count", lambda: 1)  # in this process
+        patch.setattr(alone, "_cores", lambda: 1)  # in this process
         assert main(["train", "run"]) == 0
     return folder
 
@@ -252,7 +263,7 @@ def test_search_says_what_it_found_and_where(
     shutil.copytree(searched / "run", Path("runs") / f"{MODEL}-small")
     assert main([*TINY, "--resume"]) == 0
     out = capsys.readouterr().out
-    assert f"the best of {EVALUATIONS} candidates" in out
+    assert f"the best of 2 finalists of {EVALUATIONS} candidates" in out
     assert f"prunas train runs/{MODEL}-small\n" in out
     assert f"report: runs/{MODEL}-small/report.html\n" in out
 
@@ -284,6 +295,7 @@ def test_every_option_arrives_in_the_request(
     text = (
         "search m --data d --budget macs=1M --search nsga2 --evaluations 9 --seed 8 --seeds 7"
         " --epochs 6 --supernet-epochs 5 --final-epochs 4 --batch-size 3 --learning-rate 0.2"
+        " --finalists 11 --finalist-epochs 12"
         " --paths 1 --weights w --grid every --keep a --keep b --input-size 64 --no-prior"
     )
     assert refused(capsys, text.split(), 2) == "enough"
@@ -294,7 +306,8 @@ def test_every_option_arrives_in_the_request(
     (request, resume), (other, _) = asked
     expected = Request(
         model="m", data="d", budget="macs=1M", search="nsga2", evaluations=9, seed=8, seeds=7,
-        epochs=6, supernet_epochs=5, final_epochs=4, batch_size=3, learning_rate=0.2, paths=1,
+        epochs=6, supernet_epochs=5, finalists=11, finalist_epochs=12, final_epochs=4,
+        batch_size=3, learning_rate=0.2, paths=1,
         weights="w", grid="every", keep=("a", "b"), input_size=64, prior=False,
     )  # fmt: skip
     assert (request, resume) == (expected, False)
@@ -304,7 +317,7 @@ def test_every_option_arrives_in_the_request(
 def test_train_compares_and_saves(
     a_training: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(alone, "_cores", lambda: 1)
     found = printed(capsys, ["train", "run", "--json"])["result"]  # at once: all is done
     assert [row["seed"] for row in found["seeds"]] == [0, 1]
     assert set(found["accuracy"]) == {"full", "uniform", "found"}
@@ -325,7 +338,7 @@ def test_train_compares_and_saves(
 def test_another_recipe_or_network_is_another_training(
     a_training: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(alone, "_cores", lambda: 1)
     longer = printed(capsys, ["train", "run", "--seeds", "1", "--final-epochs", "2", "--json"])
     assert longer["request"]["final_epochs"] == 2
     entries = json.loads((a_training / "run.json").read_text())
@@ -605,7 +618,7 @@ def test_final_training_goes_on_after_ctrl_c(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(alone, "_cores", lambda: 1)
     with ctrl_c_at(update):
         sentence = refused(capsys, ["train", "run"], 130)
     assert sentence.endswith("are kept in run; go on with: prunas train run")
@@ -656,7 +669,7 @@ raise SystemExit(main())
 @pytest.fixture
 def a_demo(a_training: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A tiny one, finished, in run/."""
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(alone, "_cores", lambda: 1)
     ask_for(RunFolder(a_training).request(), monkeypatch)
     return a_training
 

@@ -95,6 +95,19 @@ def test_every_plot_has_its_data(finished: Path) -> None:
     assert error_bars[2] == [pytest.approx(0.0056862, rel=1e-3)]  # of 0.969, 0.972, 0.961
 
 
+def test_the_last_round_is_told_with_the_chosen_one_first(finished: Path) -> None:
+    text = text_of(finished)
+    told = text[text.index("The last round") : text.index("by which one was chosen")]
+    places = [told.index(text) for text in ("96.2", "chosen", "94.8", "uniform width", "93.1")]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("finalists", [None, [{"candidate": [1], "score": 0.5, "held_out": None}]])
+def test_without_a_last_round_nothing_is_told_of_it(finalists: Any, tmp_path: Path) -> None:
+    fields = changed_result(finalists=finalists)
+    assert "The last round" not in text_of(write_report(write_run(tmp_path, fields)))
+
+
 def test_the_same_run_gives_the_same_bytes(finished: Path) -> None:
     before = finished.read_bytes()
     assert write_report(finished.parent).read_bytes() == before

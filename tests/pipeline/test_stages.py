@@ -13,12 +13,13 @@ from safetensors.torch import load_file
 
 import prunas
 from prunas.eval.accuracy import accuracy
-from prunas.pipeline import finals, stages
+from prunas.pipeline import alone, finals, found, stages
 from prunas.pipeline.finals import train_finals
+from prunas.pipeline.found import run_search_stages
 from prunas.pipeline.progress import Progress
 from prunas.pipeline.request import Request
 from prunas.pipeline.run_folder import RunFolder
-from prunas.pipeline.stages import Job, run_search_stages
+from prunas.pipeline.stages import Job
 from prunas.search.archive import Archive
 from prunas.search.budget import as_values
 from prunas.search.prior import Prior, allocate
@@ -47,6 +48,8 @@ def _request(pictures: Path, **changes: object) -> Request:
         seeds=1,
         epochs=2,
         supernet_epochs=1,
+        finalists=3,
+        finalist_epochs=1,
         final_epochs=1,
         batch_size=24,
         learning_rate=0.02,
@@ -70,7 +73,7 @@ def finished(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _in_one_process(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("os.cpu_count", lambda: 1)
+    patch.setattr(alone, "_cores", lambda: 1)
 
 
 def _all_stages(job: Job) -> None:
@@ -109,7 +112,7 @@ def test_two_processes_train_what_one_does(
     shutil.copytree(finished, folder)
     for final in folder.glob("checkpoints/final-*"):
         final.unlink()
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr(alone, "_cores", lambda: 2)
     train_finals(_job(folder, _request(pictures), resume=True))
     names = [file.name for file in finished.glob("checkpoints/final-*.safetensors")]
     assert len(names) == 2
@@ -138,11 +141,13 @@ def _interrupting(monkeypatch: pytest.MonkeyPatch, module: object, name: str, ca
     [
         (stages, "di_prior", 1),
         (stages, "train_supernet", 1),
-        (stages, "save", 1),
+        (found, "save", 1),
         (Archive, "record", 1),
         (Archive, "record", 5),
-        (finals, "_train_one", 1),
-        (finals, "_train_one", 2),
+        (alone, "_train", 1),  # of three finalists
+        (alone, "_train", 3),
+        (alone, "_train", 4),  # of two final trainings
+        (alone, "_train", 5),
         (finals, "save", 1),
     ],
 )

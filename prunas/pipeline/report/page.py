@@ -35,6 +35,7 @@ def page(run: Run) -> str:
         _tiles(run),
         f"<div class=plots>{''.join(_plot(plot) for plot in plots)}</div>",
         _numbers(run.result) if run.result else "",
+        _last_round(run.result) if run.result else "",
         _load(run) if run.result else "",
         _pinned(run.pinned),
         _making(run),
@@ -213,6 +214,28 @@ def _how_sure(result: Result) -> str:
     )
     sentence = result.paired.sentence if result.paired else ""
     return f"{spread} {escape(sentence)} One multiply-accumulate is one MAC."
+
+
+def _last_round(result: Result) -> str:
+    """The finalists, the chosen one first, where there was a last round."""
+    if len(result.finalists) < 2:
+        return ""
+    names = {result.uniform_candidate: "uniform width", result.candidate: "chosen"}
+    if result.candidate == result.uniform_candidate:
+        names[result.candidate] = "chosen: uniform width"
+    rows = "".join(
+        f"<tr{' class=found' if place == 1 else ''}><th scope=row>{place}</th>"
+        f"<td>{percent(each.score)}<td>{percent(each.held_out)}"
+        f"<td class=words>{names.get(each.candidate, '')}</tr>"
+        for place, each in enumerate(result.finalists, 1)
+    )
+    return _section(
+        "The last round",
+        "<div class=scroll><table><thead><tr><th>Finalist<th>Before<th>After<th></tr></thead>"
+        f"<tbody>{rows}</tbody></table></div><p class=caption>Held-out accuracy of the best"
+        " candidates with the weights of the search, and after a short training of their own, by"
+        " which one was chosen. The test set is not used here.</p>",
+    )
 
 
 def _seed_table(result: Result) -> str:

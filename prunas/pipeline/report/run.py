@@ -67,6 +67,15 @@ class Paired:
 
 
 @dataclass(frozen=True)
+class Finalist:
+    """A candidate trained for a while: score before and held-out accuracy after it, in 0..1."""
+
+    candidate: tuple[int, ...]
+    score: float | None
+    held_out: float | None
+
+
+@dataclass(frozen=True)
 class Result:
     """How the run ended. `candidate` and `uniform_candidate` follow the order of the genes."""
 
@@ -77,6 +86,7 @@ class Result:
     candidate: tuple[int, ...]
     uniform_candidate: tuple[int, ...]
     paired: Paired | None
+    finalists: tuple[Finalist, ...]
     evaluations: int | None
     seconds: float | None
 
@@ -177,6 +187,10 @@ def _result(result: "_Fields") -> Result:
         candidate=result.integers("candidate"),
         uniform_candidate=result.integers("uniform_candidate"),
         paired=_paired(paired) if paired.record else None,
+        finalists=tuple(
+            Finalist(row.integers("candidate"), row.number("score"), row.number("held_out"))
+            for row in result.sections("finalists")
+        ),
         evaluations=result.integer("evaluations"),
         seconds=result.number("seconds"),
     )

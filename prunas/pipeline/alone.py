@@ -1,0 +1,182 @@
+"""Candidates trained alone: cut out of the shared weights, and taught by the full network."""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import final
+
+import torch
+from torch import nn
+
+from prunas.eval.accuracy import accuracy
+from prunas.eval.recalibration import recalibrate_
+from prunas.pipeline.files import write_text
+from prunas.pipeline.progress import Progress
+from prunas.pipeline.run_folder import RunFolder
+from prunas.pipeline.stages import Job, sort_channels, train_full, train_shared
+from prunas.pipeline.training import Recipe, train
+from prunas.supernet.cut import cut
+from prunas.supernet.space import Candidate
+
+
+@final
+@dataclass(frozen=True)
+class Training:
+    """What decides the result of training a candidate alone.
+
+    Attributes:
+        candidate: the network.
+        recipe: how it is trained.
+        seed: of the order of the images and of dropout.
+        final: its weights are kept, and it is measured on the test set.
+    """
+
+    candidate: Candidate
+    recipe: Recipe
+    seed: int
+    final: bool
+
+    @property
+    def name(self) -> str:
+        """Differs when anything differs."""
+        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return f"{'final' if self.final else 'finalist'}-{digest[:12]}"
+
+
+@final
+@dataclass(frozen=True)
+class Trained:
+    """Accuracies in 0..1 of a candidate trained alone; of the test set only for final trainings."""
+
+    held_out: float
+    test: float | None
+
+
+def train_alone(
+    job: Job, trainings: Sequence[Training], on_done: Callable[[int], None]
+) -> list[Trained]:
+    """Results in the order of `trainings`; those on record are not repeated.
+
+    All begin from the shared weights, and see the same images in the same order if their seeds are
+    equal. On CPUs they run in several processes; the result does not depend on how many.
+
+    Args:
+        job: its shared weights are trained already.
+        trainings: what to train; equal ones are trained once.
+        on_done: called with the number finished.
+
+    Raises:
+        RunError: a training diverges, or the disk is full.
+    """
+    distinct = list(dict.fromkeys(trainings))
+    open_ones = [each for each in distinct if not _record(job, each).exists()]
+    for done, _ in enumerate(_run(job, distinct, open_ones), len(distinct) - len(open_ones) + 1):
+        on_done(done)
+    return [Trained(**json.loads(_record(job, each).read_text())) for each in trainings]
+
+
+def network_of(job: Job, training: Training) -> nn.Module:
+    """The trained network, in eval mode; a checkpoint that there is of it is taken up."""
+    teacher, prior = sort_channels(job, train_full(job))
+    supernet = train_shared(job, teacher, prior)
+    network = cut(supernet.network, job.space, training.candidate)
+    # statistics of its own to start from: a short training would keep those of the full network
+    recalibrate_(network, job.fixed(job.data.train, job.request.calibration))
+    train(
+        network,
+        job.data.train,
+        training.recipe,
+        seed=training.seed,
+        teacher=teacher,
+        device=job.device,
+        checkpoint=job.folder.checkpoint(training.name) if training.final else None,
+    )
+    return network
+
+
+def _record(job: Job, training: Training) -> Path:
+    return job.folder.checkpoint(training.name).with_suffix(".json")
+
+
+def _train(job: Job, training: Training) -> None:
+    network = network_of(job, training)
+    held_out = accuracy(network, job.fixed(job.data.held_out))
+    test = accuracy(network, job.fixed(job.data.test)) if training.final else None
+    write_text(_record(job, training), json.dumps(asdict(Trained(held_out, test))))
+
+
+# -- processes -------------------------------------------------------------------------------------
+
+
+def _run(job: Job, whole: Sequence[Training], open_ones: Sequence[Training]) -> Iterator[None]:
+    """Train those that are open, yielding after each."""
+    cores = _cores()
+    # two processes of one thread finish more training than one process of two threads; the number
+    # of threads changes the last bits, so it must not depend on what an interruption left to do
+    threads = max(1, cores // max(1, len(whole)))
+    processes = min(cores, len(open_ones))
+    if job.device.type != "cpu" or processes < 2:
+        with _threads(threads):
+            for each in open_ones:
+                _train(job, each)
+                yield
+        return
+    context = multiprocessing.get_context("spawn")
+    with _deaf_to_interrupts():
+        pool = context.Pool(processes, _begin_worker, (str(job.folder.path), threads))
+    with pool:
+        yield from pool.imap_unordered(_work, open_ones)
+
+
+def _cores() -> int:
+    """How many this process may use."""
+    allowed = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes begun here never see Ctrl-C: the parent does, and ends them.
+
+    A worker that ignored the signal by itself could only do so after its imports. A signal that
+    arrives meanwhile waits for the parent.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+_worker_job: Job | None = None
+
+
+def _begin_worker(folder: str, threads: int) -> None:
+    global _worker_job
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # also where signals cannot be masked
+    torch.set_num_threads(threads)
+    _worker_job = Job(RunFolder.open(Path(folder)), torch.device("cpu"), Progress())
+
+
+def _work(training: Training) -> None:
+    assert _worker_job is not None, "the pool calls _begin_worker first"
+    _train(_worker_job, training)

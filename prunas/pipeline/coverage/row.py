@@ -1,0 +1,103 @@
+"""One row of the coverage table."""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final, final, get_type_hints
+
+_LEFT_AT_MOST: Final = 0.6
+"""Of the MACs at half width, for a model to pass."""
+
+
+@final
+@dataclass(frozen=True)
+class Row:
+    """What was found of one model; None where a stage was not reached.
+
+    Attributes:
+        model: its name in timm.
+        family: the file of timm that it is from.
+        params: of the full network.
+        macs: of the full network, for one image of `side`.
+        side: height and width that it was traced and cut at, its own.
+        genes: free choices.
+        pinned: channel groups that are none.
+        why: the reasons for that, each with its number of groups.
+        macs_can_go: share of the MACs that the smallest candidate is without.
+        params_can_go: share of the parameters that the smallest candidate is without.
+        macs_left: share of the MACs at half width in every gene.
+        params_left: share of the parameters there.
+        trace_s: seconds to trace, on the meta device.
+        cut_s: seconds to cut at half width.
+        oracle_side: height and width that the numerical oracles ran at, the smallest it takes.
+        permutation: relative change of the output when the channels of every gene are permuted.
+        masked: relative difference between a cut network and the full one with channels zeroed.
+        runs: the network cut at half width gives outputs of the full one's shape.
+        reloads: saved and loaded again, it gives the same outputs.
+        seconds: for all of this.
+        stage: where it ended; "done" if nowhere.
+        error: the sentence with which it ended, or why a part was left out.
+    """
+
+    model: str
+    family: str
+    params: int | None = None
+    macs: int | None = None
+    side: int | None = None
+    genes: int | None = None
+    pinned: int | None = None
+    why: str = ""
+    macs_can_go: float | None = None
+    params_can_go: float | None = None
+    macs_left: float | None = None
+    params_left: float | None = None
+    trace_s: float | None = None
+    cut_s: float | None = None
+    oracle_side: int | None = None
+    permutation: float | None = None
+    masked: float | None = None
+    runs: bool | None = None
+    reloads: bool | None = None
+    seconds: float | None = None
+    stage: str = ""
+    error: str = ""
+
+    @property
+    def old_protocol(self) -> bool:
+        """Uniform half width, the classifier kept: a forward runs, and parameters really drop."""
+        return bool(self.runs) and self.params_left is not None and self.params_left < 1
+
+    @property
+    def passes(self) -> bool:
+        """Enough can go, both oracles hold, the cut network runs, and it comes back from disk."""
+        proven = self.permutation is not None and self.masked is not None  # or an error was raised
+        small = self.macs_left is not None and self.macs_left <= _LEFT_AT_MOST
+        return proven and small and bool(self.runs) and bool(self.reloads)
+
+    def to_text(self) -> dict[str, str]:
+        """The row in text, numbers to four digits."""
+        return {name: _text(value) for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_text(cls, texts: dict[str, str]) -> "Row":
+        """Read what `to_text` wrote.
+
+        Raises:
+            KeyError, ValueError: the texts are not those of a row.
+        """
+        kinds = get_type_hints(cls)
+        return cls(**{f.name: _value(texts[f.name], kinds[f.name]) for f in fields(cls)})
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _value(text: str, kind: Any) -> Any:
+    if kind is str:
+        return text
+    if text == "":
+        return None
+    if kind == bool | None:
+        return {"True": True, "False": False}[text]
+    return int(text) if kind == int | None else float(text)

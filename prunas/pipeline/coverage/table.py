@@ -1,0 +1,80 @@
+"""The table: rows in a CSV file, which is also where an interrupted examination goes on."""
+
+import csv
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from prunas.errors import InputError
+from prunas.pipeline.coverage.row import Row
+from prunas.pipeline.coverage.workers import examined
+from prunas.pipeline.files import replacing, writing
+
+_COLUMNS = [field.name for field in fields(Row)]
+
+
+def cover(
+    models: Sequence[str],
+    file: Path,
+    *,
+    jobs: int,
+    limit: float,
+    memory: int,
+    on_row: Callable[[Row, int], None],
+) -> list[Row]:
+    """Examine the models that have no row in `file` yet; in the end it is sorted by name.
+
+    Every row is in the file before the next one is looked at.
+
+    Args:
+        models: names in timm.
+        file: a .csv, made if missing.
+        jobs: processes.
+        limit: seconds a model.
+        memory: bytes a model.
+        on_row: called with each new row and the number of models done.
+
+    Returns:
+        The rows of the models, sorted by name.
+
+    Raises:
+        InputError: the file holds something else.
+        RunError: the file cannot be written.
+    """
+    known = {row.model: row for row in read_rows(file)} if file.exists() else {}
+    if not known:
+        _write(file, [])
+    open_ones = [model for model in models if model not in known]
+    done = len(models) - len(open_ones)
+    for count, row in enumerate(examined(open_ones, jobs=jobs, limit=limit, memory=memory), 1):
+        with writing(file), file.open("a", newline="", encoding="utf-8") as opened:
+            _writer(opened).writerow(row.to_text())
+        known[row.model] = row
+        on_row(row, done + count)
+    rows = sorted(known.values(), key=lambda row: row.model)
+    _write(file, rows)
+    return [row for row in rows if row.model in set(models)]
+
+
+def read_rows(file: Path) -> list[Row]:
+    """The rows of a file that `cover` wrote.
+
+    Raises:
+        InputError: it cannot be read, or is no such file.
+    """
+    try:
+        with file.open(newline="", encoding="utf-8") as opened:
+            return [Row.from_text(texts) for texts in csv.DictReader(opened)]
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{file} is no table of coverage ({error}); give another file") from None
+
+
+def _write(file: Path, rows: Sequence[Row]) -> None:
+    with replacing(file) as aside, aside.open("w", newline="", encoding="utf-8") as opened:
+        writer = _writer(opened)
+        writer.writeheader()
+        writer.writerows(row.to_text() for row in rows)
+
+
+def _writer(opened: object) -> "csv.DictWriter[str]":
+    return csv.DictWriter(opened, _COLUMNS, lineterminator="\n")  # type: ignore[arg-type]

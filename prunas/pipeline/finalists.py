@@ -1,0 +1,90 @@
+"""The last round of a search: its best candidates are trained for a while, and then compared.
+
+Scores on shared weights rank candidates roughly (Kendall tau 0.54 to full training in a pilot, and
+the best of 24 was under-scored altogether; benchmarks/RESULTS.md). A few epochs of training alone
+tell more, and cost little for a few. Published evolutions stop at the scores (MetaPruning, SPOS);
+`finalists=1` does that too.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from prunas.errors import InputError
+from prunas.pipeline.alone import Training, train_alone
+from prunas.pipeline.stages import Job
+from prunas.search.budget import as_values
+from prunas.search.method import Scored
+from prunas.search.prior import Prior, allocate
+from prunas.supernet.space import Candidate
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A candidate of the last round.
+
+    Attributes:
+        candidate: the network.
+        score: on the shared weights; None for one that the search never scored.
+        held_out: accuracy in 0..1 on the held-out images after the round's training; None where
+            there was no round.
+    """
+
+    candidate: Candidate
+    score: float | None
+    held_out: float | None
+
+
+def last_round(job: Job, scored: Sequence[Scored], prior: Prior | None) -> list[Finalist]:
+    """The finalists, the best one first.
+
+    They are the best scores inside the budget (of equals the cheapest) and, besides, the uniform
+    network and the prior's allocation, whose shapes the shared weights may not do justice. They
+    are compared by held-out accuracy after `finalist_epochs` of training; of equals the better
+    score wins. The test set is not touched.
+
+    Raises:
+        InputError: no candidate inside the budget has a score.
+        RunError: a training diverges, or the disk is full.
+    """
+    ranked = _ranked(job, scored)
+    request = job.request
+    if request.finalists == 1:
+        return [Finalist(ranked[0].candidate, ranked[0].score, None)]
+    scores = {entry.candidate: entry.score for entry in ranked}
+    entrants = list(dict.fromkeys([*_anchors(job, prior), *scores]))[: request.finalists]
+    recipe = request.finalist_recipe()
+    trainings = [Training(each, recipe, request.seed, final=False) for each in entrants]
+    with job.folder.stage("train the finalists"), job.progress.task("finalists") as task:
+        results = train_alone(job, trainings, lambda done: task.update(done, len(trainings)))
+    finalists = [
+        Finalist(candidate, scores.get(candidate), result.held_out)
+        for candidate, result in zip(entrants, results, strict=True)
+    ]
+    return sorted(finalists, key=_merit, reverse=True)
+
+
+def _merit(finalist: Finalist) -> tuple[float, float]:
+    score = -1.0 if finalist.score is None else finalist.score
+    return finalist.held_out or 0.0, score
+
+
+def _anchors(job: Job, prior: Prior | None) -> list[Candidate]:
+    return [job.uniform] + ([] if prior is None else [allocate(prior.values, job.feasible)])
+
+
+def _ranked(job: Job, scored: Sequence[Scored]) -> list[Scored]:
+    """Those inside the budget with a score, the best first; of equals the cheapest."""
+    values = as_values([entry.candidate for entry in scored])
+    inside = job.feasible.contains(values)
+    macs = job.cost.macs(values).tolist()
+    found = [
+        (entry, price)
+        for entry, price, ok in zip(scored, macs, inside, strict=True)
+        if ok and np.isfinite(entry.score)
+    ]
+    if not found:
+        raise InputError("no candidate inside the budget has a score; search longer")
+    found.sort(key=lambda pair: (-pair[0].score, pair[1], pair[0].candidate))
+    return [entry for entry, _ in found]

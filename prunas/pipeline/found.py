@@ -1,0 +1,92 @@
+"""The found network: everything up to it, and what run.json says of it."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from prunas.eval.recalibration import recalibrate_
+from prunas.pipeline.artifact import save
+from prunas.pipeline.finalists import Finalist, last_round
+from prunas.pipeline.stages import Job, search, sort_channels, train_full, train_shared
+from prunas.search.budget import as_values
+from prunas.search.method import Scored
+from prunas.search.nsga2 import front
+from prunas.supernet.cut import cut
+from prunas.supernet.space import Candidate
+
+
+def run_search_stages(job: Job) -> Candidate:
+    """Everything up to the found network, which is in run.json and, untrained, in model/.
+
+    Stages that are finished are read from the folder instead of repeated.
+
+    Raises:
+        InputError: the request cannot be met (budget out of reach, nothing prunable, ...).
+        RunError: a training diverges, or the disk is full.
+    """
+    job.progress.say(f"{job.request.model} on {job.data.name}: {job.space!r}")
+    job.progress.say(f"budget: {dict(job.feasible.limits)}")  # refused here if out of reach
+    network, prior = sort_channels(job, train_full(job))
+    supernet = train_shared(job, network, prior)
+    scored = search(job, supernet, prior)
+    finalists = last_round(job, scored, prior)
+    found = finalists[0].candidate
+    small = cut(supernet.network, job.space, found)
+    recalibrate_(small, job.fixed(job.data.train, job.request.calibration))
+    save(small, job.folder.model)
+    entries = _entries(job, scored, finalists)
+    before = job.folder.read().get("result") or {}
+    if before.get("candidate") == list(found):  # the same network: what was trained stays valid
+        entries["result"] = {**before, **entries["result"]}
+    job.folder.update(entries)
+    return found
+
+
+def _entries(job: Job, scored: Sequence[Scored], finalists: Sequence[Finalist]) -> dict[str, Any]:
+    """The entries of run.json that the search decides."""
+    found = finalists[0].candidate
+    table = as_values([job.space.full(), job.uniform, found])
+    macs, params = job.cost.macs(table).tolist(), job.cost.params(table).tolist()
+    pareto = front(scored, job.cost)
+    return {
+        "device": str(job.device),
+        "budget": dict(job.feasible.limits),
+        "network": _network_entry(job),
+        "space": {
+            "size": str(job.space.size),
+            "genes": [asdict(gene) for gene in job.space.genes],
+            "pinned": [asdict(entry) for entry in job.space.pinned],
+            "notes": list(job.space.notes),
+        },
+        "result": {
+            "candidate": list(found),
+            "uniform_candidate": list(job.uniform),
+            "macs": macs[2],
+            "macs_full": macs[0],
+            "macs_uniform": macs[1],
+            "params": params[2],
+            "params_full": params[0],
+            "params_uniform": params[1],
+            "score": finalists[0].score,
+            "finalists": [
+                {**asdict(each), "candidate": list(each.candidate)} for each in finalists
+            ],
+            "evaluations": len(scored),
+            "front": [
+                {"macs": int(job.cost.macs([entry.candidate])[0]), "score": entry.score}
+                for entry in pareto
+            ],
+        },
+    }
+
+
+def _network_entry(job: Job) -> dict[str, Any]:
+    origin: Any = job.blank.prunas_origin
+    form = origin["small_images"]
+    return {
+        "name": job.request.model,
+        "input_size": list(job.data.input_size),
+        "classes": list(job.data.classes),
+        "small_images": form["sentence"] if form else None,
+        "data": job.data.note,
+    }
