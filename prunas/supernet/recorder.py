@@ -184,7 +184,11 @@ class _Run(TorchDispatchMode):
                 for nodes in dims:
                     self.labels.pin(nodes, "it is not used when the network runs in eval mode")
         for leaf in _tensors_in(out):
-            for nodes in self.dims(leaf):
+            first, *rest = self.dims(leaf) or (self.labels.zeros(1),)
+            if len(first) == BATCH and first.all():  # a batch expanded from a bare parameter, say
+                self.labels.tie(first, self.labels.batch(), "it is the batch of an output")
+                first = self.labels.batch()
+            for nodes in (first, *rest):
                 self.labels.pin(nodes, "it is an output of the network")
 
     def _label_inputs(self, inputs: Any) -> None:

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from prunas.errors import InputError
+from prunas.eval.cost import Cost
 from prunas.supernet.grid import EVERY
 from prunas.supernet.space import SearchSpace
 from prunas.supernet.trace import trace
+from prunas.supernet.verify import verify
 from tests.supernet.networks import IMAGE, Network, Plain, plain_chain
 
 GENES: dict[str, list[tuple[str, int]]] = {
@@ -271,3 +273,34 @@ def test_what_does_not_run_is_pinned_and_said() -> None:
     assert [gene.name for gene in space.genes] == ["trunk"]
     reasons = {entry.name: entry.reason for entry in space.pinned}
     assert reasons["extra.weight[0]"].startswith("it is not used when the network runs in eval")
+
+
+class AskedByAParameter(nn.Module):
+    """A learnt question, the same for every image, attends to the positions with three heads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 12, 4, 4)
+        self.question = nn.Parameter(torch.randn(1, 1, 12))
+        self.query, self.key, self.value = (nn.Linear(12, 15) for _ in range(3))
+        self.out = nn.Linear(15, 5)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        tokens = self.stem(image).flatten(2).transpose(1, 2)
+        question = self.question.expand(len(image), -1, -1)
+        parts = (self.query(question), self.key(tokens), self.value(tokens))
+        heads = [part.reshape(len(image), part.shape[1], 3, -1).transpose(1, 2) for part in parts]
+        found = nn.functional.scaled_dot_product_attention(*heads)
+        result: torch.Tensor = self.out(found.transpose(1, 2).flatten(2))
+        return result[:, 0]
+
+
+def test_a_question_expanded_over_the_batch_is_batched() -> None:
+    network = AskedByAParameter()
+    space = trace(network, (3, 16, 16), grid=EVERY)
+    verify(network, space)
+    cost = Cost(space)
+    stem, positions = 12 * 3 * 16 * 16, 16
+    linears = 15 * 12 * (1 + 2 * positions) + 15 * 5
+    assert cost.macs([space.full()])[0] == stem + linears + 2 * 15 * positions
+    assert {tuple(gene.choices)[-1] for gene in space.genes} >= {12, 5}
