@@ -23,7 +23,7 @@ from prunas.pipeline import terminal
 from prunas.pipeline.artifact import load
 from prunas.pipeline.coverage import cover
 from prunas.pipeline.data import load_data
-from prunas.pipeline.export import Exported, export_onnx, export_torch
+from prunas.pipeline.export import Exported, export_onnx, export_timm, export_torch
 from prunas.pipeline.files import writing
 from prunas.pipeline.finals import train_finals
 from prunas.pipeline.found import run_search_stages
@@ -42,7 +42,12 @@ from prunas.supernet.trace import trace
 
 _DEMO: Final = Path("runs/demo")
 _DEVICES: Final = ("auto", "cpu", "cuda")
-_FORMATS: Final = {"onnx": ("onnx",), "torch": ("torch",), "both": ("onnx", "torch")}
+_FORMATS: Final = {
+    "onnx": ("onnx",),
+    "torch": ("torch",),
+    "both": ("onnx", "torch"),
+    "timm": ("timm",),
+}
 
 app = typer.Typer(
     help="Find, train and export the best smaller network inside a budget.",
@@ -376,7 +381,7 @@ def export(
     out: Annotated[Path | None, typer.Option(help="Folder for the files. [RUN/export]")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the found network as ONNX and as a program of torch.export, compared with it."""
+    """Write the found network as ONNX, for torch.export, or as shapes for timm, compared with it."""
     if form not in _FORMATS:
         raise InputError(f"no format is called {form!r}; choose {', '.join(_FORMATS)}")
     entries = RunFolder.open(run).read()
@@ -400,6 +405,8 @@ def _exported(network: nn.Module, form: str, folder: Path) -> Iterator[Exported]
         yield export_onnx(network, size, folder / "model.onnx")
     if "torch" in _FORMATS[form]:
         yield export_torch(network, size, folder / "model.pt2")
+    if "timm" in _FORMATS[form]:
+        yield export_timm(network, size, folder / "model.txt")
 
 
 # -- coverage --------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The found network for other runtimes: ONNX and torch.export, each compared before it is kept."""
+"""The found network for other runtimes, each form compared with it before it is kept."""
 
 import copy
 import io
@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import timm
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
@@ -17,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from prunas.errors import InputError, RunError
 from prunas.pipeline.files import replacing
+from prunas.pipeline.networks import rebuild
 from prunas.pipeline.small_images import FORWARD_ERRORS
 
 TOLERANCE: Final = 1e-4
@@ -35,7 +37,7 @@ class Exported:
     """A written file.
 
     Attributes:
-        format: "onnx" or "torch".
+        format: "onnx", "torch" or "timm".
         file: where it is.
         size: in bytes.
         difference: from the network's outputs, relative; the larger of two batch sizes.
@@ -109,6 +111,46 @@ def export_torch(network: nn.Module, input_size: Sequence[int], file: Path) -> E
         reloaded = torch.export.load(io.BytesIO(buffer.getvalue())).module()
     return _kept(
         "torch", buffer.getvalue(), lambda x: tree_leaves(reloaded(x)), twin, input_size, file
+    )
+
+
+def export_timm(network: nn.Module, input_size: Sequence[int], file: Path) -> Exported:
+    """Write the shapes of `network` in the form that timm keeps those of its pruned models in.
+
+    `timm.models.adapt_model_from_string(parent, text)` makes a network of these shapes from the
+    parent; the weights are those of the artifact. That has been done, and compared, before the
+    text is written. timm's mechanism knows convolutions that are plain or depthwise, batch norms
+    and the classifier, and nothing else that changes its width.
+
+    Args:
+        network: a timm network, as cut or as loaded; it is left as found.
+        input_size: (channels, height, width).
+        file: usually *.txt; its folder is made, an earlier file replaced.
+
+    Raises:
+        InputError: the network is not timm's, or timm's mechanism cannot express its shapes.
+        RunError: the file cannot be written, or timm's network computes something else.
+    """
+    origin: Any = getattr(network, "prunas_origin", None)
+    if origin is None or origin.get("kind") != "timm":
+        raise InputError(
+            f"the shapes of a {type(network).__name__} cannot be written for timm, which has no"
+            " such network; export it as onnx or torch"
+        )
+    weights = {n: t for n, t in network.state_dict().items() if n.endswith(".weight")}
+    text = "***".join(f"{name}:{list(tensor.shape)}" for name, tensor in weights.items())
+    try:
+        built: nn.Module = timm.models.adapt_model_from_string(rebuild(origin), text)
+        built.load_state_dict({n: t.cpu() for n, t in network.state_dict().items()})
+        built.eval()(_images(input_size, 1))
+    except (*FORWARD_ERRORS, KeyError, AttributeError) as error:
+        reason = str(error).strip().replace("\n", " ")[:200]
+        raise InputError(
+            f"timm's mechanism for pruned models cannot express the shapes of this"
+            f" {origin['name']} ({reason}); export it as onnx or torch"
+        ) from error
+    return _kept(
+        "timm", text.encode(), lambda x: tree_leaves(built(x)), _twin(network), input_size, file
     )
 
 

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import onnxruntime
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 
-import prunas
+import prunas  # first: it declares what the imports of timm need
 from prunas.errors import InputError, RunError
 from prunas.pipeline import export
-from prunas.pipeline.export import TOLERANCE, Exported, export_onnx, export_torch
+from prunas.pipeline.export import TOLERANCE, Exported, export_onnx, export_timm, export_torch
 from prunas.pipeline.networks import create_network
 
 SIZE = (1, 16, 16)
@@ -126,3 +127,42 @@ def test_the_extra_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(export, "find_spec", lambda name: None if name == "onnxscript" else name)
     with pytest.raises(InputError, match=r"needs onnxscript; run: pip install 'prunas\[export\]'"):
         export_onnx(Scaled(), (3, 4, 4), tmp_path / "net.onnx")
+
+
+# -- timm's own form -------------------------------------------------------------------------------
+
+
+def _cut(name: str, size: tuple[int, int, int]) -> nn.Module:
+    full = create_network(name, classes=3, input_size=size)
+    space = prunas.trace(full, size)
+    return prunas.cut(full, space, space.uniform(0.5)).eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("test_efficientnet", (3, 64, 64)), ("resnet18", (3, 64, 64)), ("mobilenetv2_050", SIZE)],
+)
+def test_timm_builds_the_network_from_its_shapes(
+    name: str, size: tuple[int, int, int], tmp_path: Path
+) -> None:
+    small = _cut(name, size)
+    exported = export_timm(small, size, tmp_path / "model.txt")
+    parent = create_network(name, classes=3, input_size=size)
+    built = timm.models.adapt_model_from_string(parent, exported.file.read_text())
+    built.load_state_dict(small.state_dict())
+    images = torch.randn(2, *size, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(built.eval()(images), small(images))
+
+
+@pytest.mark.parametrize("name", ["test_byobnet", "test_vit"])
+def test_shapes_that_timm_cannot_express_are_refused(name: str, tmp_path: Path) -> None:
+    size = (3, 160, 160)
+    with pytest.raises(InputError, match="timm's mechanism for pruned models cannot express"):
+        export_timm(_cut(name, size), size, tmp_path / "model.txt")
+    assert not list(tmp_path.iterdir())
+
+
+def test_shapes_of_a_class_of_the_users_own_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has no such network"):
+        export_timm(Scaled(), SIZE, tmp_path / "model.txt")
