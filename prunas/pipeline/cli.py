@@ -381,7 +381,7 @@ def export(
     out: Annotated[Path | None, typer.Option(help="Folder for the files. [RUN/export]")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the found network as ONNX, for torch.export, or as shapes for timm, compared with it."""
+    """Write the found network as ONNX, for torch.export, or as shapes for timm, and compare."""
     if form not in _FORMATS:
         raise InputError(f"no format is called {form!r}; choose {', '.join(_FORMATS)}")
     entries = RunFolder.open(run).read()
