@@ -43,12 +43,12 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
     },
     "photos": {
         "model": "mobilenetv2_035",
-        "epochs": 14,
-        "supernet_epochs": 12,
-        "finalists": 8,
-        "finalist_epochs": 4,
+        "epochs": 12,
+        "supernet_epochs": 10,
+        "finalists": 6,
+        "finalist_epochs": 3,
         "final_epochs": 10,
-        "evaluations": 100,
+        "evaluations": 80,
         "calibration": 256,
     },
 }
