@@ -1,7 +1,8 @@
 """What candidates cost, in closed form.
 
 Multiply-accumulates of a contraction are a constant times the lengths of its dimensions, and each
-length is a polynomial in the genes, so the cost of a network is one polynomial
+length is a polynomial in the genes (a block's gene, 0 or 1, is a factor of all that runs in it), so
+the cost of a network is one polynomial
 
     cost(w) = x^T Q x,   x = (1, w_1, ..., w_G, products of genes that occur together),
 
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from prunas.errors import InputError
-from prunas.supernet.space import Candidate, SearchSpace, Size, size_polynomial
+from prunas.supernet.space import Candidate, SearchSpace, Size, present, size_polynomial
 
 Polynomial = dict[tuple[int, ...], int]
 """{genes multiplied, ascending, with repetition: coefficient}"""
@@ -79,8 +80,9 @@ def params_polynomial(space: SearchSpace) -> Polynomial:
 def _tensor_sizes(space: SearchSpace, name: str) -> tuple[int, list[Size]]:
     shape, slots = space.shapes[name], space.slots.get(name, {})
     constant = prod(length for dimension, length in enumerate(shape) if dimension not in slots)
-    factors = slots.values()
-    return constant, [size_polynomial(f, space.gene_of_atom, space.widths) for f in factors]
+    sizes = [size_polynomial(f, space.gene_of_atom, space.widths) for f in slots.values()]
+    owners = [present(gene) for gene, block in space.blocks.items() if block.holds(name)]
+    return constant, sizes + owners
 
 
 def _product(constant: int, sizes: Iterable[Size]) -> Polynomial:

@@ -5,7 +5,7 @@ timm gives a pretrained network another head, stem or wrapper through the argume
 common with it is carried over: its tensors, its sizes, and the strides of its small-image form.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from math import ceil
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import nn
 
 from prunas.errors import InputError
 from prunas.pipeline.networks import rebuild
+from prunas.supernet.blocks import Block, leave_out, left_out_of
 from prunas.supernet.cut import tensors_of
 from prunas.supernet.layers import state_sizes
 from prunas.supernet.scoped import Place
@@ -39,10 +40,13 @@ def adapted(small: nn.Module, arguments: Mapping[str, Any]) -> nn.Module:
     before = rebuild(origin)
     after = rebuild({**origin, **_changes(origin, arguments), "small_images": None})
     names = _Correspondence(before, after)
+    gone = left_out_of(before, small)
     if origin["small_images"] is not None:
         _carry_strides(before, after, names)
     image = torch.zeros(1, *_input_size(origin, arguments))
     full = _features(after, image)
+    leave_out(after, names.among(after, gone))
+    leave_out(before, gone)
     after.prunas_origin = {**origin, **_changes(origin, arguments)}  # type: ignore[assignment]
     _carry_tensors(small, before, after, names)
     _carry_integers(small, before, after, names)
@@ -88,6 +92,12 @@ class _Correspondence:
         if found is None and not self._same_root and f"{flat}_".startswith("model_"):
             found = self._paths.get(flat.removeprefix("model").removeprefix("_"))
         return found
+
+    def among(self, after: nn.Module, blocks: Sequence[Block]) -> list[Block]:
+        """These blocks of the network before, as the one after calls them."""
+        known = {block.path: block for block in blocks}
+        pairs = ((name, known.get(self.path(name) or "")) for name, _ in after.named_modules())
+        return [Block(name, block.alone) for name, block in pairs if block is not None]
 
     def tensor(self, name: str) -> str | None:
         """The name, in the network before, of a tensor of the one after."""

@@ -1,8 +1,9 @@
 """The artifact: a network as arch.json and weights.safetensors, without pickle.
 
-arch.json says where the network's class comes from and which integers of its modules differ from
-the parent's; the tensors carry their own shapes. Loading builds the parent, gives it these
-integers and tensors, and returns a plain module: no search code is involved.
+arch.json says where the network's class comes from, which blocks of the parent it does without and
+which integers of its modules differ from the parent's; the tensors carry their own shapes. Loading
+builds the parent, gives it these integers and tensors, and returns a plain module: no search code
+is involved.
 """
 
 import copy
@@ -23,10 +24,11 @@ from prunas.errors import InputError
 from prunas.pipeline.adapted import adapted, differing
 from prunas.pipeline.files import replace_folder, write_text, writing
 from prunas.pipeline.networks import rebuild
+from prunas.supernet.blocks import Block, leave_out, left_out_of
 from prunas.supernet.cut import tensors_of
 from prunas.supernet.layers import state_sizes
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 _ARCH, _WEIGHTS = "arch.json", "weights.safetensors"
 
 
@@ -52,10 +54,13 @@ def save(network: nn.Module, folder: str | Path) -> Path:
         raise InputError(f"{folder} holds something else than an artifact; give another folder")
     origin = _origin(network)
     parent = _parent(origin) or copy.deepcopy(network)
+    gone = left_out_of(parent, network)
+    leave_out(parent, gone)
     arch = {
         "format": FORMAT,
         "class": _class_name(network),
         "origin": origin,
+        "left_out": [[block.path, block.alone] for block in gone],
         "integers": [[p.module, p.name, v] for p, v in differing(parent, network)],
     }
     aside = folder.with_name(f".{folder.name}.part")
@@ -103,8 +108,9 @@ def load(folder: str | Path, network: nn.Module | None = None, **arguments: Any)
             f"{folder} holds a {arch['class']}, which cannot be built without its arguments; pass"
             " one: prunas.load(folder, network=TheClass(...))"
         )
-    _fit(parent, tensors, folder)
     try:
+        leave_out(parent, (Block(path, alone) for path, alone in arch["left_out"]))
+        _fit(parent, tensors, folder)
         for path, name, value in arch["integers"]:
             stored = tuple(value) if isinstance(value, list) else value
             parent.get_submodule(path).__dict__[name] = stored

@@ -64,6 +64,7 @@ Keep = Annotated[
 Grid = Annotated[
     str | None, typer.Option(help=f"Which widths are offered: {', '.join(GRIDS)}.", metavar="NAME")
 ]
+Depth = Annotated[bool, typer.Option("--depth", help="Residual blocks may be left out, too.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Device = Annotated[str, typer.Option(help=f"{', '.join(_DEVICES)} (auto: cuda if there is one).")]
 Run = Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")]
@@ -139,6 +140,7 @@ def profile(
     data: Annotated[str | None, typer.Option(help="Take size and classes from this data.")] = None,
     grid: Grid = None,
     keep: Keep = None,
+    depth: Depth = False,
     budget: Annotated[str | None, typer.Option(help="Is this in reach? E.g. macs=40%.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -146,7 +148,8 @@ def profile(
     with _stoppable():
         size, count = _pictures(model, data, input_size, classes)
         network = create_network(model, classes=count, input_size=size)
-        space = trace(network, size, grid=named_grid(grid or "default"), keep=keep or ())
+        widths = named_grid(grid or "default")
+        space = trace(network, size, grid=widths, keep=keep or (), depth=depth)
         found = profiled(network, space, size, Budget.parse(budget) if budget else None)
     form: Any = network.prunas_origin["small_images"]  # type: ignore[index]
     if as_json:
@@ -235,6 +238,7 @@ def search(
     ] = None,
     grid: Grid = None,
     keep: Keep = None,
+    depth: Depth = False,
     input_size: Annotated[
         int | None, typer.Option(min=1, help="Resize images to this side.", metavar="SIDE")
     ] = None,
@@ -266,6 +270,7 @@ def search(
         "weights": weights,
         "grid": grid,
         "keep": keep or None,
+        "depth": depth or None,
         "input_size": input_size,
         "prior": False if no_prior else None,
     }

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from prunas.errors import InputError, RunError
 from prunas.pipeline.files import replacing
 from prunas.pipeline.networks import rebuild
-from prunas.pipeline.small_images import FORWARD_ERRORS
+from prunas.supernet.skeleton import FORWARD_ERRORS
 
 TOLERANCE: Final = 1e-4
 """Largest difference from the network's outputs, relative to the largest of them, in float32."""
@@ -143,7 +143,7 @@ def export_timm(network: nn.Module, input_size: Sequence[int], file: Path) -> Ex
         built: nn.Module = timm.models.adapt_model_from_string(rebuild(origin), text)
         built.load_state_dict({n: t.cpu() for n, t in network.state_dict().items()})
         built.eval()(_images(input_size, 1))
-    except (*FORWARD_ERRORS, KeyError, AttributeError) as error:
+    except FORWARD_ERRORS as error:
         reason = str(error).strip().replace("\n", " ")[:200]
         raise InputError(
             f"timm's mechanism for pruned models cannot express the shapes of this"

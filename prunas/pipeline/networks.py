@@ -13,7 +13,6 @@ from torch import nn
 from prunas.errors import InputError
 from prunas.pipeline.seeding import seeded
 from prunas.pipeline.small_images import (
-    FORWARD_ERRORS,
     Size,
     check_runs,
     keep_reduction,
@@ -22,10 +21,11 @@ from prunas.pipeline.small_images import (
     wanted_reduction,
 )
 from prunas.pipeline.weights import load_weights
+from prunas.supernet.skeleton import FORWARD_ERRORS
 
 Origin = dict[str, Any]
 
-_BUILD_ERRORS = (*FORWARD_ERRORS, KeyError, AttributeError, OSError)
+_BUILD_ERRORS = (*FORWARD_ERRORS, OSError)
 
 
 def create_network(

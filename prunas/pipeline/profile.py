@@ -13,8 +13,8 @@ from torch import nn
 
 from prunas.eval.cost import Cost
 from prunas.pipeline.report.wording import THIN, amount
-from prunas.pipeline.small_images import FORWARD_ERRORS
 from prunas.search.budget import Budget, Feasible
+from prunas.supernet.skeleton import FORWARD_ERRORS
 from prunas.supernet.space import Candidate, SearchSpace, Size
 
 _NAMED = 3  # how many layer classes a sentence names

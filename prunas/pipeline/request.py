@@ -48,6 +48,7 @@ class Request:
         seeds: final trainings of the found and of the uniform network, each with its own seed.
         grid: which widths are offered (`prunas.supernet.grid`).
         keep: patterns of layers that stay untouched.
+        depth: search which residual blocks to leave out as well.
         pretrained: start from timm's pretrained weights.
         weights: start from the weights in this file.
         epochs: training of the full network; None: 40 from scratch, 5 from given weights.
@@ -74,6 +75,7 @@ class Request:
     seeds: int = 3
     grid: str = "default"
     keep: tuple[str, ...] = ()
+    depth: bool = False
     pretrained: bool = False
     weights: str | None = None
     epochs: int | None = None

@@ -21,19 +21,12 @@ from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
 from prunas.errors import InputError
+from prunas.supernet.skeleton import FORWARD_ERRORS
 
 Size = tuple[int, int, int]
 
 _REFERENCE_SIDE = 256
 _NAMED = 4  # how many layers the sentence names
-FORWARD_ERRORS = (
-    RuntimeError,
-    ValueError,
-    TypeError,
-    AssertionError,
-    IndexError,
-    NotImplementedError,
-)
 
 
 @dataclass(frozen=True)

@@ -117,6 +117,7 @@ class Job:
             self.data.input_size,
             grid=self.request.grid,
             keep=self.request.keep,
+            depth=self.request.depth,
         )
 
     @cached_property

@@ -56,11 +56,12 @@ def _shares(price: Price, full: Price) -> Iterator[str]:
 def _genes(found: Profile) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("gene", overflow="fold")
-    table.add_column("widths", overflow="fold")
+    table.add_column("choices", overflow="fold")
     table.add_column("MACs it decides", justify="right", no_wrap=True)
     for gene, macs in zip(found.space.genes, found.decided, strict=True):
         share = f"{_amount(macs)} ({_percent(macs / found.full.macs)})"
-        table.add_row(gene.name, _shortened(gene.choices), share)
+        offered = "left out, kept" if gene.kind == "depth" else _shortened(gene.choices)
+        table.add_row(gene.name, offered, share)
     return table
 
 

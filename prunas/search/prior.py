@@ -14,6 +14,7 @@ from prunas.supernet.space import Candidate, SearchSpace
 
 _HALVINGS: Final = 30
 _FILLED: Final = 4  # points that are filled up: the last ones of the bisection are the closest
+_LEFT_OUT: Final = 0.25
 _EPSILON: Final = 1e-12  # a relative gain below this is rounding; chasing it might not end
 
 Worth = NDArray[np.float64]
@@ -55,9 +56,11 @@ def leaning(
     """(n, genes) relative widths between a uniform network's and an allocation's.
 
     Row i is (allocation / full) ** degrees[i]: equal shares of all genes at degree 0, in which a
-    budget makes the uniform network; the shape of the allocation at degree 1.
+    budget makes the uniform network; the shape of the allocation at degree 1. A block that the
+    allocation leaves out counts as a quarter, so that it is tried now and then.
     """
     shares = np.array(allocation) / np.array(space.full())
+    shares[[gene for gene in space.blocks if allocation[gene] == 0]] = _LEFT_OUT
     return np.asarray(shares ** degrees[:, None])
 
 

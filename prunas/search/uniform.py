@@ -6,10 +6,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from prunas.search.budget import Feasible, as_candidates
+from prunas.search.budget import Feasible, as_candidates, as_values
 from prunas.search.method import Scored, State, begin, propose, told
 from prunas.search.prior import Prior
-from prunas.supernet.space import Candidate, SearchSpace
+from prunas.supernet.space import Candidate, Gene, SearchSpace
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,22 @@ def uniform_candidates(feasible: Feasible) -> list[Candidate]:
     """All distinct `space.uniform(ratio)` inside the limits, the largest first.
 
     A gene changes its choice where the ratio passes halfway between two of them, so these
-    ratios, and 0 for the smallest candidate, give every uniform candidate there is.
+    ratios, and 0 for the smallest widths, give every uniform candidate there is. The smallest
+    candidate, without blocks, ends the list: where nothing else fits, it is what is left.
     """
-    halfway = [np.array(_halfway(gene.choices)) for gene in feasible.space.genes]
+    space = feasible.space
+    halfway = [np.array(_halfway(gene)) for gene in space.genes]
     ratios = np.unique(np.concatenate([[0.0], *halfway]))[::-1]
     columns = [
         np.array(gene.choices)[np.searchsorted(between, ratios, side="right")]
-        for gene, between in zip(feasible.space.genes, halfway, strict=True)
+        for gene, between in zip(space.genes, halfway, strict=True)
     ]
-    values = np.stack(columns, axis=1)
-    return as_candidates(values[feasible.contains(values)])
+    rows = as_values([*as_candidates(np.stack(columns, axis=1)), space.smallest()])
+    return list(dict.fromkeys(as_candidates(rows[feasible.contains(rows)])))
 
 
-def _halfway(choices: tuple[int, ...]) -> list[float]:
-    return [(a + b) / (2 * choices[-1]) for a, b in pairwise(choices)]
+def _halfway(gene: Gene) -> list[float]:
+    """Ratios at which a gene takes its next choice; blocks are kept at any."""
+    if gene.kind == "depth":
+        return [-1.0]
+    return [(a + b) / (2 * gene.choices[-1]) for a, b in pairwise(gene.choices)]

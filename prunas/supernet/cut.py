@@ -7,19 +7,28 @@ import torch
 from torch import nn
 
 from prunas.errors import InputError, RunError
+from prunas.supernet.blocks import leave_out
 from prunas.supernet.imagined import Imagining
 from prunas.supernet.layers import state_sizes
-from prunas.supernet.scoped import set_integers, swapped
-from prunas.supernet.skeleton import called, copied, describe, imagined, imagined_like, shapes
+from prunas.supernet.scoped import set_integers, sizes_of, swapped
+from prunas.supernet.skeleton import (
+    FORWARD_ERRORS,
+    called,
+    copied,
+    describe,
+    imagined,
+    imagined_like,
+    shapes,
+)
 from prunas.supernet.space import SearchSpace
-from prunas.supernet.trace import sizes_of
 
 
 def cut(network: nn.Module, space: SearchSpace, candidate: Sequence[int]) -> nn.Module:
     """The candidate as a plain module of the network's class, with the network's weights.
 
     Of every channel group the first channels stay (see `SearchSpace.reordered` and
-    `prunas.permute` for other orders). The network is copied and not changed; gradients, hooks and
+    `prunas.permute` for other orders); a block that is left out becomes an identity, so that the
+    names of all other tensors stay. The network is copied and not changed; gradients, hooks and
     training flags are as in the network. The result has been run on the meta device: its outputs
     have the shapes they had.
 
@@ -37,6 +46,7 @@ def cut(network: nn.Module, space: SearchSpace, candidate: Sequence[int]) -> nn.
     small = copied_with(network, kept_tensors(network, space, chosen))
     set_integers(small, sizes_of(space, space.kept(chosen)))
     state_sizes(_owners(small, space.slots))
+    leave_out(small, space.left_out(chosen))
     _run_on_meta(small, space)
     return small
 
@@ -125,7 +135,7 @@ def _run_on_meta(network: nn.Module, space: SearchSpace) -> None:
     with torch.no_grad(), evaluating(network), swapped(network, held, {}), Imagining():
         try:
             out = called(network, inputs)
-        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+        except FORWARD_ERRORS as error:
             raise RunError(f"the cut network does not run: {error}; nothing was changed") from error
     found, wanted = shapes(describe(out)), shapes(space.outputs)
     if found != wanted:

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from prunas.supernet.blocks import without
 from prunas.supernet.cut import require_same, tensors_of
-from prunas.supernet.scoped import Place, swapped
+from prunas.supernet.scoped import Place, sizes_of, swapped
 from prunas.supernet.space import Atoms, SearchSpace
-from prunas.supernet.trace import sizes_of
 
 
 class Supernet:
@@ -54,7 +54,7 @@ class Supernet:
     @contextmanager
     def running(self, candidate: Sequence[int]) -> Iterator[nn.Module]:
         """The network as this candidate, sharing weights; the full network again afterwards."""
-        with swapped(self.network, self.weights(candidate), self.integers(candidate)) as network:
+        with self._holding(candidate, self.weights(candidate)) as network:
             yield network
 
     @contextmanager
@@ -68,8 +68,16 @@ class Supernet:
                 name: t.contiguous(memory_format=_layout(t))
                 for name, t in self.weights(candidate).items()
             }
-            with swapped(self.network, weights, self.integers(candidate)) as network:
+            with self._holding(candidate, weights) as network:
                 yield network
+
+    @contextmanager
+    def _holding(
+        self, candidate: Sequence[int], weights: Mapping[str, torch.Tensor]
+    ) -> Iterator[nn.Module]:
+        gone = self.space.left_out(candidate)
+        with swapped(self.network, weights, self.integers(candidate)), without(self.network, gone):
+            yield self.network
 
 
 def _layout(tensor: torch.Tensor) -> torch.memory_format:

@@ -32,6 +32,7 @@ class Recorder(Protocol):
     def normalises(self, nodes: Nodes) -> None: ...
     def consumes(self, weight: torch.Tensor, nodes: Nodes, depthwise: bool) -> None: ...
     def counts(self, weight: torch.Tensor, what: str, nodes: Nodes) -> None: ...
+    def parted(self, pieces: Sequence[Nodes]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,8 @@ def _elementwise(call: Call) -> Any:
 for _name in _POINTWISE.split():
     RULES[f"aten.{_name}"] = _elementwise
     RULES.setdefault(f"aten.{_name}_", _elementwise)
+ELEMENTWISE: Final = frozenset(RULES)
+"""Operators that change every entry by itself."""
 
 
 def _is_tensor(value: Any) -> bool:
@@ -512,23 +515,17 @@ def _tied(call: Call, nodes: Sequence[Nodes]) -> Nodes:
     return next((array for array in nodes if array.any()), nodes[0])
 
 
-@rule("aten.split", "aten.split_with_sizes", "aten.unsafe_split", "aten.unsafe_split_with_sizes")
+@rule(
+    *("aten.split", "aten.split_with_sizes", "aten.unsafe_split", "aten.unsafe_split_with_sizes"),
+    *("aten.chunk", "aten.unsafe_chunk", "aten.tensor_split"),
+)
 def _split(call: Call) -> list[Dims]:
     dims = call.dims(call.args[0])
     axis = call.get(2, "dim", 0) % len(dims)
     ends = np.cumsum([part.shape[axis] for part in call.out])[:-1]
     pieces = np.split(dims[axis], ends)
+    call.trace.parted(pieces)
     return [(*dims[:axis], piece, *dims[axis + 1 :]) for piece in pieces]
-
-
-@rule("aten.chunk", "aten.unsafe_chunk", "aten.tensor_split")
-def _chunk(call: Call) -> list[Dims]:
-    dims = call.dims(call.args[0])
-    axis = call.get(2, "dim", 0) % len(dims)
-    return [
-        (*dims[:axis], piece, *dims[axis + 1 :])
-        for piece in np.split(dims[axis], np.cumsum([p.shape[axis] for p in call.out])[:-1])
-    ]
 
 
 @rule("aten.slice", "aten.narrow")
@@ -543,6 +540,8 @@ def _slice(call: Call) -> Dims:
     if step != 1:
         call.pin(nodes, "it is read with a stride")
         piece = call.labels.zeros(length)
+    if length < len(nodes):
+        call.trace.parted([piece])
     return (*dims[:axis], piece, *dims[axis + 1 :])
 
 

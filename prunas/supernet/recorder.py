@@ -1,6 +1,6 @@
 """One labelled run of a network on the meta device."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -13,11 +13,12 @@ from torch.utils._pytree import tree_leaves
 
 from prunas.errors import InputError
 from prunas.supernet.attributes import OwnedInt, SizeWatch, owned_integers
+from prunas.supernet.blocks import BlockWatch, Seen
 from prunas.supernet.imagined import executed, name_of
 from prunas.supernet.labels import BATCH, Labels, Nodes
-from prunas.supernet.operators import RULES, Call, Dims, pinned
+from prunas.supernet.operators import ELEMENTWISE, RULES, Call, Dims, pinned
 from prunas.supernet.scoped import Place
-from prunas.supernet.skeleton import called
+from prunas.supernet.skeleton import FORWARD_ERRORS, called
 
 LONGEST = 65_536
 """Longer dimensions are pinned: vocabularies and flattened kernels, not channels."""
@@ -55,6 +56,8 @@ class Product:
     operator: str
     constant: int
     dims: tuple[Nodes, ...]
+    inside: tuple[str, ...]
+    """The modules that were running."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,10 @@ class Record:
     products: list[Product] = field(default_factory=list)
     consumptions: list[Consumption] = field(default_factory=list)
     normalised: list[Nodes] = field(default_factory=list)
+    pieces: list[Nodes] = field(default_factory=list)
     sizes: list[tuple[Place, int, Nodes]] = field(default_factory=list)
     unknown: dict[str, int] = field(default_factory=dict)
+    blocks: list[Seen] = field(default_factory=list)
     outputs: Any = None
 
 
@@ -93,10 +98,10 @@ def record(network: nn.Module, inputs: Any, fixed: frozenset[str]) -> Record:
         InputError: the network does not run on these inputs.
     """
     run = _Run(network, inputs, fixed)
-    with torch.no_grad(), owned_integers(network), run.watch, run:
+    with torch.no_grad(), owned_integers(network), run.blocks.watching(network), run.watch, run:
         try:
             out = called(network, inputs)
-        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+        except FORWARD_ERRORS as error:
             raise InputError(_refusal(network, inputs, error)) from error
     run.finish(out)
     return run.record
@@ -120,6 +125,7 @@ class _Run(TorchDispatchMode):
         self.record = Record()
         self.labels = self.record.labels
         self.watch = SizeWatch(self.dims, self._observe, self._tie, self.normalises)
+        self.blocks = BlockWatch(ELEMENTWISE)
         self._dims: dict[int, Dims] = {}
         self._alive: list[torch.Tensor] = []
         self._origin: dict[int, str] = {}
@@ -141,6 +147,7 @@ class _Run(TorchDispatchMode):
         result = (known or pinned)(Call(name, args, kwargs, out, self))
         outputs = self._assign(out, result)
         self._follow_origin(name, args, out)
+        self.blocks.executed(name, args, out, self._origin)
         inputs = [self._dims[id(t)] for t in args if id(t) in self._dims]
         self.record.operations.append(Operation(name, inputs, outputs))
         return out
@@ -157,11 +164,15 @@ class _Run(TorchDispatchMode):
 
     def contraction(self, tensor: torch.Tensor, operator: str, constant: int, *dims: Nodes) -> None:
         module = self._module_of(tensor) or self._last
-        self.record.products.append(Product(module, operator, constant, dims))
+        row = Product(module, operator, constant, dims, self.blocks.inside)
+        self.record.products.append(row)
 
     def normalises(self, nodes: Nodes) -> None:
         if nodes.any():
             self.record.normalised.append(nodes)
+
+    def parted(self, pieces: Sequence[Nodes]) -> None:
+        self.record.pieces.extend(nodes for nodes in pieces if nodes.any())
 
     def consumes(self, weight: torch.Tensor, nodes: Nodes, depthwise: bool) -> None:
         name = self._origin.get(id(weight))
@@ -178,6 +189,8 @@ class _Run(TorchDispatchMode):
     def finish(self, out: Any) -> None:
         """Pin the outputs, whose shape the user knows, and what nothing is known of."""
         self.record.outputs = out
+        for block, before, after in self.blocks.found():
+            self.record.blocks.append(Seen(block, self.dims(before), self.dims(after)))
         used = {name for identity, name in self._origin.items() if identity in self._used}
         for name, dims in self.record.tensors.items():
             if name not in used:  # auxiliary heads of training, say

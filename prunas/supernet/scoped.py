@@ -5,8 +5,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
+
+from prunas.supernet.space import SearchSpace, surviving
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,14 @@ def set_integers(network: nn.Module, integers: Mapping[Place, int]) -> None:
     for place, value in integers.items():
         owner = network.get_submodule(place.module)
         owner.__dict__[place.name] = replaced(owner.__dict__[place.name], place.position, value)
+
+
+def sizes_of(space: SearchSpace, kept: NDArray[np.bool_]) -> dict[Place, int]:
+    """New values of the integers that follow the genes."""
+    return {
+        Place(a.module, a.name, a.position): int(surviving(a.factors, kept).sum())
+        for a in space.attributes
+    }
 
 
 def replaced(old: Any, position: int | None, value: int) -> Any:

@@ -13,6 +13,9 @@ from prunas.errors import InputError
 
 META = torch.device("meta")
 
+FORWARD_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, AssertionError, AttributeError)
+"""What a forward raises on inputs, or with layers, that it was not written for."""
+
 
 def skeleton(network: nn.Module) -> nn.Module:
     """A copy of `network` on the meta device; costs no memory for weights.

@@ -3,7 +3,7 @@
 Every channel of every gene is one *atom*, numbered from 1; atom 0 stands for "always kept". A
 tensor dimension that genes decide carries *factors*: arrays of atoms, one per index. An index
 survives if all its atoms do; nearly always there is one factor, two where a dimension is a
-rectangle (groups x channels, heads x head width).
+rectangle (groups x channels, heads x head width). A gene of depth has one atom, its block.
 """
 
 import json
@@ -18,13 +18,14 @@ import torch
 from numpy.typing import NDArray
 
 from prunas.errors import InputError
+from prunas.supernet.blocks import Block
 
 Atoms = NDArray[np.int64]
 Factors = tuple[Atoms, ...]
 Size = tuple[tuple[int, tuple[int, ...]], ...]
 """A dimension's length as a polynomial: ((coefficient, genes multiplied), ...)."""
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 
 class Candidate(tuple[int, ...]):
@@ -38,7 +39,14 @@ class Candidate(tuple[int, ...]):
 
 @dataclass(frozen=True)
 class Gene:
-    """One free choice. `choices` ascend; the last one is the network as it came."""
+    """One free choice. `choices` ascend; the last one is the network as it came.
+
+    Attributes:
+        name: the module that it is about.
+        kind: "width" (how many channels of a group stay) or "depth" (a block is left out, 0, or
+            kept, 1).
+        choices: what it can be.
+    """
 
     name: str
     kind: str
@@ -91,7 +99,7 @@ class SearchSpace:
 
     Attributes:
         genes: the free choices.
-        widths: number of channels of each gene in the full network.
+        widths: number of channels of each gene in the full network; 1 for a block.
         pinned: what could not become a gene, each with its reason.
         network: class name of the traced network.
         inputs: shapes and types of its example inputs (without values).
@@ -103,6 +111,7 @@ class SearchSpace:
         attributes: integers of modules that follow the genes.
         contractions: what costs multiply-accumulates.
         taps: where a channel's activations can be seen.
+        blocks: gene of depth -> what it leaves out.
         normalised: genes over whose channels a normalisation or a mean runs, so that leaving a
             channel out differs from setting it to zero.
         notes: what the user should know about the trace, in sentences.
@@ -121,6 +130,7 @@ class SearchSpace:
     attributes: tuple[Attribute, ...]
     contractions: tuple[Contraction, ...]
     taps: tuple[Tap, ...]
+    blocks: Mapping[int, Block] = field(default_factory=dict)
     normalised: frozenset[int] = frozenset()
     notes: tuple[str, ...] = field(default=())
 
@@ -150,12 +160,16 @@ class SearchSpace:
         return Candidate(gene.choices[0] for gene in self.genes)
 
     def uniform(self, ratio: float) -> Candidate:
-        """For every gene the choice nearest to `ratio` of its full one (the larger on a tie)."""
+        """For every width the choice nearest to `ratio` of the full one (the larger on a tie).
+
+        All blocks are kept.
+        """
         if not 0 < ratio <= 1:
             raise InputError(f"uniform width {ratio} is outside (0, 1]; give a share such as 0.5")
+        shares = (ratio if gene.kind == "width" else 1.0 for gene in self.genes)
         return Candidate(
-            min(gene.choices, key=lambda choice: (abs(choice - ratio * gene.choices[-1]), -choice))
-            for gene in self.genes
+            min(gene.choices, key=lambda choice: (abs(choice - share * gene.choices[-1]), -choice))
+            for gene, share in zip(self.genes, shares, strict=True)
         )
 
     def sample(self, rng: np.random.Generator, n: int) -> list[Candidate]:
@@ -189,11 +203,21 @@ class SearchSpace:
             mask[offset : offset + value] = True
         return mask
 
+    def left_out(self, candidate: Sequence[int]) -> tuple[Block, ...]:
+        """The blocks that a candidate does without."""
+        return tuple(block for gene, block in self.blocks.items() if candidate[gene] == 0)
+
     def survivors(self, candidate: Sequence[int]) -> Iterator[tuple[str, int, Atoms]]:
-        """(tensor name, dimension, surviving indices) for every dimension that shrinks."""
+        """(tensor name, dimension, surviving indices) for every dimension that shrinks.
+
+        Tensors of blocks that are left out do not appear.
+        """
         kept = self.kept(self.candidate(candidate))
+        gone = self.left_out(candidate)
         seen: dict[tuple[int, ...], Atoms | None] = {}
         for name, dimensions in self.slots.items():
+            if any(block.holds(name) for block in gone):
+                continue
             for dimension, factors in dimensions.items():
                 key = tuple(id(factor) for factor in factors)
                 if key not in seen:
@@ -206,9 +230,14 @@ class SearchSpace:
     def removed(self, candidate: Sequence[int]) -> dict[str, dict[int, torch.Tensor]]:
         """{tensor name: {dim: removed indices}} for the parameters and buffers that shrink.
 
-        Tied tensors appear under each of their names.
+        Tied tensors appear under each of their names. A tensor of a block that is left out loses
+        all indices of its first dimension; one without dimensions has an empty entry.
         """
         result: dict[str, dict[int, torch.Tensor]] = {}
+        blocks = self.left_out(self.candidate(candidate))
+        for name, shape in self.shapes.items():
+            if any(block.holds(name) for block in blocks):
+                result[name] = {0: torch.arange(shape[0])} if shape else {}
         for name, dimension, indices in self.survivors(candidate):
             gone = np.setdiff1d(np.arange(self.shapes[name][dimension]), indices)
             result.setdefault(name, {})[dimension] = torch.from_numpy(gone)
@@ -291,6 +320,7 @@ class SearchSpace:
                 [c.module, c.operator, c.constant, c.sizes] for c in self.contractions
             ],
             "taps": [[t.module, table.add(t.atoms), t.depthwise] for t in self.taps],
+            "blocks": [[gene, b.path, b.alone] for gene, b in self.blocks.items()],
             "normalised": sorted(self.normalised),
             "notes": list(self.notes),
             "factors": table.rows,
@@ -353,6 +383,11 @@ def size_polynomial(factors: Factors, gene_of_atom: Atoms, widths: Sequence[int]
             raise AssertionError(f"{count} entries do not fill {cells} cells of genes {genes}")
         result.append((count // cells, genes))
     return tuple(result)
+
+
+def present(gene: int) -> Size:
+    """A factor of what is there as long as the block of that gene is."""
+    return ((1, (gene,)),)
 
 
 def _owners(factors: Factors, gene_of_atom: Atoms) -> list[tuple[list[int], int]]:
@@ -437,6 +472,7 @@ def _from_data(data: Any) -> SearchSpace:
         taps=tuple(
             Tap(module, factors(rows), depthwise) for module, rows, depthwise in data["taps"]
         ),
+        blocks={gene: Block(path, alone) for gene, path, alone in data["blocks"]},
         normalised=frozenset(data["normalised"]),
         notes=tuple(data["notes"]),
     )

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from prunas.errors import InputError
+from prunas.supernet.blocks import Seen
+from prunas.supernet.depth import with_blocks
 from prunas.supernet.grid import DEFAULT, WidthGrid, named_grid
 from prunas.supernet.labels import BATCH, FIRST_IMAGE, PINNED, SECOND_IMAGE, Nodes, Solution
 from prunas.supernet.recorder import Check, Record, ShapeMismatchError, record
-from prunas.supernet.scoped import Place, swapped
-from prunas.supernet.skeleton import called, describe, skeleton, with_batch
+from prunas.supernet.scoped import Place, sizes_of, swapped
+from prunas.supernet.skeleton import FORWARD_ERRORS, called, describe, skeleton, with_batch
 from prunas.supernet.space import (
     Attribute,
     Contraction,
@@ -27,7 +29,6 @@ from prunas.supernet.space import (
     Size,
     Tap,
     size_polynomial,
-    surviving,
 )
 
 _PROBE_SEED = 20190  # any fixed number: the probe only has to be the same each time
@@ -41,8 +42,9 @@ def trace(
     example: Any = None,
     grid: WidthGrid | str = DEFAULT,
     keep: Sequence[str] = (),
+    depth: bool = True,
 ) -> SearchSpace:
-    """Find everything in `network` that can be made narrower, and what goes together with it.
+    """Find all that `network` can do without: channels, with what goes together, and blocks.
 
     The network runs once on the meta device (no weights are read, nothing is computed); labels
     are propagated through the ATen operators that really run, so residual sums, concatenations,
@@ -59,6 +61,10 @@ def trace(
         grid: which widths a channel group may take, or the name of a grid: "default" (sixteenths,
             multiples of 8 above 16), "metapruning" (its 31 ratios), "every" (from 1 up).
         keep: patterns of parameter or module names that stay untouched (`"stages.3.*"`).
+        depth: offer blocks to be left out: modules that compute y = x + f(x), perhaps with an
+            activation or a normalisation after it, in which input and output are the same
+            channels. Blocks without a shortcut are never offered, since their input and output
+            would have to be tied, and with them the widths of all layers of a plain stage.
 
     Returns:
         The search space.
@@ -88,6 +94,8 @@ def trace(
         rounds += 1
         dropped |= blame
         space = draft.space(dropped)
+    if depth:
+        space = with_blocks(space, found, draft.hands_on, bare, inputs, fixed)
     if not space.genes:
         raise InputError(_nothing(network, space, found))
     return space
@@ -218,12 +226,13 @@ class _Draft:
     def _signatures(self) -> NDArray[np.uint64]:
         """(classes,) hash of how often each class occurs in each observed dimension.
 
-        Classes with equal signatures are interchangeable, and form one channel group.
+        Classes with equal signatures are interchangeable, and form one channel group. Channels
+        that the code tells apart, by splitting or slicing, are not.
         """
         total = int(self.classes.max()) + 1
         signature = np.zeros(total, dtype=np.uint64)
         draw = np.random.default_rng(_PROBE_SEED)
-        for nodes in self._observed():
+        for nodes in (*self._observed(), *self.found.pieces):
             np.add.at(signature, self.classes[nodes], draw.integers(1, 2**63, dtype=np.uint64))
         signature[0] = 0
         return signature
@@ -424,6 +433,11 @@ class _Draft:
         atoms = np.flatnonzero(self.gene_of_atom() == gene)
         return np.flatnonzero(np.isin(self.groups.atom, atoms)).tolist()
 
+    def hands_on(self, seen: Seen) -> bool:
+        """Whether a block's output has the channels of its input."""
+        pairs = zip(seen.before, seen.after, strict=True)
+        return all(np.array_equal(self.classes[one], self.classes[two]) for one, two in pairs)
+
     def alive(self, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """(nodes,) which labels survive, given which atoms of the latest space do."""
         alive: NDArray[np.bool_] = np.logical_and.reduce(
@@ -479,14 +493,6 @@ def _aliases(network: nn.Module) -> dict[str, str]:
 
 
 # -- trying it -------------------------------------------------------------------------------------
-
-
-def sizes_of(space: SearchSpace, kept: NDArray[np.bool_]) -> dict[Place, int]:
-    """New values of the integers that follow the genes."""
-    return {
-        Place(a.module, a.name, a.position): int(surviving(a.factors, kept).sum())
-        for a in space.attributes
-    }
 
 
 @dataclass(frozen=True)
@@ -552,7 +558,7 @@ class _Probe:
         with swapped(self.bare, self._tensors(alive), sizes), torch.no_grad(), check:
             try:
                 called(self.bare, self.inputs)
-            except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+            except FORWARD_ERRORS as error:
                 return self._failure(check, error)
         return None
 

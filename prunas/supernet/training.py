@@ -110,8 +110,8 @@ def stratified(
     [0, 1); the unit interval is cut into n equal parts and every candidate takes another part, so
     that wide and narrow choices are equally often trained in each step. No gene departs from its
     shape by more than `spread`: a network is as good as its narrowest place, and paths with one
-    layer at a sixteenth teach the shared weights little (measured: benchmarks/RESULTS.md). Meant
-    to be moved into a budget.
+    layer at a sixteenth teach the shared weights little (measured: benchmarks/RESULTS.md). A
+    block is kept where its share is a half or more. Meant to be moved into a budget.
 
     Args:
         space: the candidates.
@@ -126,6 +126,8 @@ def stratified(
         u = (rng.permutation(n) + rng.random(n)) / n
         choices = np.array(gene.choices)
         wanted = choices[-1] * shape * spread ** (u - 1)
+        if gene.kind == "depth":
+            wanted = wanted.round()
         places = np.searchsorted(choices, wanted, side="right") - 1
         columns.append(choices[np.maximum(places, 0)])
     return [Candidate(row) for row in np.column_stack(columns).tolist()]

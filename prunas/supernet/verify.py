@@ -30,8 +30,9 @@ class Verification:
     Attributes:
         permutation: after permuting the channels of every gene.
         masked: between a cut network and the full one with the removed channels set to zero, over
-            the genes without a normalisation across their channels.
-        candidate: the candidate that was cut.
+            the genes without a normalisation across their channels; the larger of two candidates,
+            one that keeps all blocks and one that does not.
+        candidate: the first of these.
     """
 
     permutation: float
@@ -44,8 +45,9 @@ def verify(network: nn.Module, space: SearchSpace, *, seed: int = 0) -> Verifica
 
     1. Permuting the channels of every gene, consistently over all its slots, leaves the output
        unchanged. One missing slot breaks it.
-    2. Setting all slots of the removed channels to zero in the full network gives the output of
-       the cut one, wherever no normalisation runs over them.
+    2. Setting all slots of the removed channels to zero in the full network, and letting blocks
+       that are left out compute nothing, gives the output of the cut one, wherever no
+       normalisation runs over the channels.
 
     Both run in float64 on a copy whose weights are shaken and whose batch-norm statistics are
     measured, so that zero-initialised layers hide nothing.
@@ -65,11 +67,17 @@ def verify(network: nn.Module, space: SearchSpace, *, seed: int = 0) -> Verifica
         orders = [rng.permutation(width).tolist() for width in space.widths]
         permutation = _difference(expected, _output(permute(twin, space, orders), inputs))
         _require(permutation, "permuting the channels of its genes changes the network's output")
-        candidate = _random_candidate(space, rng)
-        cut_output = _output(cut(twin, space, candidate), inputs)
-        masked = _difference(_output(_masked(twin, space, candidate), inputs), cut_output)
+        candidate, *others = _random_candidates(space, rng)
+        masked = max(_against_masked(twin, space, c, inputs) for c in (candidate, *others))
         _require(masked, "a cut network differs from the full one with the same channels zeroed")
     return Verification(permutation, masked, candidate)
+
+
+def _against_masked(
+    network: nn.Module, space: SearchSpace, candidate: Candidate, inputs: Any
+) -> float:
+    cut_output = _output(cut(network, space, candidate), inputs)
+    return _difference(_output(_masked(network, space, candidate), inputs), cut_output)
 
 
 def _require(difference: float, what: str) -> None:
@@ -77,13 +85,20 @@ def _require(difference: float, what: str) -> None:
         raise VerificationError(f"{what} (relative difference {difference:.2g}); do not cut by it")
 
 
-def _random_candidate(space: SearchSpace, rng: np.random.Generator) -> Candidate:
-    """Random choices, genes under a normalisation left whole (there, zeroed is not removed)."""
-    drawn = space.sample(rng, 1)[0]
-    return Candidate(
-        gene.choices[-1] if index in space.normalised else value
-        for index, (gene, value) in enumerate(zip(space.genes, drawn, strict=True))
-    )
+def _random_candidates(space: SearchSpace, rng: np.random.Generator) -> list[Candidate]:
+    """Random choices, first with all blocks, then, if there are any, with random ones of them.
+
+    Genes under a normalisation are left whole (there, zeroed is not removed).
+    """
+    whole = (space.normalised | space.blocks.keys(), space.normalised)
+    drawn = space.sample(rng, 2 if space.blocks else 1)
+    return [
+        Candidate(
+            gene.choices[-1] if index in fixed else value
+            for index, (gene, value) in enumerate(zip(space.genes, row, strict=True))
+        )
+        for row, fixed in zip(drawn, whole, strict=False)
+    ]
 
 
 def _shaken(network: nn.Module, generator: torch.Generator) -> nn.Module:
@@ -137,16 +152,21 @@ def _measure_batch_norm(network: nn.Module, inputs: Any) -> None:
 
 
 def _masked(network: nn.Module, space: SearchSpace, candidate: Sequence[int]) -> nn.Module:
+    """A copy that still has all its modules, and does what the cut network should."""
     held = tensors_of(network)
+    gone = space.left_out(candidate)
     zeroed: dict[str, torch.Tensor] = {}
     for name, dimensions in space.removed(candidate).items():
-        if name in space.aliases:
+        if name in space.aliases or any(block.holds(name) for block in gone):
             continue
         tensor = held[name].detach().clone()
         for dimension, indices in dimensions.items():
             tensor.index_fill_(dimension, indices, 0)
         zeroed[name] = tensor
-    return copied_with(network, zeroed)
+    twin = copied_with(network, zeroed)
+    for block in gone:
+        twin.get_submodule(block.path).register_forward_hook(lambda _, args, out: args[0])
+    return twin
 
 
 def _output(network: nn.Module, inputs: Any) -> list[torch.Tensor]:

@@ -77,7 +77,8 @@ def test_costs_are_those_of_the_cut_network(network: Network, seed: int) -> None
     space = trace(network, IMAGE, grid=EVERY)
     drawn = space.sample(np.random.default_rng(seed), 2)
     # a product over one channel may run as a multiplication, which torch does not count
-    candidates = [space.full(), *([max(2, width) for width in row] for row in drawn)]
+    least = [2 if gene.kind == "width" else 0 for gene in space.genes]
+    candidates = [space.full(), *(np.maximum(row, least) for row in drawn)]
     cost = Cost(space)
     smalls = [cut(network, space, candidate) for candidate in candidates]
     assert cost.macs(candidates).tolist() == [macs_counted(small, IMAGE) for small in smalls]

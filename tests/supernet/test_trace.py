@@ -48,14 +48,14 @@ GENES: dict[str, list[tuple[str, int]]] = {
 
 
 def genes_of(space: SearchSpace) -> list[tuple[str, int]]:
-    return [(gene.name, gene.choices[-1]) for gene in space.genes]
+    return [(gene.name, gene.choices[-1]) for gene in space.genes if gene.kind == "width"]
 
 
 @pytest.mark.parametrize("block", GENES)
 def test_the_groups_of_each_kind_of_coupling(block: str) -> None:
     space = trace(Network([block]), IMAGE, grid=EVERY)
     assert genes_of(space) == GENES[block]
-    assert space.widths == tuple(width for _, width in GENES[block])
+    assert space.widths[: len(GENES[block])] == tuple(width for _, width in GENES[block])
 
 
 @pytest.mark.parametrize("block", ["Plain", "Depthwise", "Attention"])
@@ -83,6 +83,25 @@ def test_inputs_and_outputs_are_pinned() -> None:
     assert {entry.name for entry in space.pinned} == {"0.weight[1]", "7.weight[0]"}
     reasons = " ".join(entry.reason for entry in space.pinned)
     assert "it is an output of the network" in reasons
+
+
+def test_a_channel_that_is_addressed_by_number_is_none_of_the_others() -> None:
+    class First(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Conv2d(3, 8, 1)
+            self.last = nn.Linear(8, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.body(x)
+            out: Tensor = self.last((y * y[:, 2:3].sigmoid()).mean((2, 3)))
+            return out
+
+    network = First().eval()
+    space = trace(network, IMAGE, grid=EVERY)
+    assert genes_of(space) == [("body", 7)]
+    assert 2 not in space.removed(space.smallest())["body.weight"][0]
+    verify(network, space)
 
 
 def test_what_resists_is_pinned_and_the_rest_is_not() -> None:
@@ -115,7 +134,7 @@ def test_a_size_that_does_not_follow_is_blamed_alone() -> None:
 def test_keep_leaves_matching_modules_alone() -> None:
     network = Network(["Residual", "Plain"])
     space = trace(network, IMAGE, keep=["3.*", "4.0"])
-    kept = {"3.body.0", "4.0"}
+    kept = {"3", "3.body.0", "4.0"}
     assert not kept & {gene.name for gene in space.genes}
     everything = {gene.name for gene in trace(network, IMAGE).genes}
     assert {gene.name for gene in space.genes} == everything - kept - {"0"}

@@ -13,6 +13,7 @@ from prunas.errors import InputError
 from prunas.eval.accuracy import Batches
 from prunas.eval.criteria.discriminant import Array, Elimination, eliminate_jointly, fit, is_scarce
 from prunas.eval.criteria.features import Observed, channel_features
+from prunas.supernet.blocks import Block
 from prunas.supernet.space import Atoms, SearchSpace
 
 
@@ -102,7 +103,8 @@ def di_prior(
     """Order the channels of every gene and value every width, by a criterion.
 
     A gene that the criterion cannot judge is ordered by `magnitude`; its values then add up to
-    the median worth of the judged genes (1 if there is none), which a note says.
+    the median worth of the judged genes (1 if there is none), which a note says. A block is worth
+    what all the channels inside it are, since they go with it; that is a guess.
 
     Args:
         network: the full network, on `device`; left as it was.
@@ -115,16 +117,22 @@ def di_prior(
     Raises:
         InputError: as the criterion; for the default one see `channel_features`.
     """
+    widths = range(len(space.genes) - len(space.blocks))
     verdict = criterion(network, space, batches, device=device)
     spare = magnitude(network, space, batches, device=device).eliminations
     typical = median([sum(e.drops) for e in verdict.eliminations if e is not None] or [1.0])
     orders, values = [], []
-    for judged, fallback in zip(verdict.eliminations, spare, strict=True):
+    for gene in widths:
+        judged, fallback = verdict.eliminations[gene], spare[gene]
         assert fallback is not None, "magnitude judges every gene"
         path, unit = (fallback, typical) if judged is None else (judged, 1.0)
         orders.append(path.order[::-1])
         worth = np.cumsum(np.maximum(path.drops[::-1], 0)) * unit
         values.append((0.0, *worth.tolist()))
+    for block in space.blocks.values():
+        orders.append((0,))
+        inner = [values[gene][-1] for gene in widths if _inside(gene, block, space)]
+        values.append((0.0, sum(inner) if inner else typical))
     return Ranking(tuple(orders), tuple(values), (*verdict.notes, *_unjudged(space, verdict)))
 
 
@@ -137,6 +145,17 @@ def _eliminated(gene: int, space: SearchSpace, layers: dict[str, Observed]) -> E
         return None
     fits = [fit(layer.scatter.balanced()) for layer in distinct]
     return eliminate_jointly(fits, [_features_of(atoms, layer.atoms) for layer in distinct])
+
+
+def _inside(gene: int, block: Block, space: SearchSpace) -> bool:
+    """Whether all channels of a gene leave with the block."""
+    atoms = space.offsets[gene]
+    holders = [
+        name
+        for name, dimensions in space.slots.items()
+        if any((factor == atoms).any() for factors in dimensions.values() for factor in factors)
+    ]
+    return all(map(block.holds, holders))
 
 
 def _features_of(atoms: Atoms, layout: Atoms) -> list[Atoms]:
@@ -157,7 +176,7 @@ def _scarcity(layers: dict[str, Observed]) -> Iterator[str]:
 
 def _unjudged(space: SearchSpace, verdict: Verdict) -> Iterator[str]:
     rows = zip(space.genes, verdict.eliminations, strict=True)
-    names = [gene.name for gene, elimination in rows if elimination is None]
+    names = [gene.name for gene, found in rows if found is None and gene.kind == "width"]
     if names:
         shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
         yield (

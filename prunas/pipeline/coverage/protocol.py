@@ -17,14 +17,14 @@ from prunas.errors import InputError, RunError
 from prunas.eval.cost import Cost
 from prunas.pipeline.artifact import load, save
 from prunas.pipeline.coverage.row import Row
-from prunas.pipeline.small_images import FORWARD_ERRORS
 from prunas.search.budget import as_values
 from prunas.supernet.cut import cut
+from prunas.supernet.skeleton import FORWARD_ERRORS
 from prunas.supernet.space import SearchSpace
 from prunas.supernet.trace import trace
 from prunas.supernet.verify import verify
 
-_ERRORS: Final = (InputError, RunError, *FORWARD_ERRORS, KeyError, AttributeError, OSError)
+_ERRORS: Final = (InputError, RunError, *FORWARD_ERRORS, OSError)
 _SIDES: Final = (32, 64, 96, 128, 160, 192, 224, 256)
 _BYTES_PER_PARAMETER: Final = 44
 """The oracles hold four float64 copies, the network itself, and one for luck."""

@@ -11,7 +11,7 @@ from html import escape
 from itertools import accumulate
 from typing import Any, Final, TypeVar, cast
 
-from prunas.pipeline.report.run import Compared, Evaluation, Result, Run
+from prunas.pipeline.report.run import Compared, Evaluation, Gene, Result, Run
 
 Trace = dict[str, Any]
 Row = TypeVar("Row")
@@ -167,10 +167,16 @@ def _seeds(result: Result) -> Figure:
     return Figure("seeds", "Every seed", caption, 360, tuple(traces), layout, half=True)
 
 
+def _kept(gene: Gene, chosen: int) -> str:
+    if gene.kind == "depth":
+        return "kept" if chosen else "left out"
+    return f"{chosen} / {gene.choices[-1]}"
+
+
 def _widths(run: Run) -> Figure:
     most = [gene.choices[-1] for gene in run.genes]
     rows = list(range(len(most)))
-    texts = [f"{chosen} / {width}" for chosen, width in zip(run.chosen, most, strict=True)]
+    texts = [_kept(gene, chosen) for gene, chosen in zip(run.genes, run.chosen, strict=True)]
     traces: list[Trace] = [
         _bars("full network", most, most, "var(--track)")
         | {"text": texts, "textposition": "outside", "cliponaxis": False, "hoverinfo": "skip"},
