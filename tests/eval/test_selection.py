@@ -247,3 +247,25 @@ def test_equal_arguments_give_equal_rankings() -> None:
     network, space, batches = traced("resnet10t")
     first, second = (discriminant(network, space, batches, device="cpu") for _ in range(2))
     assert first == second
+
+
+def test_a_block_is_worth_the_channels_inside_it() -> None:
+    network = nn.Sequential(nn.Linear(3, 8), Block(), nn.Linear(8, 3))
+    space = prunas.trace(network, (3,))
+    assert [(gene.name, gene.kind) for gene in space.genes] == [
+        ("0", "width"), ("1.down", "width"), ("1", "depth"),
+    ]  # fmt: skip
+    ranking = di_prior(network, space, planted([3], useful=[0, 1, 2]), device="cpu")
+    assert ranking.orders[2] == (0,)
+    assert ranking.values[2] == (0.0, ranking.values[1][-1])
+    assert not any("'1'" in note for note in ranking.notes)
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.up = nn.Linear(8, 6), nn.Linear(6, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = x + self.up(self.down(x).relu())
+        return out

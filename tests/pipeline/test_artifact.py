@@ -134,6 +134,18 @@ class Tied(nn.Module):
 # -- what must fail, with a sentence, and leave what was there ---------------------------------
 
 
+@pytest.mark.parametrize("name", ["test_convnext", "test_resnet", "test_vit"])
+def test_blocks_that_were_left_out_stay_out(name: str, tmp_path: Path) -> None:
+    small = _without_a_block(name, tmp_path / "model")
+    loaded = prunas.load(tmp_path / "model")
+    assert torch.equal(loaded(_pictures(3)), small(_pictures(3)))
+    assert loaded.state_dict().keys() == small.state_dict().keys()
+    space = prunas.trace(loaded, (3, 160, 160))  # and once more
+    again = prunas.cut(loaded, space, space.uniform(0.5)).eval()
+    prunas.save(again, tmp_path / "again")
+    assert torch.equal(prunas.load(tmp_path / "again")(_pictures(3)), again(_pictures(3)))
+
+
 def test_an_artifact_is_replaced_but_nothing_else_is(tmp_path: Path) -> None:
     small = _cut()
     prunas.save(small, tmp_path / "model")
@@ -184,7 +196,7 @@ def test_an_artifact_of_another_version_or_network_is_refused(tmp_path: Path) ->
     file = tmp_path / "model" / "arch.json"
     arch = json.loads(file.read_text())
     file.write_text(json.dumps({**arch, "format": 99}))
-    with pytest.raises(prunas.InputError, match="has format 99, this prunas reads 1"):
+    with pytest.raises(prunas.InputError, match="has format 99, this prunas reads 2"):
         prunas.load(tmp_path / "model")
     file.write_text(json.dumps(arch))
     with pytest.raises(prunas.InputError, match="does not fit Plain"):
@@ -206,6 +218,16 @@ def _saved(name: str, folder: Path, *, channels: int = 3, side: int = 160) -> nn
     network = create_network(name, classes=5, input_size=(channels, side, side))
     space = prunas.trace(network, (channels, side, side))
     small = prunas.cut(network, space, space.uniform(0.5)).eval()
+    prunas.save(small, folder)
+    return small
+
+
+def _without_a_block(name: str, folder: Path) -> nn.Module:
+    network = create_network(name, classes=5, input_size=(3, 160, 160))
+    space = prunas.trace(network, (3, 160, 160))
+    half = list(space.uniform(0.5))
+    half[next(iter(space.blocks))] = 0
+    small = prunas.cut(network, space, half).eval()
     prunas.save(small, folder)
     return small
 
@@ -277,6 +299,22 @@ def test_features_are_what_the_named_modules_give(name: str, side: int, tmp_path
         torch.testing.assert_close(ours, theirs)
     assert info.channels() == [given.shape[1] for given in found]
     assert info.channels() != parents.feature_info.channels()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["test_convnext", "test_resnet", "test_vit"])
+def test_arguments_go_together_with_blocks_left_out(name: str, tmp_path: Path) -> None:
+    small = _without_a_block(name, tmp_path / "model")
+    other: Any = prunas.load(tmp_path / "model", num_classes=9)
+    parent: Any = small
+    found, expected = (net.forward_features(_pictures(3)) for net in (other, parent))
+    assert torch.equal(found, expected)
+    given = prunas.load(tmp_path / "model", features_only=True, out_indices=(0, 2))(_pictures(3))
+    assert [part.shape[1] for part in given] == [
+        part.shape[1] for part in parent.forward_intermediates(
+            _pictures(3), indices=(0, 2), intermediates_only=True
+        )
+    ]  # fmt: skip
 
 
 @torch.no_grad()

@@ -311,3 +311,24 @@ def test_paths_of_a_whole_front_have_any_cost_below_the_budget() -> None:
     assert shares.max() <= 1
     counts, _ = np.histogram(shares, bins=4, range=(0, 1))
     assert counts.min() > 40  # of 75 in each quarter, were widths not in steps
+
+
+@pytest.mark.parametrize("share", [0.4, 0.99])
+def test_blocks_are_left_out_where_the_budget_asks_for_it(
+    share: float, pictures: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With 0.99 of the MACs of the narrowest network that has all blocks, some must go."""
+    _in_one_process(monkeypatch)
+    drawn = _job(tmp_path / "drawn", _request(pictures, depth=True))
+    narrowest = drawn.cost.macs([drawn.space.full(), drawn.space.uniform(1e-6)])
+    limit = int(share * narrowest[0 if share < 0.5 else 1])
+    job = _job(tmp_path / "run", _request(pictures, depth=True, budget=f"macs={limit}"))
+    _all_stages(job)
+    result = job.folder.read()["result"]
+    kinds = [gene["kind"] for gene in job.folder.read()["space"]["genes"]]
+    assert kinds.count("depth") == len(job.space.blocks) > 0
+    network = prunas.load(tmp_path / "run" / "model")
+    assert sum(p.numel() for p in network.parameters()) == result["params"]
+    gone = [b.path for b in job.space.left_out(result["candidate"])]
+    assert all(isinstance(network.get_submodule(path), torch.nn.Identity) for path in gone)
+    assert gone or share < 0.5

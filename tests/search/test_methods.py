@@ -19,7 +19,15 @@ from prunas.search.prior import Prior, allocate
 from prunas.search.randomly import Randomly
 from prunas.search.uniform import Uniform, uniform_candidates
 from prunas.supernet.space import Candidate
-from tests.search.toys import chain_space, everything, feasible, landscape, prior_of, toy_space
+from tests.search.toys import (
+    chain_space,
+    everything,
+    feasible,
+    landscape,
+    prior_of,
+    space_with_blocks,
+    toy_space,
+)
 
 SEEDS = st.integers(0, 2**32 - 1)
 SPACE = chain_space(10, steps=16, channels=64)
@@ -191,6 +199,16 @@ def dominates(one: Scored, other: Scored, macs: dict[Scored, int]) -> bool:
 
 def test_front_of_nothing_is_empty() -> None:
     assert front([], Cost(SPACE)) == []
+
+
+def test_uniform_candidates_keep_blocks_as_long_as_anything_fits() -> None:
+    space = space_with_blocks()
+    blocks = list(space.blocks)
+    kept = [c for c in uniform_candidates(feasible(space, "macs=50%")) if c != space.smallest()]
+    assert len(kept) > 3
+    assert all(candidate[gene] == 1 for candidate in kept for gene in blocks)
+    least = int(feasible(space, "macs=50%").cost.macs(as_values([space.smallest()]))[0])
+    assert uniform_candidates(feasible(space, f"macs={least}")) == [space.smallest()]
 
 
 @pytest.mark.parametrize("text", ["macs=100%", "macs=50%", "macs=20%", "macs=30%,params=40%"])

@@ -11,7 +11,15 @@ from prunas.eval.cost import Cost
 from prunas.search.budget import Budget, Feasible, Values, as_values
 from prunas.search.prior import Prior, allocate, leaning
 from prunas.supernet.space import Candidate
-from tests.search.toys import chain_space, everything, feasible, prior_of, problems, toy_space
+from tests.search.toys import (
+    chain_space,
+    everything,
+    feasible,
+    prior_of,
+    problems,
+    space_with_blocks,
+    toy_space,
+)
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -144,3 +152,10 @@ def test_shapes_lean_from_uniform_to_the_allocation() -> None:
     space = toy_space([tuple(range(1, 9)), tuple(range(1, 5))], [(1, (0, 1))])
     shapes = leaning(space, Candidate([2, 4]), np.array([0.0, 0.5, 1.0]))
     assert shapes.tolist() == [[1, 1], [0.5, 1], [0.25, 1]]
+
+
+def test_shapes_try_blocks_that_the_allocation_leaves_out() -> None:
+    space = space_with_blocks(1)
+    allocation = Candidate([*space.full()[:-1], 0])
+    shapes = leaning(space, allocation, np.array([0.0, 0.5, 1.0]))
+    assert shapes[:, -1].tolist() == [1, 0.5, 0.25]

@@ -5,11 +5,15 @@ from itertools import pairwise, product
 
 import numpy as np
 from hypothesis import strategies as st
+from torch import nn
 
 from prunas.eval.cost import Cost
 from prunas.search.budget import Budget, Feasible, Values
 from prunas.search.prior import Prior
+from prunas.supernet.grid import EVERY
 from prunas.supernet.space import Candidate, Contraction, Gene, SearchSpace
+from prunas.supernet.trace import trace
+from tests.supernet.networks import IMAGE, Residual
 
 Terms = Sequence[tuple[int, tuple[int, ...]]]
 """A polynomial with non-negative coefficients: (coefficient, genes multiplied)."""
@@ -41,6 +45,13 @@ def toy_space(
         ),
         taps=(),
     )
+
+
+def space_with_blocks(blocks: int = 3) -> SearchSpace:
+    """Residual blocks of 12 channels on a stem of 8; the blocks' genes come last."""
+    layers = (Residual(8) for _ in range(blocks))
+    head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+    return trace(nn.Sequential(nn.Conv2d(3, 8, 1), *layers, *head), IMAGE, grid=EVERY)
 
 
 def chain_space(genes: int, steps: int = 8, channels: int = 32) -> SearchSpace:

@@ -17,7 +17,7 @@ from prunas.errors import InputError
 from prunas.eval.cost import Cost
 from prunas.supernet.cut import cut
 from prunas.supernet.grid import EVERY
-from prunas.supernet.space import SearchSpace
+from prunas.supernet.space import Candidate, SearchSpace
 from prunas.supernet.trace import trace
 from tests.supernet.networks import IMAGE, Conv1dNet, Conv3dNet, Network, plain_chain
 from tests.supernet.random_networks import networks
@@ -78,7 +78,7 @@ def test_costs_are_those_of_the_cut_network(network: Network, seed: int) -> None
     drawn = space.sample(np.random.default_rng(seed), 2)
     # a product over one channel may run as a multiplication, which torch does not count
     least = [2 if gene.kind == "width" else 0 for gene in space.genes]
-    candidates = [space.full(), *(np.maximum(row, least) for row in drawn)]
+    candidates = [space.full(), *map(Candidate, np.maximum(drawn, least).tolist())]
     cost = Cost(space)
     smalls = [cut(network, space, candidate) for candidate in candidates]
     assert cost.macs(candidates).tolist() == [macs_counted(small, IMAGE) for small in smalls]

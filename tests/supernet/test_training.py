@@ -16,6 +16,7 @@ from prunas.supernet.elastic import Supernet
 from prunas.supernet.grid import EVERY
 from prunas.supernet.space import Candidate
 from prunas.supernet.training import stratified, train_supernet
+from tests.search.toys import space_with_blocks
 
 
 def _supernet() -> Supernet:
@@ -108,3 +109,10 @@ def test_stratified_draws_lie_around_the_shapes_given(n: int, seed: int, shape: 
     rng = np.random.default_rng(seed)
     for (width,) in stratified(_SUPERNET.space, rng, n, spread=2.0, shapes=shapes):
         assert max(1, int(full * shape / 2)) <= width <= max(1, full * shape)
+
+
+def test_paths_keep_about_two_of_three_blocks() -> None:
+    """3^(u - 1) >= 1/2 for u >= 1 - log_3(2) = 0.37."""
+    space = space_with_blocks()
+    drawn = np.array(stratified(space, np.random.default_rng(0), 100))
+    assert drawn[:, list(space.blocks)].mean(axis=0).tolist() == pytest.approx([0.63] * 3, abs=0.02)
