@@ -1,13 +1,16 @@
-"""Which integers of which modules are lengths of dimensions: watched, not guessed.
+"""Which integers are lengths of which dimensions: watched, not guessed.
 
 Modules keep sizes as plain integers (groups, heads, split points, normalised shapes). During a
 trace each of them is wrapped in an `int` that remembers its owner; a function mode sees where it
-arrives as a size and which labels that dimension carries. Integers computed from others at run time
-are plain again, and follow by themselves.
+arrives as a size and which labels that dimension carries. Sizes that are read from tensors
+remember the dimension that they are the length of: where they arrive as the length of another
+one, the two must stay equally long. Integers computed from others at run time are plain again,
+and follow by themselves.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from math import prod
 from typing import Any, Final
 
 import torch
@@ -26,6 +29,63 @@ class OwnedInt(int):
     def __new__(cls, value: int, place: Place) -> "OwnedInt":
         self = super().__new__(cls, value)
         self.place = place
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> int:
+        return int(self)
+
+
+class Length(int):
+    """The length of a tracked dimension, as `tensor.shape` gave it."""
+
+    nodes: Nodes
+    watch: "SizeWatch"
+
+    def __new__(cls, nodes: Nodes, watch: "SizeWatch") -> "Length":
+        self = super().__new__(cls, len(nodes))
+        self.nodes, self.watch = nodes, watch
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> int:
+        return int(self)
+
+    def __floordiv__(self, other: Any) -> int:
+        whole: int = int(self) // other
+        return Share(whole, self, other) if isinstance(other, OwnedInt) else whole
+
+    def __float__(self) -> float:
+        self.watch.normalises(self.nodes)
+        return float(int(self))
+
+    def __truediv__(self, other: Any) -> Any:
+        return float(self) / other
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return other / float(self)
+
+    def __pow__(self, other: Any, modulus: Any = None) -> Any:
+        self.watch.normalises(self.nodes)
+        return int(self) ** other
+
+
+class Shape(tuple[int, ...]):
+    """In the place of a `torch.Size`, which makes plain integers of all that it is given."""
+
+    __slots__ = ()
+
+    def numel(self) -> int:
+        return prod(self)
+
+
+class Share(int):
+    """The length of a dimension divided by an integer of a module (heads, groups)."""
+
+    whole: Length
+    parts: OwnedInt
+
+    def __new__(cls, value: int, whole: Length, parts: OwnedInt) -> "Share":
+        self = super().__new__(cls, value)
+        self.whole, self.parts = whole, parts
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> int:
@@ -72,7 +132,9 @@ class SizeWatch(TorchFunctionMode):
         dims: labels of a tensor.
         observe: called with the integer and the labels of the dimension it is the length of.
         tie: called with labels that a function needs in equal numbers (the parts of `chunk`).
+        equally_long: called with the labels of two dimensions that have one length.
         normalises: called with labels whose number enters the result (attention's scale).
+        merge: labels of several dimensions flattened into one.
     """
 
     def __init__(
@@ -80,9 +142,13 @@ class SizeWatch(TorchFunctionMode):
         dims: DimsOf,
         observe: Observe,
         tie: Callable[[Nodes, Nodes], None],
+        equally_long: Callable[[Nodes, Nodes], None],
         normalises: Callable[[Nodes], None],
+        merge: Callable[[Sequence[Nodes]], Nodes],
     ) -> None:
         super().__init__()
+        self.merge = merge
+        self.equally_long = equally_long
         self.dims = dims
         self.normalises = normalises
         self.observe = observe
@@ -99,6 +165,8 @@ class SizeWatch(TorchFunctionMode):
             value = kwargs.get(key, args[position] if len(args) > position else None)
             self.counted = {key: value} if isinstance(value, OwnedInt) else {}
         out = func(*args, **kwargs)
+        if func in _SHAPES and isinstance(args[0], torch.Tensor):
+            return self._remembered(args[0], out)
         reader = _READERS.get(name)
         if reader is not None:
             reader(self, args, kwargs, out)
@@ -109,7 +177,31 @@ class SizeWatch(TorchFunctionMode):
         for position, size in enumerate(sizes):
             if isinstance(size, OwnedInt):
                 self.observe(size, self.dims(tensor)[offset + position])
+            elif isinstance(size, Length):
+                self.equally_long(size.nodes, self.dims(tensor)[offset + position])
+            elif isinstance(size, Share):
+                self._shared_out(size, sizes, self.dims(tensor)[offset:], position)
 
+    def _remembered(self, tensor: torch.Tensor, sizes: Any) -> Any:
+        """What `tensor.shape`, `size()` or `size(dim)` gave, each length with its labels."""
+        if isinstance(sizes, int):  # size(dim)
+            return sizes
+        lengths = zip(sizes, self.dims(tensor), strict=True)
+        return Shape(Length(nodes, self) if nodes.any() else n for n, nodes in lengths)
+
+    def _shared_out(
+        self, size: Share, sizes: Sequence[Any], dims: Sequence[Nodes], position: int
+    ) -> None:
+        """(..., heads, whole // heads): the whole is made of these heads."""
+        if position and _same_place(sizes[position - 1], size.parts):
+            self.equally_long(size.whole.nodes, self.merge(dims[position - 1 : position + 1]))
+
+
+def _same_place(size: Any, owned: OwnedInt) -> bool:
+    return isinstance(size, OwnedInt) and size.place == owned.place
+
+
+_SHAPES: Final = (torch.Tensor.shape.__get__, torch.Tensor.size)  # type: ignore[attr-defined]
 
 _COUNTED: Final = {
     "conv1d": ("groups", 6),

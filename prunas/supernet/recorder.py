@@ -81,6 +81,7 @@ class Record:
     normalised: list[Nodes] = field(default_factory=list)
     pieces: list[Nodes] = field(default_factory=list)
     sizes: list[tuple[Place, int, Nodes]] = field(default_factory=list)
+    lengths: list[tuple[Nodes, Nodes, str]] = field(default_factory=list)
     unknown: dict[str, int] = field(default_factory=dict)
     blocks: list[Seen] = field(default_factory=list)
     outputs: Any = None
@@ -124,7 +125,14 @@ class _Run(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.record = Record()
         self.labels = self.record.labels
-        self.watch = SizeWatch(self.dims, self._observe, self._tie, self.normalises)
+        self.watch = SizeWatch(
+            self.dims,
+            self._observe,
+            self._tie,
+            self._equally_long,
+            self.normalises,
+            self.labels.merge,
+        )
         self.blocks = BlockWatch(ELEMENTWISE)
         self._dims: dict[int, Dims] = {}
         self._alive: list[torch.Tensor] = []
@@ -259,6 +267,10 @@ class _Run(TorchDispatchMode):
     def _observe(self, owner: OwnedInt, nodes: Nodes) -> None:
         if int(owner) == len(nodes) and nodes.any():
             self.record.sizes.append((owner.place, int(owner), nodes))
+
+    def _equally_long(self, first: Nodes, second: Nodes) -> None:
+        if first is not second and len(first) == len(second):
+            self.record.lengths.append((first, second, "it is as long as one that cannot change"))
 
     def _tie(self, first: Nodes, second: Nodes) -> None:
         self.labels.tie(first, second, "it is one of several equal parts, another cannot change")

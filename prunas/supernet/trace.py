@@ -1,6 +1,6 @@
 """From a network to its search space: label one run, solve, name the channel groups, try them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import prod
@@ -80,8 +80,7 @@ def trace(
     for module in was_training:
         module.training = False
     found = record(bare, inputs, fixed)
-    _tie_lengths(found)
-    solution = found.labels.solve()
+    solution = _solved(found)
     widths = named_grid(grid) if isinstance(grid, str) else grid
     draft = _Draft(network, inputs, found, solution, widths)
     space = draft.space({})
@@ -101,12 +100,40 @@ def trace(
     return space
 
 
-def _tie_lengths(found: Record) -> None:
-    """Dimensions whose length is the same integer of the same module must stay equally long."""
+def _solved(found: Record) -> Solution:
+    """Classes in which dimensions that must stay equally long do.
+
+    Two dimensions made of the same classes, in whatever order, are equally long anyway; others
+    are tied index by index.
+    """
+    solution = found.labels.solve()
+    united: dict[bytes, bytes] = {}
+
+    def representative(nodes: Nodes) -> bytes:
+        table = np.sort(solution.atoms[nodes], axis=1)
+        key = table[np.lexsort(table.T)].tobytes()
+        while key in united:
+            key = united[key]
+        return key
+
+    tied = False
+    for one, two, why in _equal_lengths(found):
+        first, second = representative(one), representative(two)
+        if first != second:
+            united[second] = first
+            found.labels.tie(one, two, why)
+            tied = True
+    return found.labels.solve() if tied else solution
+
+
+def _equal_lengths(found: Record) -> Iterator[tuple[Nodes, Nodes, str]]:
+    """Pairs of dimensions that have the same length in every candidate, with the reason."""
+    yield from found.lengths
     first: dict[Place, Nodes] = {}
     for place, _, nodes in found.sizes:
         known = first.setdefault(place, nodes)
-        found.labels.tie(known, nodes, f"{place.module}.{place.name} is also a fixed length")
+        if known is not nodes:
+            yield known, nodes, f"{place.module}.{place.name} is also a fixed length"
 
 
 def _bare(network: nn.Module) -> nn.Module:
