@@ -166,7 +166,7 @@ class SizeWatch(TorchFunctionMode):
             self.counted = {key: value} if isinstance(value, OwnedInt) else {}
         out = func(*args, **kwargs)
         if func in _SHAPES and isinstance(args[0], torch.Tensor):
-            return self._remembered(args[0], out)
+            return self._remembered(args, kwargs, out)
         reader = _READERS.get(name)
         if reader is not None:
             reader(self, args, kwargs, out)
@@ -182,12 +182,23 @@ class SizeWatch(TorchFunctionMode):
             elif isinstance(size, Share):
                 self._shared_out(size, sizes, self.dims(tensor)[offset:], position)
 
-    def _remembered(self, tensor: torch.Tensor, sizes: Any) -> Any:
+    def bound(self, size: Any, nodes: Nodes) -> None:
+        """A part of a dimension ends, or begins, after the first `size` of its labels."""
+        if isinstance(size, OwnedInt):
+            self.observe(size, nodes[: int(size)])
+        elif isinstance(size, Length):
+            self.equally_long(size.nodes, nodes[: int(size)])
+
+    def _remembered(self, args: Any, kwargs: dict[str, Any], sizes: Any) -> Any:
         """What `tensor.shape`, `size()` or `size(dim)` gave, each length with its labels."""
-        if isinstance(sizes, int):  # size(dim)
-            return sizes
-        lengths = zip(sizes, self.dims(tensor), strict=True)
-        return Shape(Length(nodes, self) if nodes.any() else n for n, nodes in lengths)
+        dims = self.dims(args[0])
+        if isinstance(sizes, int):
+            axis = kwargs.get("dim", args[1] if len(args) > 1 else 0)
+            return self._length(sizes, dims[axis])
+        return Shape(map(self._length, sizes, dims))
+
+    def _length(self, size: int, nodes: Nodes) -> int:
+        return Length(nodes, self) if nodes.any() else size
 
     def _shared_out(
         self, size: Share, sizes: Sequence[Any], dims: Sequence[Nodes], position: int
@@ -234,6 +245,10 @@ def _read_factory(watch: SizeWatch, args: Any, kwargs: dict[str, Any], out: Any)
     watch.lengths([size for size in first if isinstance(size, int)], out)
 
 
+def _read_new(watch: SizeWatch, args: Any, kwargs: dict[str, Any], out: Any) -> None:
+    watch.lengths(_flat(args[1:]) or kwargs.get("size", ()), out)
+
+
 def _read_unflatten(watch: SizeWatch, args: Any, kwargs: dict[str, Any], out: Any) -> None:
     axis = kwargs.get("dim", args[1] if len(args) > 1 else 0)
     sizes = kwargs.get("sizes", args[2] if len(args) > 2 else ())
@@ -243,7 +258,7 @@ def _read_unflatten(watch: SizeWatch, args: Any, kwargs: dict[str, Any], out: An
 def _read_split(watch: SizeWatch, args: Any, kwargs: dict[str, Any], out: Any) -> None:
     sizes = kwargs.get("split_size_or_sections", args[1] if len(args) > 1 else None)
     axis = kwargs.get("dim", args[2] if len(args) > 2 else 0)
-    if isinstance(sizes, OwnedInt):
+    if isinstance(sizes, int):
         watch.lengths([sizes], out[0], offset=axis % out[0].dim())
         _equal_parts(watch, out, axis)
     elif isinstance(sizes, tuple | list):
@@ -280,8 +295,7 @@ def _read_item(watch: SizeWatch, args: Any, kwargs: dict[str, Any], out: Any) ->
             continue
         if isinstance(entry, slice):
             for bound in (entry.start, entry.stop):
-                if isinstance(bound, OwnedInt):
-                    watch.observe(bound, watch.dims(tensor)[axis][: int(bound)])
+                watch.bound(bound, watch.dims(tensor)[axis])
         axis += 1
 
 
@@ -290,11 +304,8 @@ def _read_narrow(watch: SizeWatch, args: Any, kwargs: dict[str, Any], out: Any) 
         kwargs.get(key, args[place] if len(args) > place else None)
         for key, place in (("dim", 1), ("start", 2), ("length", 3))
     )
-    nodes = watch.dims(args[0])[axis or 0]
-    if isinstance(start, OwnedInt):
-        watch.observe(start, nodes[: int(start)])
-    if isinstance(length, OwnedInt):
-        watch.observe(length, watch.dims(out)[axis or 0])
+    watch.bound(start, watch.dims(args[0])[axis or 0])
+    watch.lengths([length], out, offset=(axis or 0) % out.dim())
 
 
 def _read_attention(watch: SizeWatch, args: Any, kwargs: dict[str, Any], out: Any) -> None:
@@ -319,4 +330,8 @@ _READERS: Final[dict[str, Reader]] = {
     "zeros": _read_factory,
     "ones": _read_factory,
     "empty": _read_factory,
+    "full": _read_factory,
+    "new_zeros": _read_new,
+    "new_ones": _read_new,
+    "new_empty": _read_new,
 }

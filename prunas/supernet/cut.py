@@ -85,7 +85,8 @@ def require_same(network: nn.Module, space: SearchSpace) -> None:
     Raises:
         InputError: a tensor is missing, has another shape, or is not known to the space.
     """
-    found = {name: tuple(tensor.shape) for name, tensor in tensors_of(network).items()}
+    held = tensors_of(network)
+    found = {name: tuple(held[name].shape) for name in held if name not in space.renewed}
     if found == dict(space.shapes):
         return
     for name, shape in space.shapes.items():

@@ -20,6 +20,8 @@ from prunas.supernet.operators import ELEMENTWISE, RULES, Call, Dims, pinned
 from prunas.supernet.scoped import Place
 from prunas.supernet.skeleton import FORWARD_ERRORS, called
 
+_INDICES: Final = frozenset((torch.int64, torch.int32))
+
 LONGEST = 65_536
 """Longer dimensions are pinned: vocabularies and flattened kernels, not channels."""
 
@@ -84,6 +86,7 @@ class Record:
     lengths: list[tuple[Nodes, Nodes, str]] = field(default_factory=list)
     unknown: dict[str, int] = field(default_factory=dict)
     blocks: list[Seen] = field(default_factory=list)
+    renewed: frozenset[str] = frozenset()
     outputs: Any = None
 
 
@@ -105,6 +108,7 @@ def record(network: nn.Module, inputs: Any, fixed: frozenset[str]) -> Record:
         except FORWARD_ERRORS as error:
             raise InputError(_refusal(network, inputs, error)) from error
     run.finish(out)
+    run.record.renewed = run.replaced_in(network)
     return run.record
 
 
@@ -212,6 +216,12 @@ class _Run(TorchDispatchMode):
             for nodes in (first, *rest):
                 self.labels.pin(nodes, "it is an output of the network")
 
+    def replaced_in(self, network: nn.Module) -> frozenset[str]:
+        """Buffers that the run itself put another tensor in the place of."""
+        held = dict(network.named_buffers())
+        names = (name for name in self.record.tensors if name in held)
+        return frozenset(name for name in names if self._origin.get(id(held[name])) != name)
+
     def _label_inputs(self, inputs: Any) -> None:
         for leaf in tree_leaves(inputs):
             if isinstance(leaf, torch.Tensor) and leaf.dim():
@@ -223,7 +233,7 @@ class _Run(TorchDispatchMode):
     def _label_tensors(self, network: nn.Module, fixed: frozenset[str]) -> None:
         named = [*network.named_parameters(), *network.named_buffers()]
         for name, tensor in named:
-            dims = tuple(self._nodes(size) for size in tensor.shape)
+            dims = tuple(self._nodes(size, tensor.dtype) for size in tensor.shape)
             self._keep(tensor, dims)
             self._origin[id(tensor)] = name
             self.record.tensors[name] = dims
@@ -231,9 +241,10 @@ class _Run(TorchDispatchMode):
                 for nodes in dims:
                     self.labels.pin(nodes, "it was asked to be left alone")
 
-    def _nodes(self, size: int) -> Nodes:
-        """Labels of one dimension; whole kernels flattened into one are not worth their labels."""
-        return self.labels.fresh(size) if size <= LONGEST else self.labels.zeros(size)
+    def _nodes(self, size: int, dtype: torch.dtype) -> Nodes:
+        """Labels of one dimension; kernels flattened into one, and tables of indices, need none."""
+        worth = size <= LONGEST and dtype not in _INDICES
+        return self.labels.fresh(size) if worth else self.labels.zeros(size)
 
     def _keep(self, tensor: torch.Tensor, dims: Dims) -> None:
         self._dims[id(tensor)] = dims

@@ -107,6 +107,8 @@ class SearchSpace:
         shapes: every parameter and buffer's shape, by name.
         parameters: which of them are parameters.
         aliases: further names of tied tensors -> the name that `shapes` uses.
+        renewed: buffers that the network itself computes anew, of shapes that inputs decide; they
+            are not in `shapes`.
         slots: tensor name -> {dimension: factors} for the dimensions that genes decide.
         attributes: integers of modules that follow the genes.
         contractions: what costs multiply-accumulates.
@@ -131,6 +133,7 @@ class SearchSpace:
     contractions: tuple[Contraction, ...]
     taps: tuple[Tap, ...]
     blocks: Mapping[int, Block] = field(default_factory=dict)
+    renewed: frozenset[str] = frozenset()
     normalised: frozenset[int] = frozenset()
     notes: tuple[str, ...] = field(default=())
 
@@ -320,6 +323,7 @@ class SearchSpace:
                 [c.module, c.operator, c.constant, c.sizes] for c in self.contractions
             ],
             "taps": [[t.module, table.add(t.atoms), t.depthwise] for t in self.taps],
+            "renewed": sorted(self.renewed),
             "blocks": [[gene, b.path, b.alone] for gene, b in self.blocks.items()],
             "normalised": sorted(self.normalised),
             "notes": list(self.notes),
@@ -473,6 +477,7 @@ def _from_data(data: Any) -> SearchSpace:
             Tap(module, factors(rows), depthwise) for module, rows, depthwise in data["taps"]
         ),
         blocks={gene: Block(path, alone) for gene, path, alone in data["blocks"]},
+        renewed=frozenset(data["renewed"]),
         normalised=frozenset(data["normalised"]),
         notes=tuple(data["notes"]),
     )

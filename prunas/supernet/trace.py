@@ -216,7 +216,7 @@ class _Draft:
             (name, dimension, nodes)
             for name, dims in found.tensors.items()
             for dimension, nodes in enumerate(dims)
-            if self.classes[nodes].any()
+            if name not in found.renewed and self.classes[nodes].any()
         ]
         self.signature = self._signatures()
         self._cache: dict[int, Factors] = {}
@@ -280,7 +280,8 @@ class _Draft:
             for name, width in zip(self.groups.names, self.groups.widths, strict=True)
         )
         network = self.network
-        tensors = dict((*network.named_parameters(), *network.named_buffers()))
+        named = dict((*network.named_parameters(), *network.named_buffers()))
+        tensors = {name: t for name, t in named.items() if name not in self.found.renewed}
         return SearchSpace(
             genes=genes,
             widths=tuple(self.groups.widths),
@@ -291,6 +292,7 @@ class _Draft:
             shapes={name: tuple(tensor.shape) for name, tensor in tensors.items()},
             parameters=frozenset(name for name, _ in network.named_parameters()),
             aliases=_aliases(network),
+            renewed=self.found.renewed,
             slots=self._slots(),
             attributes=self._attributes(),
             contractions=self._contractions(),

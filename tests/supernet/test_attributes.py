@@ -1,5 +1,6 @@
 """Integers that follow the genes: each function that takes a size, on a network that uses it."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from prunas.supernet.attributes import OwnedInt, owned_integers
 from prunas.supernet.cut import cut
 from prunas.supernet.grid import EVERY
 from prunas.supernet.scoped import Place
+from prunas.supernet.space import SearchSpace
 from prunas.supernet.trace import trace
 from prunas.supernet.verify import verify
 
@@ -118,3 +120,99 @@ def test_integers_are_put_back_after_an_error() -> None:
     with pytest.raises(KeyError):
         fail()
     assert type(network.in_features) is int
+
+
+class Twice(nn.Module):
+    """linear 4 -> 12 and 12 -> 12, something that joins the two by their lengths, linear -> 3."""
+
+    def __init__(self, use: Callable[["Twice", Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(4, 12), nn.Linear(12, 12), nn.Linear(12, 3)
+        self.heads = 3
+        self.use = use
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        out: Tensor = self.last(self.use(self, y, self.second(y)))
+        return out
+
+
+def _in_heads(net: Twice, y: Tensor, z: Tensor) -> Tensor:
+    rows, width = y.shape
+    heads = z.reshape(rows, net.heads, width // net.heads)
+    return (heads * heads.sum(1, keepdim=True).sigmoid()).reshape(rows, width)
+
+
+def _in_heads_by_size(net: Twice, y: Tensor, z: Tensor) -> Tensor:
+    heads = z.view(y.size(0), net.heads, y.size(-1) // net.heads)
+    return heads.transpose(1, 2).tanh().reshape(y.size(0), y.size(1))
+
+
+LENGTHS: dict[str, tuple[Callable[[Twice, Tensor, Tensor], Tensor], list[int]]] = {
+    # what can be chosen: the 12 of both, or the 3 heads and the 4 entries of each
+    "heads": (_in_heads, [3, 4]),
+    "heads, in another order": (_in_heads_by_size, [3, 4]),
+    "zeros": (lambda net, y, z: z + z.new_zeros(*y.shape), [12]),
+    "expand": (lambda net, y, z: z * z.sum(1, keepdim=True).expand(*y.shape), [12]),
+    "slice": (lambda net, y, z: torch.cat([z, z], 1)[:, : y.shape[1]], [12]),
+    "narrow": (lambda net, y, z: torch.cat([z, z], 1).narrow(1, 0, y.shape[1]), [12]),
+    "split": (lambda net, y, z: sum(torch.cat([z, z], 1).split(y.shape[1], 1)), [12]),
+    "the same in other words": (lambda net, y, z: z.reshape(*z.shape), [12, 12]),
+}
+
+
+@pytest.mark.parametrize("name", LENGTHS)
+def test_dimensions_that_are_read_stay_as_long(name: str) -> None:
+    use, widths = LENGTHS[name]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = Twice(use).eval()
+    space = trace(network, example=torch.zeros(2, 4), grid=EVERY)
+    assert sorted(gene.choices[-1] for gene in space.genes) == widths
+    verify(network, space)
+    small = cut(network, space, [2] * len(widths))
+    assert small.get_parameter("first.weight").shape[0] == (4 if widths == [3, 4] else 2)
+    assert vars(small)["heads"] == (2 if widths == [3, 4] else 3)
+
+
+@pytest.mark.parametrize(
+    "scale",
+    [
+        lambda width: 1 / math.sqrt(width),
+        lambda width: width**-0.5,
+        lambda width: 2 / width,
+        lambda width: float(width),
+    ],
+)
+def test_a_width_that_enters_the_result_is_recorded(scale: Callable[[int], float]) -> None:
+    """Zeroing channels then differs from removing them, which `verify` must know."""
+    network = Between(lambda net, y: y * scale(y.shape[1])).eval()
+    space = trace(network, (4,), grid=EVERY)
+    assert space.normalised == {0}
+    verify(network, space)
+
+
+class Caches(nn.Module):
+    """Keeps a table as large as its last input was long."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 12), nn.Linear(12, 3)
+        self.register_buffer("table", torch.zeros(1), persistent=False)
+        self.table: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(self.table) != x.shape[1]:
+            self.table = torch.arange(float(x.shape[1]), device=x.device)
+        out: Tensor = self.last(self.first(x + self.table[None, :, None]).mean(1))
+        return out
+
+
+def test_a_network_that_keeps_tables_is_still_itself_after_a_run() -> None:
+    network = Caches().eval()
+    space = trace(network, (6, 4), grid=EVERY)
+    assert space.renewed == {"table"}
+    network(torch.zeros(2, 5, 4))
+    verify(network, space)
+    assert cut(network, space, [5])(torch.zeros(2, 7, 4)).shape == (2, 3)
+    assert SearchSpace.from_json(space.to_json()) == space
