@@ -10,86 +10,18 @@ and follow by themselves.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from math import prod
+from functools import lru_cache
+from types import FunctionType
 from typing import Any, Final
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from prunas.supernet.labels import Nodes
+from prunas.supernet.lengths import Length, Multiple, OwnedInt, Shape, Share, Told
 from prunas.supernet.scoped import Place
-
-
-class OwnedInt(int):
-    """An integer that knows which module keeps it."""
-
-    place: Place
-
-    def __new__(cls, value: int, place: Place) -> "OwnedInt":
-        self = super().__new__(cls, value)
-        self.place = place
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> int:
-        return int(self)
-
-
-class Length(int):
-    """The length of a tracked dimension, as `tensor.shape` gave it."""
-
-    nodes: Nodes
-    watch: "SizeWatch"
-
-    def __new__(cls, nodes: Nodes, watch: "SizeWatch") -> "Length":
-        self = super().__new__(cls, len(nodes))
-        self.nodes, self.watch = nodes, watch
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> int:
-        return int(self)
-
-    def __floordiv__(self, other: Any) -> int:
-        whole: int = int(self) // other
-        return Share(whole, self, other) if isinstance(other, OwnedInt) else whole
-
-    def __float__(self) -> float:
-        self.watch.normalises(self.nodes)
-        return float(int(self))
-
-    def __truediv__(self, other: Any) -> Any:
-        return float(self) / other
-
-    def __rtruediv__(self, other: Any) -> Any:
-        return other / float(self)
-
-    def __pow__(self, other: Any, modulus: Any = None) -> Any:
-        self.watch.normalises(self.nodes)
-        return int(self) ** other
-
-
-class Shape(tuple[int, ...]):
-    """In the place of a `torch.Size`, which makes plain integers of all that it is given."""
-
-    __slots__ = ()
-
-    def numel(self) -> int:
-        return prod(self)
-
-
-class Share(int):
-    """The length of a dimension divided by an integer of a module (heads, groups)."""
-
-    whole: Length
-    parts: OwnedInt
-
-    def __new__(cls, value: int, whole: Length, parts: OwnedInt) -> "Share":
-        self = super().__new__(cls, value)
-        self.whole, self.parts = whole, parts
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> int:
-        return int(self)
 
 
 @contextmanager
@@ -135,6 +67,7 @@ class SizeWatch(TorchFunctionMode):
         equally_long: called with the labels of two dimensions that have one length.
         normalises: called with labels whose number enters the result (attention's scale).
         merge: labels of several dimensions flattened into one.
+        split: labels of the dimensions that one falls into, viewed with a shape.
     """
 
     def __init__(
@@ -145,9 +78,12 @@ class SizeWatch(TorchFunctionMode):
         equally_long: Callable[[Nodes, Nodes], None],
         normalises: Callable[[Nodes], None],
         merge: Callable[[Sequence[Nodes]], Nodes],
+        split: Callable[[Nodes, Sequence[int]], list[Nodes]],
     ) -> None:
         super().__init__()
         self.merge = merge
+        self.split = split
+        self.told = Told(observe, normalises)
         self.equally_long = equally_long
         self.dims = dims
         self.normalises = normalises
@@ -159,6 +95,10 @@ class SizeWatch(TorchFunctionMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        body = _body(func)
+        if body is not None:
+            with self:
+                return body(*args, **kwargs)
         name = getattr(func, "__name__", "")
         if name in _COUNTED:
             key, position = _COUNTED[name]
@@ -174,13 +114,16 @@ class SizeWatch(TorchFunctionMode):
 
     def lengths(self, sizes: Any, tensor: torch.Tensor, offset: int = 0) -> None:
         """`sizes[i]` is the length of dimension i + offset of `tensor`."""
-        for position, size in enumerate(sizes):
+        dims = self.dims(tensor)[offset:]
+        for position, (size, nodes) in enumerate(zip(sizes, dims, strict=False)):
             if isinstance(size, OwnedInt):
-                self.observe(size, self.dims(tensor)[offset + position])
+                self.observe(size, nodes)
             elif isinstance(size, Length):
-                self.equally_long(size.nodes, self.dims(tensor)[offset + position])
-            elif isinstance(size, Share):
-                self._shared_out(size, sizes, self.dims(tensor)[offset:], position)
+                self.equally_long(size.nodes, nodes)
+            elif isinstance(size, Multiple):
+                self.observe(size.owned, self._repeated(size, nodes))
+            elif isinstance(size, Share) and position:
+                self._shared_out(size, sizes[position - 1], dims[position - 1], nodes)
 
     def bound(self, size: Any, nodes: Nodes) -> None:
         """A part of a dimension ends, or begins, after the first `size` of its labels."""
@@ -198,18 +141,37 @@ class SizeWatch(TorchFunctionMode):
         return Shape(map(self._length, sizes, dims))
 
     def _length(self, size: int, nodes: Nodes) -> int:
-        return Length(nodes, self) if nodes.any() else size
+        return Length(nodes, self.told) if nodes.any() else size
 
-    def _shared_out(
-        self, size: Share, sizes: Sequence[Any], dims: Sequence[Nodes], position: int
-    ) -> None:
+    def _repeated(self, size: Multiple, nodes: Nodes) -> Nodes:
+        """(whole * heads): the labels of the heads."""
+        whole, parts = self.split(nodes, (int(size.length), int(size.owned)))
+        self.equally_long(size.length.nodes, whole)
+        return parts
+
+    def _shared_out(self, size: Share, before: Any, outer: Nodes, nodes: Nodes) -> None:
         """(..., heads, whole // heads): the whole is made of these heads."""
-        if position and _same_place(sizes[position - 1], size.parts):
-            self.equally_long(size.whole.nodes, self.merge(dims[position - 1 : position + 1]))
+        if isinstance(before, Multiple) and before.owned.place == size.owned.place:
+            outer = self._repeated(before, outer)
+        elif not isinstance(before, OwnedInt) or before.place != size.owned.place:
+            return
+        self.equally_long(size.length.nodes, self.merge([outer, nodes]))
 
 
-def _same_place(size: Any, owned: OwnedInt) -> bool:
-    return isinstance(size, OwnedInt) and size.place == owned.place
+@lru_cache
+def _body(func: Any) -> Any:
+    """A function of torch.nn.functional written in Python, made to run where it can be watched.
+
+    Such a function asks whether someone wants to handle it, and then hands itself over whole; the
+    copy does not ask.
+    """
+    if not isinstance(func, FunctionType) or func.__globals__ is not vars(F):
+        return None
+    asking = [name for name in func.__globals__ if name.startswith("has_torch_function")]
+    names = func.__globals__ | dict.fromkeys(asking, lambda *_: False)
+    copy = FunctionType(func.__code__, names, func.__name__, func.__defaults__, func.__closure__)
+    copy.__kwdefaults__ = func.__kwdefaults__
+    return copy
 
 
 _SHAPES: Final = (torch.Tensor.shape.__get__, torch.Tensor.size)  # type: ignore[attr-defined]

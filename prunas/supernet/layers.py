@@ -77,6 +77,20 @@ def _embedding(layer: Any) -> None:
     layer.num_embeddings, layer.embedding_dim = layer.weight.shape
 
 
+@layer_rule(nn.MultiheadAttention)
+def _attention(layer: Any) -> None:
+    layer.embed_dim = layer.out_proj.weight.shape[0]
+    layer.head_dim = layer.embed_dim // layer.num_heads
+    if layer._qkv_same_embed_dim:
+        layer.kdim = layer.vdim = layer.embed_dim
+
+
+@layer_rule(nn.RNNBase)
+def _recurrent(layer: Any) -> None:
+    layer.hidden_size = layer.weight_hh_l0.shape[1]
+    layer.input_size = layer.weight_ih_l0.shape[1]
+
+
 @layer_rule(nn.PReLU)
 def _prelu(layer: Any) -> None:
     layer.num_parameters = layer.weight.shape[0]

@@ -174,7 +174,7 @@ def _grouped(call: Call, x: Nodes, w: Dims, groups: int, transposed: bool) -> No
     return call.labels.merge([weight_rows, w[1]])
 
 
-@rule("aten.mm", "aten.mv", "aten.dot", "aten.bmm", "aten.matmul")
+@rule("aten.mm", "aten.mv", "aten.dot", "aten.vdot", "aten.bmm", "aten.matmul")
 def _matrix_product(call: Call) -> Dims:
     return _multiply(call, call.args[0], call.args[1])
 
@@ -197,7 +197,8 @@ def _multiply(call: Call, left: torch.Tensor, right: torch.Tensor) -> Dims:
     for one, two in zip(batch, b[:-2], strict=False):
         call.tie(one, two)
     outer = [*batch, *a[-2:-1], *(b[-1:] if len(b) > 1 else ())]
-    call.trace.contraction(right, "linear" if len(b) == 2 else "bmm", 1, *outer, a[-1])
+    if len(a) > 1 and len(b) > 1:  # torch's counter leaves products with vectors out
+        call.trace.contraction(right, "linear" if len(b) == 2 else "bmm", 1, *outer, a[-1])
     call.trace.consumes(right, a[-1], False)
     call.trace.consumes(left, inner, False)
     return tuple(outer)
@@ -275,6 +276,17 @@ def _layer_norm(call: Call) -> list[Dims] | Dims:
     if _is_tensor(call.out):
         return dims
     return [dims, *(_pinned_like(call, tensor) for tensor in call.out[1:])]
+
+
+@rule("aten._weight_norm_interface")
+def _weight_norm(call: Call) -> list[Dims]:
+    """w = g v / |v|, the norm over all dimensions of v but one; of zeros it is no number."""
+    direction, length = (call.dims(tensor) for tensor in call.args[:2])
+    axis = call.get(2, "dim", 0) % len(direction)
+    call.tie(direction[axis], length[axis])
+    for nodes in direction:
+        call.trace.normalises(nodes)
+    return [direction, length]
 
 
 @rule("aten.native_group_norm")
@@ -430,10 +442,13 @@ def _next_block(
     return stop, end
 
 
-@rule("aten.permute", "aten.transpose", "aten.t", "aten.movedim", "aten.numpy_T", "aten.swapaxes")
+@rule(
+    *("aten.permute", "aten.transpose", "aten.t", "aten.movedim", "aten.numpy_T", "aten.swapaxes"),
+    *("aten.transpose_", "aten.t_", "aten.swapaxes_"),
+)
 def _permute(call: Call) -> Dims:
     dims = call.dims(call.args[0])
-    if call.name == "aten.t":
+    if call.name in ("aten.t", "aten.t_"):
         return dims[::-1]
     if call.name == "aten.permute":
         return tuple(dims[axis] for axis in call.args[1])
@@ -480,7 +495,7 @@ def _repeat(call: Call) -> Dims:
     times = call.args[1]
     padded = (call.labels.zeros(1),) * (len(times) - len(dims)) + dims
     return tuple(
-        call.labels.fresh(count) if len(nodes) == 1 and count > 1 else np.tile(nodes, count)
+        nodes if count == 1 else call.labels.merge([call.labels.fresh(count), nodes])
         for nodes, count in zip(padded, times, strict=True)
     )
 

@@ -12,10 +12,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from prunas.errors import InputError
-from prunas.supernet.attributes import OwnedInt, SizeWatch, owned_integers
+from prunas.supernet.attributes import SizeWatch, owned_integers
 from prunas.supernet.blocks import BlockWatch, Seen
 from prunas.supernet.imagined import executed, name_of
 from prunas.supernet.labels import BATCH, Labels, Nodes
+from prunas.supernet.lengths import OwnedInt
 from prunas.supernet.operators import ELEMENTWISE, RULES, Call, Dims, pinned
 from prunas.supernet.scoped import Place
 from prunas.supernet.skeleton import FORWARD_ERRORS, called
@@ -114,11 +115,16 @@ def record(network: nn.Module, inputs: Any, fixed: frozenset[str]) -> Record:
 
 def _refusal(network: nn.Module, inputs: Any, error: Exception) -> str:
     shapes = [tuple(leaf.shape) for leaf in tree_leaves(inputs) if isinstance(leaf, torch.Tensor)]
-    first = str(error).strip().splitlines()
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    name = type(network).__name__
+    if "meta tensor" in first.lower():
+        return (
+            f"the forward of {name} looks at values, and a trace has shapes alone ({first}); its"
+            " control flow and its shapes must not depend on the data"
+        )
     return (
-        f"{type(network).__name__} does not run on inputs of shape {shapes}"
-        f" ({first[0] if first else type(error).__name__}); give the input_size it was made for,"
-        " or example=(tensors its forward takes)"
+        f"{name} does not run on inputs of shape {shapes} ({first}); give the input_size it was"
+        " made for, or example=(tensors its forward takes)"
     )
 
 
@@ -136,6 +142,7 @@ class _Run(TorchDispatchMode):
             self._equally_long,
             self.normalises,
             self.labels.merge,
+            self.labels.split,
         )
         self.blocks = BlockWatch(ELEMENTWISE)
         self._dims: dict[int, Dims] = {}

@@ -146,6 +146,12 @@ def _bare(network: nn.Module) -> nn.Module:
         raise InputError("the network is compiled; pass the module that torch.compile was given")
     if not isinstance(network, nn.Module):
         raise InputError(f"a network must be an nn.Module, not {type(network).__name__}")
+    for name, module in network.named_modules():
+        if ".quantized" in type(module).__module__:
+            raise InputError(
+                f"{name or 'the network'} is a quantised {type(module).__name__}, whose weights"
+                " cannot be cut; prune first and quantise the result"
+            )
     return skeleton(network)
 
 
@@ -179,7 +185,7 @@ def _inputs(network: nn.Module, input_size: Sequence[int] | None, example: Any) 
 
 
 def _nothing(network: nn.Module, space: SearchSpace, found: Record) -> str:
-    reasons = sorted({entry.reason for entry in space.pinned})[:3]
+    reasons = [*space.notes, *sorted({entry.reason for entry in space.pinned})][:3]
     because = "; ".join(reasons) or "it has no parameters"
     return f"nothing in {type(network).__name__} can be pruned: {because}"
 
