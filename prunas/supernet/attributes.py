@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from prunas.supernet.labels import Nodes
-from prunas.supernet.lengths import Length, Multiple, OwnedInt, Shape, Share, Told
+from prunas.supernet.lengths import Length, Multiple, OwnedInt, Rest, Scaled, Shape, Share, Told
 from prunas.supernet.scoped import Place
 
 
@@ -53,7 +53,7 @@ def _wrapped(value: Any, path: str, name: str) -> Any:
     return entries if isinstance(value, list) else tuple(entries)
 
 
-Observe = Callable[[OwnedInt, Nodes], None]
+Observe = Callable[[OwnedInt | Scaled, Nodes], None]
 DimsOf = Callable[[torch.Tensor], tuple[Nodes, ...]]
 
 
@@ -116,7 +116,9 @@ class SizeWatch(TorchFunctionMode):
         """`sizes[i]` is the length of dimension i + offset of `tensor`."""
         dims = self.dims(tensor)[offset:]
         for position, (size, nodes) in enumerate(zip(sizes, dims, strict=False)):
-            if isinstance(size, OwnedInt):
+            if isinstance(size, Rest):
+                continue
+            if isinstance(size, OwnedInt | Scaled):
                 self.observe(size, nodes)
             elif isinstance(size, Length):
                 self.equally_long(size.nodes, nodes)
@@ -127,7 +129,7 @@ class SizeWatch(TorchFunctionMode):
 
     def bound(self, size: Any, nodes: Nodes) -> None:
         """A part of a dimension ends, or begins, after the first `size` of its labels."""
-        if isinstance(size, OwnedInt):
+        if isinstance(size, OwnedInt | Scaled) and not isinstance(size, Rest):
             self.observe(size, nodes[: int(size)])
         elif isinstance(size, Length):
             self.equally_long(size.nodes, nodes[: int(size)])
@@ -224,6 +226,8 @@ def _read_split(watch: SizeWatch, args: Any, kwargs: dict[str, Any], out: Any) -
         watch.lengths([sizes], out[0], offset=axis % out[0].dim())
         _equal_parts(watch, out, axis)
     elif isinstance(sizes, tuple | list):
+        for rest in (size for size in sizes if isinstance(size, Rest)):
+            watch.lengths([rest.owned], args[0], offset=axis % args[0].dim())
         for size, part in zip(sizes, out, strict=True):
             watch.lengths([size], part, offset=axis % part.dim())
 

@@ -8,7 +8,7 @@ it) keeps the connection; what other arithmetic gives is plain, and follows by i
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, Self
 
 from prunas.supernet.labels import Nodes
 from prunas.supernet.scoped import Place
@@ -19,7 +19,7 @@ class OwnedInt(int):
 
     place: Place
 
-    def __new__(cls, value: int, place: Place) -> "OwnedInt":
+    def __new__(cls, value: int, place: Place) -> Self:
         self = super().__new__(cls, value)
         self.place = place
         return self
@@ -34,6 +34,42 @@ class OwnedInt(int):
         return not self == other
 
     __hash__ = int.__hash__
+
+    def __mul__(self, other: Any) -> Any:
+        return _scaled(int(self) * other, self, other)
+
+    def __rmul__(self, other: Any) -> Any:
+        return _scaled(other * int(self), self, other)
+
+    def __floordiv__(self, other: Any) -> Any:
+        share = int(self) // other
+        return Scaled(share, self) if isinstance(other, OwnedInt) else _scaled(share, self, other)
+
+    def __sub__(self, other: Any) -> Any:
+        rest = int(self) - other
+        return Rest(rest, self) if isinstance(other, OwnedInt) else rest
+
+
+class Scaled(int):
+    """An integer of a module times a number, or divided by one, such as its groups."""
+
+    owned: OwnedInt
+
+    def __new__(cls, value: int, owned: OwnedInt) -> Self:
+        self = super().__new__(cls, value)
+        self.owned = owned
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> int:
+        return int(self)
+
+
+class Rest(Scaled):
+    """What is left of an integer of a module when another one is taken away (a split)."""
+
+
+def _scaled(value: Any, owned: OwnedInt, other: Any) -> Any:
+    return Scaled(value, owned) if type(other) is int and type(value) is int else value
 
 
 @dataclass(frozen=True)
@@ -55,7 +91,7 @@ class Length(int):
     nodes: Nodes
     told: Told
 
-    def __new__(cls, nodes: Nodes, told: Told) -> "Length":
+    def __new__(cls, nodes: Nodes, told: Told) -> Self:
         self = super().__new__(cls, len(nodes))
         self.nodes, self.told = nodes, told
         return self
@@ -103,7 +139,7 @@ class _Computed(int):
     length: Length
     owned: OwnedInt
 
-    def __new__(cls, value: int, length: Length, owned: OwnedInt) -> "_Computed":
+    def __new__(cls, value: int, length: Length, owned: OwnedInt) -> Self:
         self = super().__new__(cls, value)
         self.length, self.owned = length, owned
         return self

@@ -16,7 +16,7 @@ from prunas.supernet.attributes import SizeWatch, owned_integers
 from prunas.supernet.blocks import BlockWatch, Seen
 from prunas.supernet.imagined import executed, name_of
 from prunas.supernet.labels import BATCH, Labels, Nodes
-from prunas.supernet.lengths import OwnedInt
+from prunas.supernet.lengths import OwnedInt, Scaled
 from prunas.supernet.operators import ELEMENTWISE, RULES, Call, Dims, pinned
 from prunas.supernet.scoped import Place
 from prunas.supernet.skeleton import FORWARD_ERRORS, called
@@ -282,8 +282,9 @@ class _Run(TorchDispatchMode):
     def _module_of(self, tensor: torch.Tensor) -> str:
         return self._origin.get(id(tensor), "").rpartition(".")[0]
 
-    def _observe(self, owner: OwnedInt, nodes: Nodes) -> None:
-        if int(owner) == len(nodes) and nodes.any():
+    def _observe(self, size: OwnedInt | Scaled, nodes: Nodes) -> None:
+        if int(size) == len(nodes) and nodes.any():
+            owner = size.owned if isinstance(size, Scaled) else size
             self.record.sizes.append((owner.place, int(owner), nodes))
 
     def _equally_long(self, first: Nodes, second: Nodes) -> None:

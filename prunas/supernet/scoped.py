@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from prunas.supernet.skeleton import forget
 from prunas.supernet.space import SearchSpace, surviving
 
 
@@ -30,9 +31,11 @@ def swapped(
 ) -> Iterator[nn.Module]:
     """`network` with these parameters, buffers and integers in place; left as found afterwards.
 
-    Swapping costs a dictionary entry per tensor, nothing per forward. Gradients flow into whatever
-    the given tensors are views of.
+    What its modules compute once per device from their weights is computed anew. Swapping costs a
+    dictionary entry per tensor, nothing per forward. Gradients flow into whatever the given tensors
+    are views of.
     """
+    forget(network)
     modules = dict(network.named_modules(remove_duplicate=False))
     homes = [_home(modules, name, tensor) for name, tensor in tensors.items()]
     before = [(store, key, store[key]) for store, key, _ in homes]
@@ -48,6 +51,7 @@ def swapped(
             store[key] = value
         for owner, place, value in reversed(list(zip(owners, integers, kept, strict=True))):
             owner.__dict__[place.name] = value
+        forget(network)
 
 
 def set_integers(network: nn.Module, integers: Mapping[Place, int]) -> None:
@@ -60,7 +64,9 @@ def set_integers(network: nn.Module, integers: Mapping[Place, int]) -> None:
 def sizes_of(space: SearchSpace, kept: NDArray[np.bool_]) -> dict[Place, int]:
     """New values of the integers that follow the genes."""
     return {
-        Place(a.module, a.name, a.position): int(surviving(a.factors, kept).sum())
+        Place(a.module, a.name, a.position): (
+            a.full * int(surviving(a.factors, kept).sum()) // len(a.factors[0])
+        )
         for a in space.attributes
     }
 

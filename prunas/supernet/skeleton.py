@@ -51,6 +51,7 @@ def copied(network: nn.Module, change: Callable[[torch.Tensor], torch.Tensor]) -
         result: nn.Module = copy.deepcopy(network, memo)
     except (RuntimeError, TypeError, NotImplementedError) as error:
         raise InputError(f"{type(network).__name__} cannot be copied: {error}") from error
+    forget(result)
     return result
 
 
@@ -103,6 +104,26 @@ def _copied_dictionary(
     for key, entry in value.items():
         empty[_copied_value(key, memo)] = _copied_value(entry, memo)
     return empty
+
+
+def forget(network: nn.Module) -> None:
+    """Empty the dictionaries in which modules keep a tensor for each device (LeViT's biases).
+
+    They are computed from weights when they are missed, and are wrong once the weights change.
+    """
+    for module in network.modules():
+        for value in module.__dict__.values():
+            if type(value) is dict and value and all(map(_is_device, value)):
+                value.clear()
+
+
+def _is_device(key: Any) -> bool:
+    return isinstance(key, torch.device) or (
+        isinstance(key, str) and key.partition(":")[0] in _DEVICES
+    )
+
+
+_DEVICES = frozenset(("cpu", "cuda", "meta", "mps", "xpu", "hpu", "npu"))
 
 
 def held_tensors(network: nn.Module) -> Iterator[torch.Tensor]:

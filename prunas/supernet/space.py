@@ -8,7 +8,7 @@ rectangle (groups x channels, heads x head width). A gene of depth has one atom,
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from typing import Any, Final
@@ -63,14 +63,17 @@ class Pinned:
 
 @dataclass(frozen=True)
 class Attribute:
-    """An integer a module keeps that equals the length of a dimension (groups, split sizes ...).
+    """An integer that a module keeps and that follows the length of a dimension.
 
-    `position` is the place in a tuple or list attribute, None for a plain integer.
+    Mostly it is that length (groups, split sizes ...); where the code multiplies it or divides it
+    by a number first, it stays in proportion. `position` is the place in a tuple or list
+    attribute, None for a plain integer; `full` its value in the full network.
     """
 
     module: str
     name: str
     position: int | None
+    full: int
     factors: Factors
 
 
@@ -293,7 +296,7 @@ class SearchSpace:
             for name, dimensions in self.slots.items()
         }
         fields["attributes"] = tuple(
-            Attribute(a.module, a.name, a.position, changed(a.factors)) for a in self.attributes
+            replace(a, factors=changed(a.factors)) for a in self.attributes
         )
         fields["taps"] = tuple(Tap(t.module, changed(t.atoms), t.depthwise) for t in self.taps)
         return SearchSpace(**fields)
@@ -317,7 +320,8 @@ class SearchSpace:
                 for name, dimensions in self.slots.items()
             },
             "attributes": [
-                [a.module, a.name, a.position, table.add(a.factors)] for a in self.attributes
+                [a.module, a.name, a.position, a.full, table.add(a.factors)]
+                for a in self.attributes
             ],
             "contractions": [
                 [c.module, c.operator, c.constant, c.sizes] for c in self.contractions
@@ -466,8 +470,8 @@ def _from_data(data: Any) -> SearchSpace:
             for name, dimensions in data["slots"].items()
         },
         attributes=tuple(
-            Attribute(module, name, position, factors(rows))
-            for module, name, position, rows in data["attributes"]
+            Attribute(module, name, position, full, factors(rows))
+            for module, name, position, full, rows in data["attributes"]
         ),
         contractions=tuple(
             Contraction(module, operator, constant, _sizes(sizes))

@@ -132,7 +132,7 @@ def _equal_lengths(found: Record) -> Iterator[tuple[Nodes, Nodes, str]]:
     first: dict[Place, Nodes] = {}
     for place, _, nodes in found.sizes:
         known = first.setdefault(place, nodes)
-        if known is not nodes:
+        if known is not nodes and len(known) == len(nodes):
             yield known, nodes, f"{place.module}.{place.name} is also a fixed length"
 
 
@@ -413,12 +413,13 @@ class _Draft:
         return tuple(result)
 
     def _attributes(self) -> tuple[Attribute, ...]:
-        found: dict[Place, Factors] = {}
-        for place, _, nodes in self.found.sizes:
+        found: dict[Place, Attribute] = {}
+        for place, full, nodes in self.found.sizes:
             factors = self.factors(nodes)
             if factors:
-                found.setdefault(place, factors)
-        return tuple(Attribute(p.module, p.name, p.position, f) for p, f in found.items())
+                row = Attribute(place.module, place.name, place.position, full, factors)
+                found.setdefault(place, row)
+        return tuple(found.values())
 
     def _taps(self) -> tuple[Tap, ...]:
         found: dict[str, Tap] = {}
