@@ -112,9 +112,9 @@ def load(folder: str | Path, network: nn.Module | None = None, **arguments: Any)
         leave_out(parent, (Block(path, alone) for path, alone in arch["left_out"]))
         _fit(parent, tensors, folder)
         for path, name, value in arch["integers"]:
-            stored = tuple(value) if isinstance(value, list) else value
-            parent.get_submodule(path).__dict__[name] = stored
-    except AttributeError as error:
+            held = parent.get_submodule(path).__dict__
+            held[name] = type(held[name])(value)
+    except (AttributeError, KeyError, TypeError) as error:
         raise InputError(f"{folder} does not fit {type(parent).__name__}: {error}") from None
     state_sizes(parent.modules())
     return parent.eval()

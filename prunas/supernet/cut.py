@@ -16,6 +16,8 @@ from prunas.supernet.skeleton import (
     called,
     copied,
     describe,
+    dictionaries,
+    forget,
     imagined,
     imagined_like,
     shapes,
@@ -138,6 +140,7 @@ def _run_on_meta(network: nn.Module, space: SearchSpace) -> None:
             out = called(network, inputs)
         except FORWARD_ERRORS as error:
             raise RunError(f"the cut network does not run: {error}; nothing was changed") from error
+    forget(dictionaries(network))
     found, wanted = shapes(describe(out)), shapes(space.outputs)
     if found != wanted:
         raise RunError(f"the cut network returns shapes {found}, not {wanted}; nothing was changed")

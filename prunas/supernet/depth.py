@@ -10,7 +10,14 @@ from torch import nn
 from prunas.supernet.blocks import Block, Seen, without
 from prunas.supernet.recorder import Record
 from prunas.supernet.scoped import sizes_of, swapped
-from prunas.supernet.skeleton import FORWARD_ERRORS, called, describe, shapes
+from prunas.supernet.skeleton import (
+    FORWARD_ERRORS,
+    called,
+    describe,
+    dictionaries,
+    forget,
+    shapes,
+)
 from prunas.supernet.space import Contraction, Gene, Pinned, SearchSpace, present
 
 SameChannels = Callable[[Seen], bool]
@@ -96,6 +103,7 @@ class _Trial:
 
     def _failure(self, blocks: Sequence[Block]) -> str | None:
         tensors, sizes = self.tensors, self.sizes
+        forget(dictionaries(self.bare))
         with swapped(self.bare, tensors, sizes), without(self.bare, blocks), torch.no_grad():
             try:
                 out = called(self.bare, self.inputs)

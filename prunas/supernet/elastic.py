@@ -14,6 +14,7 @@ from torch import nn
 from prunas.supernet.blocks import without
 from prunas.supernet.cut import require_same, tensors_of
 from prunas.supernet.scoped import Place, sizes_of, swapped
+from prunas.supernet.skeleton import dictionaries, forget
 from prunas.supernet.space import Atoms, SearchSpace
 
 
@@ -32,6 +33,7 @@ class Supernet:
         require_same(network, space)
         self.network = network
         self.space = space
+        self._kept = dictionaries(network)
 
     def weights(self, candidate: Sequence[int]) -> Mapping[str, torch.Tensor]:
         """The candidate's parameters and buffers that differ from the full network's, as views.
@@ -76,8 +78,15 @@ class Supernet:
         self, candidate: Sequence[int], weights: Mapping[str, torch.Tensor]
     ) -> Iterator[nn.Module]:
         gone = self.space.left_out(candidate)
-        with swapped(self.network, weights, self.integers(candidate)), without(self.network, gone):
-            yield self.network
+        forget(self._kept)
+        try:
+            with (
+                swapped(self.network, weights, self.integers(candidate)),
+                without(self.network, gone),
+            ):
+                yield self.network
+        finally:
+            forget(self._kept)
 
 
 def _layout(tensor: torch.Tensor) -> torch.memory_format:

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from prunas.supernet.skeleton import forget
 from prunas.supernet.space import SearchSpace, surviving
 
 
@@ -31,11 +30,9 @@ def swapped(
 ) -> Iterator[nn.Module]:
     """`network` with these parameters, buffers and integers in place; left as found afterwards.
 
-    What its modules compute once per device from their weights is computed anew. Swapping costs a
-    dictionary entry per tensor, nothing per forward. Gradients flow into whatever the given tensors
-    are views of.
+    Swapping costs a dictionary entry per tensor, nothing per forward. Gradients flow into whatever
+    the given tensors are views of.
     """
-    forget(network)
     modules = dict(network.named_modules(remove_duplicate=False))
     homes = [_home(modules, name, tensor) for name, tensor in tensors.items()]
     before = [(store, key, store[key]) for store, key, _ in homes]
@@ -51,7 +48,6 @@ def swapped(
             store[key] = value
         for owner, place, value in reversed(list(zip(owners, integers, kept, strict=True))):
             owner.__dict__[place.name] = value
-        forget(network)
 
 
 def set_integers(network: nn.Module, integers: Mapping[Place, int]) -> None:

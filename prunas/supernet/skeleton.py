@@ -2,7 +2,7 @@
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -51,7 +51,7 @@ def copied(network: nn.Module, change: Callable[[torch.Tensor], torch.Tensor]) -
         result: nn.Module = copy.deepcopy(network, memo)
     except (RuntimeError, TypeError, NotImplementedError) as error:
         raise InputError(f"{type(network).__name__} cannot be copied: {error}") from error
-    forget(result)
+    forget(dictionaries(result))
     return result
 
 
@@ -106,15 +106,24 @@ def _copied_dictionary(
     return empty
 
 
-def forget(network: nn.Module) -> None:
-    """Empty the dictionaries in which modules keep a tensor for each device (LeViT's biases).
+def dictionaries(network: nn.Module) -> list[dict[Any, Any]]:
+    """The plain dictionaries that modules keep for themselves."""
+    return [
+        value
+        for module in network.modules()
+        for name, value in module.__dict__.items()
+        if type(value) is dict and not name.startswith("_")
+    ]
+
+
+def forget(kept: Iterable[dict[Any, Any]]) -> None:
+    """Empty those dictionaries in which a module keeps a tensor for each device (LeViT's biases).
 
     They are computed from weights when they are missed, and are wrong once the weights change.
     """
-    for module in network.modules():
-        for value in module.__dict__.values():
-            if type(value) is dict and value and all(map(_is_device, value)):
-                value.clear()
+    for value in kept:
+        if value and all(map(_is_device, value)):
+            value.clear()
 
 
 def _is_device(key: Any) -> bool:

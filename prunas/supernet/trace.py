@@ -18,7 +18,15 @@ from prunas.supernet.grid import DEFAULT, WidthGrid, named_grid
 from prunas.supernet.labels import BATCH, FIRST_IMAGE, PINNED, SECOND_IMAGE, Nodes, Solution
 from prunas.supernet.recorder import Check, Record, ShapeMismatchError, record
 from prunas.supernet.scoped import Place, sizes_of, swapped
-from prunas.supernet.skeleton import FORWARD_ERRORS, called, describe, skeleton, with_batch
+from prunas.supernet.skeleton import (
+    FORWARD_ERRORS,
+    called,
+    describe,
+    dictionaries,
+    forget,
+    skeleton,
+    with_batch,
+)
 from prunas.supernet.space import (
     Attribute,
     Contraction,
@@ -591,6 +599,7 @@ class _Probe:
         alive = self.draft.alive(kept)
         check = Check(self.draft.found.operations, alive)
         sizes = sizes_of(self.space, kept)
+        forget(dictionaries(self.bare))
         with swapped(self.bare, self._tensors(alive), sizes), torch.no_grad(), check:
             try:
                 called(self.bare, self.inputs)

@@ -341,3 +341,25 @@ def test_arguments_of_timm_are_for_timm(tmp_path: Path) -> None:
     prunas.save(prunas.cut(network, space, space.smallest()), tmp_path / "model")
     with pytest.raises(prunas.InputError, match="num_classes can be given for timm networks alone"):
         prunas.load(tmp_path / "model", num_classes=3)
+
+
+class Splits(nn.Module):
+    """Keeps the sizes of a split in a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 12), nn.Linear(12, 3)
+        self.sizes = [8, 4]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.last(torch.cat(self.first(x).split(self.sizes, 1)[::-1], 1))
+        return out
+
+
+def test_sizes_in_lists_come_back_as_lists(tmp_path: Path) -> None:
+    network = Splits().eval()
+    space = prunas.trace(network, (4,))
+    small: Any = prunas.cut(network, space, space.uniform(0.5))
+    prunas.save(small, tmp_path / "model")
+    loaded: Any = prunas.load(tmp_path / "model")
+    assert loaded.sizes == small.sizes == [4, 2]

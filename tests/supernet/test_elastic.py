@@ -102,3 +102,36 @@ def test_the_network_is_left_as_found_also_after_a_failure(supernet: Supernet) -
 def test_another_network_is_refused(supernet: Supernet) -> None:
     with pytest.raises(prunas.InputError, match="not the one this space was traced from"):
         Supernet(nn.Linear(3, 3), supernet.space)
+
+
+class Biased(nn.Module):
+    """As LeViT: in eval mode what is computed from the weights is kept for each device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 12), nn.Linear(12, 3)
+        self.bias = nn.Parameter(torch.randn(12))
+        self.cache: dict[str, torch.Tensor] = {}
+        self.settings = {"a": 1}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        key = str(x.device)
+        if key not in self.cache:
+            self.cache[key] = self.bias * 2
+        out: torch.Tensor = self.last(self.first(x) + self.cache[key])
+        return out
+
+
+@torch.no_grad()
+def test_what_is_kept_for_a_device_is_not_kept_for_another_width() -> None:
+    network, rows = Biased().eval(), torch.randn(5, 4)
+    full = network(rows)
+    space = prunas.trace(network, (4,), grid=EVERY)
+    prunas.verify(network, space)
+    supernet = Supernet(network, space)
+    for width in (7, 3):
+        expected = prunas.cut(network, space, [width])(rows)
+        with supernet.running([width]) as path:
+            assert torch.allclose(path(rows), expected)
+    assert torch.allclose(network(rows), full)
+    assert network.settings == {"a": 1}
