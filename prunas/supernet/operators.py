@@ -275,7 +275,8 @@ def _layer_norm(call: Call) -> list[Dims] | Dims:
                 call.tie(nodes, more)
     if _is_tensor(call.out):
         return dims
-    return [dims, *(_pinned_like(call, tensor) for tensor in call.out[1:])]
+    rows = (*dims[: -len(covered)], *(call.labels.zeros(1) for _ in covered))
+    return [dims, *(_pinned_like(call, tensor, rows) for tensor in call.out[1:])]
 
 
 @rule("aten._weight_norm_interface")

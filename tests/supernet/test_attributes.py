@@ -217,3 +217,21 @@ def test_a_network_that_keeps_tables_is_still_itself_after_a_run() -> None:
     verify(network, space)
     assert cut(network, space, [5])(torch.zeros(2, 7, 4)).shape == (2, 3)
     assert SearchSpace.from_json(space.to_json()) == space
+
+
+def test_heads_that_are_normalised_each_by_itself_can_go() -> None:
+    class Heads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.norm, self.last = nn.Linear(4, 12), nn.LayerNorm(4), nn.Linear(12, 3)
+            self.heads = 3
+
+        def forward(self, x: Tensor) -> Tensor:
+            heads = self.norm(self.first(x).reshape(len(x), self.heads, -1))
+            out: Tensor = self.last(heads.flatten(1))
+            return out
+
+    network = Heads().eval()
+    space = trace(network, (4,), grid=EVERY)
+    assert sorted(gene.choices[-1] for gene in space.genes) == [3, 4]
+    verify(network, space)
