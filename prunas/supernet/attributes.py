@@ -10,7 +10,6 @@ and follow by themselves.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from types import FunctionType
 from typing import Any, Final
 
@@ -95,10 +94,9 @@ class SizeWatch(TorchFunctionMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        body = _body(func)
-        if body is not None:
+        if func in _BODIES:
             with self:
-                return body(*args, **kwargs)
+                return _BODIES[func](*args, **kwargs)
         name = getattr(func, "__name__", "")
         if name in _COUNTED:
             key, position = _COUNTED[name]
@@ -160,21 +158,22 @@ class SizeWatch(TorchFunctionMode):
         self.equally_long(size.length.nodes, self.merge([outer, nodes]))
 
 
-@lru_cache
-def _body(func: Any) -> Any:
-    """A function of torch.nn.functional written in Python, made to run where it can be watched.
+def _unasking(function: Any) -> Any:
+    """A copy of a Python function of torch that does not ask who wants to handle it.
 
-    Such a function asks whether someone wants to handle it, and then hands itself over whole; the
-    copy does not ask.
+    The function itself would hand its whole call over, and what it does inside would not be seen.
     """
-    if not isinstance(func, FunctionType) or func.__globals__ is not vars(F):
-        return None
-    asking = [name for name in func.__globals__ if name.startswith("has_torch_function")]
-    names = func.__globals__ | dict.fromkeys(asking, lambda *_: False)
-    copy = FunctionType(func.__code__, names, func.__name__, func.__defaults__, func.__closure__)
-    copy.__kwdefaults__ = func.__kwdefaults__
+    asking = [name for name in function.__globals__ if name.startswith("has_torch_function")]
+    names = function.__globals__ | dict.fromkeys(asking, lambda *_: False)
+    copy = FunctionType(function.__code__, names, function.__name__, function.__defaults__)
+    copy.__kwdefaults__ = function.__kwdefaults__
     return copy
 
+
+_BODIES: Final = {
+    F.multi_head_attention_forward: _unasking(F.multi_head_attention_forward),
+}
+"""Functions in which sizes are at work."""
 
 _SHAPES: Final = (torch.Tensor.shape.__get__, torch.Tensor.size)  # type: ignore[attr-defined]
 

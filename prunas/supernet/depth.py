@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from prunas.supernet.blocks import Block, Seen, without
+from prunas.supernet.imagined import Imagining
 from prunas.supernet.recorder import Record
 from prunas.supernet.scoped import sizes_of, swapped
 from prunas.supernet.skeleton import (
@@ -104,7 +105,12 @@ class _Trial:
     def _failure(self, blocks: Sequence[Block]) -> str | None:
         tensors, sizes = self.tensors, self.sizes
         forget(dictionaries(self.bare))
-        with swapped(self.bare, tensors, sizes), without(self.bare, blocks), torch.no_grad():
+        with (
+            swapped(self.bare, tensors, sizes),
+            without(self.bare, blocks),
+            torch.no_grad(),
+            Imagining(),
+        ):
             try:
                 out = called(self.bare, self.inputs)
             except FORWARD_ERRORS as error:
