@@ -1,7 +1,7 @@
 """Genes of depth: the residual blocks of a run that the network really works without."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
@@ -10,13 +10,10 @@ from torch import nn
 from prunas.supernet.blocks import Block, Seen, without
 from prunas.supernet.imagined import Imagining
 from prunas.supernet.recorder import Record
-from prunas.supernet.scoped import sizes_of, swapped
 from prunas.supernet.skeleton import (
     FORWARD_ERRORS,
     called,
     describe,
-    dictionaries,
-    forget,
     shapes,
 )
 from prunas.supernet.space import Contraction, Gene, Pinned, SearchSpace, present
@@ -54,7 +51,7 @@ def with_blocks(
             offered.append(seen.block)
         else:
             pinned.append(Pinned(seen.block.path, reason))
-    trial = _Trial(space, bare, inputs, shapes(describe(found.outputs)))
+    trial = _Trial(bare, inputs, shapes(describe(found.outputs)))
     stuck = trial.stuck(offered)
     pinned += [Pinned(block.path, reason) for block, reason in stuck.items()]
     return _extended(space, found, [block for block in offered if block not in stuck], pinned)
@@ -76,21 +73,13 @@ def _obstacle(
     return None
 
 
+@dataclass(frozen=True)
 class _Trial:
-    """Runs the skeleton at half width without some blocks."""
+    """Runs the skeleton, at full width, without some blocks."""
 
-    def __init__(self, space: SearchSpace, bare: nn.Module, inputs: Any, expected: Any) -> None:
-        self.bare, self.inputs, self.expected = bare, inputs, expected
-        half = space.uniform(0.5)
-        held = dict((*bare.named_parameters(), *bare.named_buffers()))
-        self.tensors: dict[str, torch.Tensor] = {}
-        for name, dimension, indices in space.survivors(half):
-            source = self.tensors.get(name, held[name].detach())
-            self.tensors[name] = source.narrow(dimension, 0, len(indices))
-        for alias, name in space.aliases.items():
-            if name in self.tensors:
-                self.tensors[alias] = self.tensors[name]
-        self.sizes = sizes_of(space, space.kept(half))
+    bare: nn.Module
+    inputs: Any
+    expected: Any
 
     def stuck(self, blocks: Sequence[Block]) -> Mapping[Block, str]:
         """The blocks that the network does not work without, with the reason."""
@@ -103,14 +92,7 @@ class _Trial:
         return stuck if together is None else stuck | dict.fromkeys(rest, together)
 
     def _failure(self, blocks: Sequence[Block]) -> str | None:
-        tensors, sizes = self.tensors, self.sizes
-        forget(dictionaries(self.bare))
-        with (
-            swapped(self.bare, tensors, sizes),
-            without(self.bare, blocks),
-            torch.no_grad(),
-            Imagining(),
-        ):
+        with without(self.bare, blocks), torch.no_grad(), Imagining():
             try:
                 out = called(self.bare, self.inputs)
             except FORWARD_ERRORS as error:

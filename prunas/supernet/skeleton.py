@@ -51,7 +51,6 @@ def copied(network: nn.Module, change: Callable[[torch.Tensor], torch.Tensor]) -
         result: nn.Module = copy.deepcopy(network, memo)
     except (RuntimeError, TypeError, NotImplementedError) as error:
         raise InputError(f"{type(network).__name__} cannot be copied: {error}") from error
-    forget(dictionaries(result))
     return result
 
 
@@ -101,6 +100,8 @@ def _copied_dictionary(
     value: Mapping[Any, Any], empty: dict[Any, Any], memo: dict[int, Any]
 ) -> dict[Any, Any]:
     memo[id(value)] = empty
+    if value and all(map(_is_device, value)):  # computed from weights that will be others
+        return empty
     for key, entry in value.items():
         empty[_copied_value(key, memo)] = _copied_value(entry, memo)
     return empty

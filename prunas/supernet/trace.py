@@ -319,29 +319,26 @@ class _Draft:
         )
 
     def _grouped(self, dropped: Mapping[int, str]) -> _Groups:
-        ordered = self._classes_in_slots(dropped)
-        members: dict[int, list[int]] = {}
-        names: dict[int, str] = {}
-        for number, name in ordered:
-            key = int(self.signature[number])
-            members.setdefault(key, []).append(number)
-            names.setdefault(key, name)
+        classes, names = self._classes_in_slots(dropped)
+        _, first, group, sizes = np.unique(
+            self.signature[classes], return_index=True, return_inverse=True, return_counts=True
+        )
+        appearance = np.argsort(first)
+        kept = appearance[sizes[appearance] > 1]
+        rank = np.full(len(sizes), len(kept))
+        rank[kept] = np.arange(len(kept))
+        by_group = np.argsort(rank[group], kind="stable")[: int(sizes[kept].sum())]
         atom = np.zeros(len(self.signature), dtype=np.int64)
-        kept = [key for key, classes in members.items() if len(classes) > 1]
-        position = 1
-        for key in kept:
-            classes = members[key]
-            atom[classes] = np.arange(position, position + len(classes))
-            position += len(classes)
-        widths = [len(members[key]) for key in kept]
-        return _Groups(_distinct([names[key] for key in kept]), widths, atom)
+        atom[classes[by_group]] = np.arange(1, len(by_group) + 1)
+        return _Groups(_distinct([names[i] for i in first[kept]]), sizes[kept].tolist(), atom)
 
-    def _classes_in_slots(self, dropped: Mapping[int, str]) -> list[tuple[int, str]]:
+    def _classes_in_slots(self, dropped: Mapping[int, str]) -> tuple[Nodes, list[str]]:
         """Prunable classes in order of appearance, with the module that appears first."""
         seen = np.zeros(len(self.signature), dtype=bool)
         seen[0] = True
         seen[list(dropped)] = True
-        result: list[tuple[int, str]] = []
+        classes: list[Nodes] = [np.zeros(0, dtype=np.int64)]
+        names: list[str] = []
         for name, _, nodes in sorted(self.slots, key=lambda slot: slot[1] != 0):
             for column in self.classes[nodes].T:
                 fresh = column[~seen[column]]
@@ -349,9 +346,9 @@ class _Draft:
                     _, first = np.unique(fresh, return_index=True)
                     numbers = fresh[np.sort(first)]
                     seen[numbers] = True
-                    module = name.rpartition(".")[0] or name
-                    result.extend((number, module) for number in numbers.tolist())
-        return result
+                    classes.append(numbers)
+                    names += [name.rpartition(".")[0] or name] * len(numbers)
+        return np.concatenate(classes), names
 
     def _not_a_rectangle(self) -> dict[int, str] | None:
         """Classes of a gene whose product with another does not fill all cells equally."""
@@ -557,6 +554,7 @@ class _Probe:
         self.draft = draft
         self.space = space
         self.values = _distinct_widths(space.widths)
+        self.kept = dictionaries(bare)
 
     def blame(self, *, sparing: bool) -> dict[int, str]:
         """{class: reason} of what stands in the way; of as few genes as is enough."""
@@ -599,7 +597,7 @@ class _Probe:
         alive = self.draft.alive(kept)
         check = Check(self.draft.found.operations, alive)
         sizes = sizes_of(self.space, kept)
-        forget(dictionaries(self.bare))
+        forget(self.kept)
         with swapped(self.bare, self._tensors(alive), sizes), torch.no_grad(), check:
             try:
                 called(self.bare, self.inputs)
