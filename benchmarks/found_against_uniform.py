@@ -42,8 +42,9 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
         "calibration": 256,
     },
     "photos": {
-        "model": "mobilenetv2_035",
-        "epochs": 12,
+        "model": "test_efficientnet",
+        "learning_rate": 0.1,
+        "epochs": 10,
         "supernet_epochs": 10,
         "finalists": 6,
         "finalist_epochs": 3,
@@ -56,8 +57,13 @@ ROWS: Final = Path(__file__).with_suffix(".jsonl")
 
 
 def main(names: list[str], seeds: int) -> None:
-    done = {(row["data"], row["seed"]) for row in rows()}
-    work = [(n, s) for n in names for s in range(seeds) if (n, s) not in done]
+    done = {(row["model"], row["data"], row["seed"]) for row in rows()}
+    work = [
+        (name, seed)
+        for name in names
+        for seed in range(seeds)
+        if (SETTINGS[name]["model"], name, seed) not in done
+    ]
     workers = os.cpu_count() or 1
     context = get_context("spawn")
     cores = context.Queue()
@@ -99,13 +105,14 @@ def one_seed(name: str, seed: int) -> list[dict[str, Any]]:
             run_search_stages(job)
             result = train_finals(job)
             keys = ("macs", "macs_uniform", "macs_full", "params", "params_uniform", "seconds")
-            row = {"data": name, "seed": seed, "budget": budget, **result["accuracy"]}
-            found.append({**row, **{key: result[key] for key in keys}})
+            row = {"model": request.model, "data": name, "seed": seed, "budget": budget}
+            found.append({**row, **result["accuracy"], **{key: result[key] for key in keys}})
     return found
 
 
 def report(name: str, budget: str) -> None:
-    chosen = [row for row in rows() if (row["data"], row["budget"]) == (name, budget)]
+    asked = (SETTINGS[name]["model"], name, budget)
+    chosen = [row for row in rows() if (row["model"], row["data"], row["budget"]) == asked]
     if len(chosen) < 2:
         return
     ours, theirs = ([row[kind] for row in chosen] for kind in ("found", "uniform"))
@@ -113,7 +120,7 @@ def report(name: str, budget: str) -> None:
     other = sum(row["macs_uniform"] / row["macs_full"] for row in chosen) / len(chosen)
     print(f"{name}, {budget}: found {spread(ours)} at {share:.3f} of the MACs,")
     print(f"  uniform {spread(theirs)} at {other:.3f}; full {spread([r['full'] for r in chosen])}")
-    print(f"  {paired(ours, theirs).sentence}")
+    print(f"  {paired(ours, theirs).sentence_in_points}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Is one network better than another, or was it luck? Paired comparison over repeated runs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,10 +41,19 @@ class Paired:
     @property
     def sentence(self) -> str:
         """The comparison in a sentence, with a warning where n pairs cannot decide anything."""
+        return self._told("{:+.4f}".format, "")
+
+    @property
+    def sentence_in_points(self) -> str:
+        """The same for shares (accuracies), in percentage points."""
+        return self._told(lambda share: f"{100 * share:+.2f}", " points")
+
+    def _told(self, number: Callable[[float], str], unit: str) -> str:
+        mean = number(self.mean) + unit
         if self.low is None or self.high is None:
-            return f"difference {self.mean:+.4f} in one pair; repeat it, one pair has no spread"
+            return f"difference {mean} in one pair; repeat it, one pair has no spread"
         found = (
-            f"mean difference {self.mean:+.4f} (95 % interval {self.low:+.4f} to {self.high:+.4f},"
+            f"mean difference {mean} (95 % interval {number(self.low)} to {number(self.high)},"
             f" Wilcoxon p = {self.p_value:.2g}, {self.n} pairs)"
         )
         if self.smallest_p >= LEVEL:

@@ -70,7 +70,7 @@ def _compared(ours: Sequence[Trained], theirs: Sequence[Trained], full: float) -
             "high": test.high,
             "p_value": test.p_value,
             "n": test.n,
-            "sentence": test.sentence,
+            "sentence": test.sentence_in_points,
         }
     return entries
 

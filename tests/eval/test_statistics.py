@@ -70,6 +70,9 @@ def test_sentences() -> None:
     assert Paired(0.012, 0.003, 0.021, 0.0117, 10).sentence == (
         "mean difference +0.0120 (95 % interval +0.0030 to +0.0210, Wilcoxon p = 0.012, 10 pairs)"
     )
+    assert Paired(0.012, 0.003, 0.021, 0.0117, 10).sentence_in_points == (
+        "mean difference +1.20 points (95 % interval +0.30 to +2.10, Wilcoxon p = 0.012, 10 pairs)"
+    )
     assert Paired(0.012, 0.003, 0.021, 0.25, 3).sentence.endswith(
         "; 3 pairs cannot be significant whatever they show, the smallest p is 0.25:"
         " at least 6 are needed, better 10"

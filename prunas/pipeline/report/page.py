@@ -212,8 +212,8 @@ def _how_sure(result: Result) -> str:
         if count > 1
         else "One seed: the differences carry no error bar, and may be chance."
     )
-    sentence = result.paired.sentence if result.paired else ""
-    return f"{spread} {escape(sentence)} One multiply-accumulate is one MAC."
+    compared = f"Found minus uniform: {result.paired.sentence}." if result.paired else ""
+    return f"{spread} {escape(compared)} One multiply-accumulate is one MAC."
 
 
 def _last_round(result: Result) -> str:
