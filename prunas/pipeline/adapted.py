@@ -211,10 +211,18 @@ def differing(parent: nn.Module, network: nn.Module) -> Iterator[tuple[Place, An
             f"the network cannot be rebuilt from {type(parent).__name__}: module {odd!r} is in one"
             " of them only; was it created with other arguments or changed by hand?"
         )
-    for path, module in after.items():
+    for place, value in integers(network):
+        old = before[place.module].__dict__.get(place.name)
+        old = list(old) if isinstance(old, tuple) else old
+        if type(old) is not type(value) or old != value:
+            yield place, value
+
+
+def integers(network: nn.Module) -> Iterator[tuple[Place, Any]]:
+    """All integers, and tuples (as lists) or lists of integers, that the modules keep."""
+    for path, module in network.named_modules():
         for name, value in module.__dict__.items():
-            old = before[path].__dict__.get(name)
-            if _is_size(value) and (type(old) is not type(value) or old != value):
+            if _is_size(value):
                 yield Place(path, name, None), list(value) if isinstance(value, tuple) else value
 
 

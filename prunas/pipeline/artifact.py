@@ -1,9 +1,9 @@
 """The artifact: a network as arch.json and weights.safetensors, without pickle.
 
 arch.json says where the network's class comes from, which blocks of the parent it does without and
-which integers of its modules differ from the parent's; the tensors carry their own shapes. Loading
-builds the parent, gives it these integers and tensors, and returns a plain module: no search code
-is involved.
+which integers of its modules differ from the parent's (of a class that is not timm's: all of them);
+the tensors carry their own shapes. Loading builds the parent, gives it these integers and tensors,
+and returns a plain module: no search code is involved.
 """
 
 import copy
@@ -21,10 +21,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from prunas.errors import InputError
-from prunas.pipeline.adapted import adapted, differing
+from prunas.pipeline.adapted import adapted, differing, integers
 from prunas.pipeline.files import replace_folder, write_text, writing
 from prunas.pipeline.networks import rebuild
-from prunas.supernet.blocks import Block, leave_out, left_out_of
+from prunas.pipeline.weightless import weightless
+from prunas.supernet.blocks import Block, identities, leave_out, left_out_of
 from prunas.supernet.cut import tensors_of
 from prunas.supernet.layers import state_sizes
 
@@ -53,15 +54,19 @@ def save(network: nn.Module, folder: str | Path) -> Path:
     if folder.exists() and not (folder.is_dir() and _is_artifact_or_empty(folder)):
         raise InputError(f"{folder} holds something else than an artifact; give another folder")
     origin = _origin(network)
-    parent = _parent(origin) or copy.deepcopy(network)
-    gone = left_out_of(parent, network)
+    parent = _parent(origin)
+    if parent is not None and origin["kind"] == "timm":
+        gone, kept = left_out_of(parent, network), differing(parent, network)
+    else:  # whoever loads it may give a parent that was built with any arguments
+        parent = parent or copy.deepcopy(network)
+        gone, kept = identities(network), integers(network)
     leave_out(parent, gone)
     arch = {
         "format": FORMAT,
         "class": _class_name(network),
         "origin": origin,
         "left_out": [[block.path, block.alone] for block in gone],
-        "integers": [[p.module, p.name, v] for p, v in differing(parent, network)],
+        "integers": [[place.module, place.name, value] for place, value in kept],
     }
     aside = folder.with_name(f".{folder.name}.part")
     with writing(folder):
@@ -70,7 +75,7 @@ def save(network: nn.Module, folder: str | Path) -> Path:
         write_text(aside / _ARCH, json.dumps(arch, indent=1))
         save_file(_stored(network), aside / _WEIGHTS)
     try:
-        _compare(network, load(aside, copy.deepcopy(parent)))
+        _compare(network, load(aside, parent))
         replace_folder(aside, folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -129,11 +134,21 @@ def _origin(network: nn.Module) -> dict[str, Any]:
         return dict(known)
     name = _timm_name(network)
     if name is not None:
-        classes: Any = getattr(network, "num_classes", None)
-        arguments = {} if classes is None else {"num_classes": int(classes)}
+        arguments = _visible_arguments(network)
         return {"kind": "timm", "name": name, "arguments": arguments, "small_images": None}
     kind = type(network)
     return {"kind": "class", "module": kind.__module__, "name": kind.__qualname__}
+
+
+def _visible_arguments(network: Any) -> dict[str, Any]:
+    """Those arguments of `timm.create_model` that can be read off the network."""
+    arguments: dict[str, Any] = {}
+    if (classes := getattr(network, "num_classes", None)) is not None:
+        arguments["num_classes"] = int(classes)
+    size = getattr(getattr(network, "patch_embed", None), "img_size", None)
+    if network.pretrained_cfg.get("fixed_input_size") and size is not None:
+        arguments["img_size"] = list(size)
+    return arguments
 
 
 def _timm_name(network: nn.Module) -> str | None:
@@ -145,7 +160,8 @@ def _timm_name(network: nn.Module) -> str | None:
 def _parent(origin: Mapping[str, Any]) -> nn.Module | None:
     """The network before cutting, with weights of no meaning; None if it needs the user's help."""
     if origin["kind"] == "timm":
-        return rebuild(origin)
+        with weightless():  # they come from the artifact, and a parent may be too large for us
+            return rebuild(origin)
     try:
         owner: Any = import_module(origin["module"])
         for part in origin["name"].split("."):

@@ -21,7 +21,7 @@ from prunas.errors import InputError, RunError
 from prunas.interruption import STOPPED, loaded
 from prunas.pipeline import terminal
 from prunas.pipeline.artifact import load
-from prunas.pipeline.coverage import cover
+from prunas.pipeline.coverage import cover, lost, read_rows, zoo
 from prunas.pipeline.data import load_data
 from prunas.pipeline.export import Exported, export_onnx, export_timm, export_torch
 from prunas.pipeline.files import writing
@@ -420,7 +420,7 @@ def _exported(network: nn.Module, form: str, folder: Path) -> Iterator[Exported]
 @app.command()
 def coverage(
     patterns: Annotated[
-        list[str] | None, typer.Argument(help="Names of timm, such as 'resnet*'. [all]")
+        list[str] | None, typer.Argument(help="Names such as 'resnet*' or 'torchvision/*'. [all]")
     ] = None,
     out: Annotated[Path, typer.Option(help="The table; rows in it are not repeated.")] = Path(
         "coverage.csv"
@@ -432,10 +432,14 @@ def coverage(
         int | None, typer.Option(min=1, help="Only so many of them, drawn at random.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Decides the sample.")] = 0,
+    against: Annotated[
+        Path | None, typer.Option(help="A table; what passes there must pass.", metavar="FILE")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Trace, cut and prove many models; one row each."""
-    models = _models(patterns or ["*"])
+    before = read_rows(against) if against is not None else []
+    models = zoo.names(patterns or ["*"])
     if sample is not None and sample < len(models):
         drawn = np.random.default_rng(seed).choice(len(models), sample, replace=False)
         models = [models[index] for index in sorted(drawn)]
@@ -454,17 +458,10 @@ def coverage(
         _print_json({"models": len(rows), "passed": passed, "table": str(out), "seed": seed})
     else:
         typer.echo(terminal.coverage_text(rows))
-        typer.echo(f"table: {out}")
-
-
-def _models(patterns: Sequence[str]) -> list[str]:
-    chosen: dict[str, None] = {}
-    for pattern in patterns:
-        found = timm.list_models(pattern)
-        if not found:
-            raise InputError(f"no model of timm is called {pattern!r}; 'resnet*' means all resnets")
-        chosen |= dict.fromkeys(found)
-    return sorted(chosen)
+        typer.echo(f"table: {out}" + (f", sample of seed {seed}" if sample is not None else ""))
+    if gone := lost(rows, before):
+        names = ", ".join(row.model for row in gone)
+        raise RunError(f"{len(gone)} that passed in {against} no longer pass: {names}")
 
 
 # -- demo ------------------------------------------------------------------------------------------

@@ -50,9 +50,18 @@ def left_out_of(parent: nn.Module, network: nn.Module) -> list[Block]:
     """Blocks of `parent` in whose place `network` has an identity."""
     parts = dict(parent.named_modules())
     return [
-        Block(path, not isinstance(module, Bypass))
+        block
+        for block in identities(network)
+        if block.path in parts and not isinstance(parts[block.path], nn.Identity)
+    ]
+
+
+def identities(network: nn.Module) -> list[Block]:
+    """Everything that may have been left out: plain identities, those of the parent included."""
+    return [
+        Block(path, type(module) is nn.Identity)
         for path, module in network.named_modules()
-        if isinstance(module, nn.Identity) and not isinstance(parts.get(path, module), nn.Identity)
+        if type(module) in (nn.Identity, Bypass)
     ]
 
 

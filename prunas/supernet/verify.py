@@ -1,5 +1,6 @@
 """Two oracles that a coupling is right; neither is satisfied by "a forward runs"."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -109,14 +110,15 @@ def _shaken(network: nn.Module, generator: torch.Generator) -> nn.Module:
 
     def shaken(tensor: torch.Tensor) -> torch.Tensor:
         value = tensor.detach().cpu()
-        if not value.is_floating_point():
+        if not value.is_floating_point() or not value.numel():
             return value.clone()
         value = value.double()
         if not isinstance(tensor, nn.Parameter):
             return value.clone()
         if value.dim() < 2:
             return value + 0.2 * noise(value)
-        spread = float(value.std()) or value[0].numel() ** -0.5
+        # heads may begin near zero; the deviation of a single number is NaN, and never the larger
+        spread = max(1 / math.sqrt(value[0].numel()), float(value.std()))
         return value + 0.2 * spread * noise(value)
 
     return copied(network, shaken)

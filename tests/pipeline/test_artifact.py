@@ -107,6 +107,49 @@ def test_a_class_with_arguments_is_asked_for(tmp_path: Path) -> None:
     torch.testing.assert_close(loaded(torch.ones(1, 3, 8, 8)), small(torch.ones(1, 3, 8, 8)))
 
 
+class Residual(nn.Module):
+    """Keeps a size in an attribute, has blocks that can go, and a parent that must be given."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.stem = nn.Sequential(nn.Conv2d(3, width, 1), nn.Identity())
+        self.blocks = nn.Sequential(*(Shortcut(width) for _ in range(3)))
+        self.head = nn.Linear(width, 4)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        positions = self.blocks(self.stem(image)).reshape(len(image), self.width, -1)
+        result: torch.Tensor = self.head(positions.mean(2))
+        return result
+
+
+class Shortcut(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU())
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = image + self.layers(image)
+        return result
+
+
+@pytest.mark.parametrize("parent", [24, 16])
+def test_sizes_and_missing_blocks_of_a_class_with_arguments(tmp_path: Path, parent: int) -> None:
+    network = Residual(24).eval()
+    space = prunas.trace(network, (3, 8, 8))
+    candidate = prunas.Candidate(
+        gene.choices[0] if gene.name == "blocks.1" else 16 if gene.choices[-1] == 24 else value
+        for gene, value in zip(space.genes, space.full(), strict=True)
+    )
+    small = prunas.cut(network, space, candidate)
+    assert isinstance(small.get_submodule("blocks.1"), nn.Identity)
+    prunas.save(small, tmp_path / "model")
+    loaded = prunas.load(tmp_path / "model", network=Residual(parent))
+    image = torch.ones(1, 3, 8, 8)
+    assert torch.equal(loaded(image), small(image))
+    assert loaded.width == 16
+
+
 def test_tied_weights_stay_tied(tmp_path: Path) -> None:
     network = Tied().eval()
     space = prunas.trace(network, (6,))

@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 
 import prunas
 from prunas.pipeline.cli import main
-from prunas.pipeline.coverage import Row, cover, examine, protocol, read_rows, workers
+from prunas.pipeline.coverage import Row, cover, examine, protocol, read_rows, workers, zoo
 
 GIB = 2**30
 PASSED = Row(
-    "m", "resnet", params=10, macs=20, side=32, genes=3, pinned=1, why="1 x a reason; another",
-    macs_can_go=0.9, params_can_go=0.8, macs_left=0.3, params_left=0.5, trace_s=0.1, cut_s=0.2,
-    oracle_side=32, permutation=1e-15, masked=0.0, runs=True, reloads=True, seconds=2.0,
-    stage="done",
+    "m", "resnet", False, params=10, macs=20, side=32, genes=3, blocks=2, pinned=1,
+    why="1 x a reason; another", macs_can_go=0.9, params_can_go=0.8, macs_left=0.3, params_left=0.5,
+    trace_s=0.1, cut_s=0.2, oracle_side=32, oracle_width=1.0, permutation=1e-15, masked=0.0,
+    runs=True, reloads=True, seconds=2.0, stage="done",
 )  # fmt: skip
 
 
@@ -35,16 +35,56 @@ def test_a_model_is_traced_cut_and_proven() -> None:
     assert (row.family, row.stage, row.error) == ("efficientnet", "done", "")
     assert row.oracle_side == 32 < row.side == 160  # type: ignore[operator]
     assert row.permutation is not None and row.permutation < 1e-9  # noqa: PT018
-    assert [each.stage for each in told] == ["trace", "numbers"]
-    assert told[0].genes == row.genes
-    assert told[0].permutation is None
+    assert [each.stage for each in told] == [
+        "trace",
+        "trace",
+        "oracles",
+        "oracles",
+        "cut",
+        "reload",
+        "done",
+    ]
+    assert told[1].genes == row.genes
+    assert told[1].permutation is None
+    assert told[3].permutation == row.permutation
+    assert (row.oracle_width, row.classifier_added) == (1.0, False)
 
 
-def test_numbers_are_left_out_where_copies_do_not_fit() -> None:
-    row = examine("test_efficientnet", memory=2**20)
+def test_a_network_that_does_not_fit_is_proven_narrower() -> None:
+    row = examine("test_efficientnet", memory=44 * 100_000)  # of 356,196 parameters
+    assert row.passes
+    assert row.oracle_width == 0.25
+
+
+def test_a_network_that_fits_at_no_width() -> None:
+    row = examine("test_efficientnet", memory=44 * 1_000)
     assert row.macs_left is not None
-    assert "numbers left out: copies of the weights need" in row.error
-    assert not row.passes
+    assert "copies of its weights do not fit at 0.0625 of its widths" in row.error
+    assert (row.stage, row.passes) == ("oracles", False)
+
+
+def test_a_network_without_a_classifier_gets_one() -> None:
+    row = examine("vit_tiny_patch16_dinov3_qkvb", memory=4 * GIB)
+    assert row.passes
+    assert row.classifier_added
+    assert row.side == 256
+    assert row.oracle_side == 32
+
+
+def test_networks_of_torchvision() -> None:
+    row = examine("torchvision/lraspp_mobilenet_v3_large", memory=4 * GIB)
+    assert row.passes
+    assert row.family == "torchvision/lraspp"
+
+
+def test_patterns_name_networks() -> None:
+    assert zoo.names(["resnet18", "resnet1*"]) == sorted(zoo.names(["resnet1*"]))
+    segmentation = [name for name in zoo.names(["torchvision/*"]) if "deeplab" in name]
+    assert len(segmentation) == 3
+    with pytest.raises(prunas.InputError, match="'resnet19'; did you mean resnet18"):
+        zoo.names(["resnet19"])
+    with pytest.raises(prunas.InputError, match="no network is called '_'; 'resnet"):
+        zoo.entry("_")
 
 
 @pytest.mark.parametrize("stage", ["trace", "verify"])
@@ -55,7 +95,7 @@ def test_what_fails_is_a_sentence_in_the_row(stage: str, monkeypatch: pytest.Mon
     monkeypatch.setattr(protocol, stage, fails)
     row = examine("test_efficientnet", memory=4 * GIB)
     assert row.error == "InputError: it is of no use"
-    assert row.stage == {"trace": "trace", "verify": "numbers"}[stage]
+    assert row.stage == {"trace": "trace", "verify": "oracles"}[stage]
     assert not row.passes
 
 
@@ -182,7 +222,7 @@ def test_the_table_is_plain_csv(tmp_path: Path) -> None:
     file = tmp_path / "table.csv"
     cover([], file, jobs=1, limit=1, memory=GIB, on_row=lambda row, done: None)
     with file.open(newline="") as opened:
-        assert next(csv.reader(opened))[:3] == ["model", "family", "params"]
+        assert next(csv.reader(opened))[:3] == ["model", "family", "classifier_added"]
 
 
 # -- the command -----------------------------------------------------------------------------------
@@ -200,9 +240,31 @@ def test_the_command_draws_a_sample_and_says_its_seed(
     models = [row.model for row in read_rows(Path(table))]
     assert all(model.startswith(("resnet1", "resnet2")) for model in models)
     assert main(command) == 0
-    assert "3 of 3 models pass; 3 run at half width" in capsys.readouterr().out
+    assert "3 of 3 models pass; 3 run at half width" in (told := capsys.readouterr().out)
+    assert f"table: {table}, sample of seed 5" in told
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_passed_before_must_pass_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = tmp_path / "before.csv"
+    cover(
+        ["resnet18", "resnet34"], before, jobs=1, limit=9, memory=GIB, on_row=lambda row, done: None
+    )
+    text = before.read_text()
+    command = ["coverage", "resnet18", "--against", str(before), "--out"]
+    assert main([*command, str(tmp_path / "now.csv")]) == 0
+    now = tmp_path / "worse.csv"
+    now.write_text("".join(line.replace(",0.3,", ",0.7,") for line in text.splitlines(True)))
+    assert main([*command, str(now)]) == 1
+    assert "1 that passed in" in (told := capsys.readouterr().err)
+    assert "no longer pass: resnet18" in told
+    before.write_text(now.read_text())  # what did not pass before need not pass now
+    assert main([*command, str(now)]) == 0
+    assert main([*command[:-2], str(tmp_path / "none.csv"), "--out", str(now)]) == 2
 
 
 def test_a_pattern_without_models_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["coverage", "no_such_model"]) == 2
-    assert "no model of timm is called 'no_such_model'" in capsys.readouterr().err
+    assert "no network is called 'no_such_model'" in capsys.readouterr().err

@@ -2,6 +2,6 @@
 
 from prunas.pipeline.coverage.protocol import examine
 from prunas.pipeline.coverage.row import Row
-from prunas.pipeline.coverage.table import cover, read_rows
+from prunas.pipeline.coverage.table import cover, lost, read_rows
 
-__all__ = ["Row", "cover", "examine", "read_rows"]
+__all__ = ["Row", "cover", "examine", "lost", "read_rows"]

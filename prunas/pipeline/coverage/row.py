@@ -14,11 +14,13 @@ class Row:
 
     Attributes:
         model: its name in timm.
-        family: the file of timm that it is from.
+        family: the file of its library that it is from.
+        classifier_added: it has none of its own, and was given one of 1,000 classes.
         params: of the full network.
         macs: of the full network, for one image of `side`.
         side: height and width that it was traced and cut at, its own.
-        genes: free choices.
+        genes: widths that can be chosen.
+        blocks: that can be left out.
         pinned: channel groups that are none.
         why: the reasons for that, each with its number of groups.
         macs_can_go: share of the MACs that the smallest candidate is without.
@@ -28,21 +30,24 @@ class Row:
         trace_s: seconds to trace, on the meta device.
         cut_s: seconds to cut at half width.
         oracle_side: height and width that the numerical oracles ran at, the smallest it takes.
+        oracle_width: share of every width that they ran at, 1 where the weights fit the memory.
         permutation: relative change of the output when the channels of every gene are permuted.
         masked: relative difference between a cut network and the full one with channels zeroed.
         runs: the network cut at half width gives outputs of the full one's shape.
         reloads: saved and loaded again, it gives the same outputs.
         seconds: for all of this.
-        stage: where it ended; "done" if nowhere.
+        stage: where it ended (trace, oracles, cut, reload); "done" if nowhere.
         error: the sentence with which it ended, or why a part was left out.
     """
 
     model: str
     family: str
+    classifier_added: bool | None = None
     params: int | None = None
     macs: int | None = None
     side: int | None = None
     genes: int | None = None
+    blocks: int | None = None
     pinned: int | None = None
     why: str = ""
     macs_can_go: float | None = None
@@ -52,6 +57,7 @@ class Row:
     trace_s: float | None = None
     cut_s: float | None = None
     oracle_side: int | None = None
+    oracle_width: float | None = None
     permutation: float | None = None
     masked: float | None = None
     runs: bool | None = None
@@ -73,8 +79,9 @@ class Row:
         return proven and small and bool(self.runs) and bool(self.reloads)
 
     def to_text(self) -> dict[str, str]:
-        """The row in text, numbers to four digits."""
-        return {name: _text(value) for name, value in asdict(self).items()}
+        """The row in text, numbers to four digits; what follows from the others comes last."""
+        follows = {"passes": self.passes, "old_protocol": self.old_protocol}
+        return {name: _text(value) for name, value in (asdict(self) | follows).items()}
 
     @classmethod
     def from_text(cls, texts: dict[str, str]) -> "Row":

@@ -2,7 +2,6 @@
 
 import csv
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from pathlib import Path
 
 from prunas.errors import InputError
@@ -10,7 +9,7 @@ from prunas.pipeline.coverage.row import Row
 from prunas.pipeline.coverage.workers import examined
 from prunas.pipeline.files import replacing, writing
 
-_COLUMNS = [field.name for field in fields(Row)]
+_COLUMNS = list(Row("", "").to_text())
 
 
 def cover(
@@ -67,6 +66,12 @@ def read_rows(file: Path) -> list[Row]:
             return [Row.from_text(texts) for texts in csv.DictReader(opened)]
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{file} is no table of coverage ({error}); give another file") from None
+
+
+def lost(rows: Sequence[Row], before: Sequence[Row]) -> list[Row]:
+    """Those of `rows` that do not pass, though their model did `before`."""
+    passed = {row.model for row in before if row.passes}
+    return [row for row in rows if row.model in passed and not row.passes]
 
 
 def _write(file: Path, rows: Sequence[Row]) -> None:
