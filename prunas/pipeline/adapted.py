@@ -5,7 +5,7 @@ timm gives a pretrained network another head, stem or wrapper through the argume
 common with it is carried over: its tensors, its sizes, and the strides of its small-image form.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import Any
 
@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from prunas.errors import InputError
+from prunas.pipeline.attributes import differing
 from prunas.pipeline.networks import rebuild
 from prunas.supernet.blocks import Block, leave_out, left_out_of
 from prunas.supernet.cut import tensors_of
 from prunas.supernet.layers import state_sizes
-from prunas.supernet.scoped import Place
 
 
 def adapted(small: nn.Module, arguments: Mapping[str, Any]) -> nn.Module:
@@ -49,7 +49,7 @@ def adapted(small: nn.Module, arguments: Mapping[str, Any]) -> nn.Module:
     leave_out(before, gone)
     after.prunas_origin = {**origin, **_changes(origin, arguments)}  # type: ignore[assignment]
     _carry_tensors(small, before, after, names)
-    _carry_integers(small, before, after, names)
+    _carry_attributes(small, before, after, names)
     _report_channels(after, full, _features(after, image))
     return after.eval()
 
@@ -184,52 +184,21 @@ def _other_channels(weight: torch.Tensor, channels: int) -> torch.Tensor:
     return repeated * (known / channels)
 
 
-def _carry_integers(
+def _carry_attributes(
     small: nn.Module, before: nn.Module, after: nn.Module, names: _Correspondence
 ) -> None:
-    """Sizes that the cut changed, except where the arguments did."""
+    """Sizes and the like that the cut changed, except where the arguments did."""
     known = dict(before.named_modules())
     changed: dict[str, list[tuple[str, Any]]] = {}
-    for place, value in differing(before, small):
-        changed.setdefault(place.module, []).append((place.name, value))
+    for place, attribute, value in differing(before, small):
+        changed.setdefault(place, []).append((attribute, value))
     for name, module in after.named_modules():
         path = names.path(name)
         for attribute, value in changed.get(path, ()) if path is not None else ():
             old = known[path].__dict__[attribute]
             if module.__dict__.get(attribute) == old:
-                module.__dict__[attribute] = type(old)(value)
+                module.__dict__[attribute] = tuple(value) if isinstance(old, tuple) else value
     state_sizes(after.modules())
-
-
-def differing(parent: nn.Module, network: nn.Module) -> Iterator[tuple[Place, Any]]:
-    """Integers, and tuples or lists of integers, that `network` keeps with other values."""
-    before = dict(parent.named_modules())
-    after = dict(network.named_modules())
-    if before.keys() != after.keys():
-        odd = sorted(before.keys() ^ after.keys())[0]
-        raise InputError(
-            f"the network cannot be rebuilt from {type(parent).__name__}: module {odd!r} is in one"
-            " of them only; was it created with other arguments or changed by hand?"
-        )
-    for place, value in integers(network):
-        old = before[place.module].__dict__.get(place.name)
-        old = list(old) if isinstance(old, tuple) else old
-        if type(old) is not type(value) or old != value:
-            yield place, value
-
-
-def integers(network: nn.Module) -> Iterator[tuple[Place, Any]]:
-    """All integers, and tuples (as lists) or lists of integers, that the modules keep."""
-    for path, module in network.named_modules():
-        for name, value in module.__dict__.items():
-            if _is_size(value):
-                yield Place(path, name, None), list(value) if isinstance(value, tuple) else value
-
-
-def _is_size(value: Any) -> bool:
-    if isinstance(value, tuple | list):
-        return bool(value) and all(type(entry) is int for entry in value)
-    return type(value) is int
 
 
 # -- feature extractors ----------------------------------------------------------------------------

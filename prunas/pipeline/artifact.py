@@ -1,9 +1,9 @@
 """The artifact: a network as arch.json and weights.safetensors, without pickle.
 
 arch.json says where the network's class comes from, which blocks of the parent it does without and
-which integers of its modules differ from the parent's (of a class that is not timm's: all of them);
-the tensors carry their own shapes. Loading builds the parent, gives it these integers and tensors,
-and returns a plain module: no search code is involved.
+which plain attributes of its modules differ from the parent's (all of them, if the parent is not
+timm's); the tensors carry their own shapes. Loading builds the parent, gives it these attributes
+and tensors, and returns a plain module: no search code is involved.
 """
 
 import copy
@@ -21,7 +21,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from prunas.errors import InputError
-from prunas.pipeline.adapted import adapted, differing, integers
+from prunas.pipeline.adapted import adapted
+from prunas.pipeline.attributes import differing, plain_attributes, restore, unlike
 from prunas.pipeline.files import replace_folder, write_text, writing
 from prunas.pipeline.networks import rebuild
 from prunas.pipeline.weightless import weightless
@@ -29,7 +30,7 @@ from prunas.supernet.blocks import Block, identities, leave_out, left_out_of
 from prunas.supernet.cut import tensors_of
 from prunas.supernet.layers import state_sizes
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 _ARCH, _WEIGHTS = "arch.json", "weights.safetensors"
 
 
@@ -41,8 +42,9 @@ def save(network: nn.Module, folder: str | Path) -> Path:
 
     Args:
         network: a network cut by `prunas.cut`, or any other. timm networks are known by the name
-            in their `pretrained_cfg`; a class of the user's own must be importable and, to be
-            loaded without help, constructible without arguments.
+            in their `pretrained_cfg`. Of one that neither its name in timm (with its classes and
+            its image size) nor its class without arguments builds again, `load` must be given the
+            parent.
         folder: where; made if missing.
 
     Raises:
@@ -55,18 +57,20 @@ def save(network: nn.Module, folder: str | Path) -> Path:
         raise InputError(f"{folder} holds something else than an artifact; give another folder")
     origin = _origin(network)
     parent = _parent(origin)
-    if parent is not None and origin["kind"] == "timm":
-        gone, kept = left_out_of(parent, network), differing(parent, network)
-    else:  # whoever loads it may give a parent that was built with any arguments
-        parent = parent or copy.deepcopy(network)
-        gone, kept = identities(network), integers(network)
-    leave_out(parent, gone)
+    if parent is not None:
+        gone = left_out_of(parent, network)
+        leave_out(parent, gone)
+        kept = list(differing(parent, network))
+    if parent is None or unlike(parent, network):  # whoever loads it has to give one
+        origin, parent = {"kind": "given"}, copy.deepcopy(network)
+    if origin["kind"] != "timm":  # the parent may be built with other arguments then
+        gone, kept = identities(network), list(plain_attributes(network))
     arch = {
         "format": FORMAT,
         "class": _class_name(network),
         "origin": origin,
         "left_out": [[block.path, block.alone] for block in gone],
-        "integers": [[place.module, place.name, value] for place, value in kept],
+        "attributes": kept,
     }
     aside = folder.with_name(f".{folder.name}.part")
     with writing(folder):
@@ -87,8 +91,8 @@ def load(folder: str | Path, network: nn.Module | None = None, **arguments: Any)
 
     Args:
         folder: the artifact.
-        network: the parent, for a class that cannot be built without arguments; it is changed
-            into the saved network and returned. Not needed for timm networks.
+        network: the parent, built with the arguments it once had, where it cannot be built
+            without them; it is changed into the saved network and returned.
         arguments: of `timm.create_model`, for timm networks: num_classes (a new classifier),
             in_chans (a converted stem), features_only and out_indices (the feature extractor that
             timm makes of the parent), and what else leaves the layers what they are.
@@ -116,9 +120,7 @@ def load(folder: str | Path, network: nn.Module | None = None, **arguments: Any)
     try:
         leave_out(parent, (Block(path, alone) for path, alone in arch["left_out"]))
         _fit(parent, tensors, folder)
-        for path, name, value in arch["integers"]:
-            held = parent.get_submodule(path).__dict__
-            held[name] = type(held[name])(value)
+        restore(parent, arch["attributes"])
     except (AttributeError, KeyError, TypeError) as error:
         raise InputError(f"{folder} does not fit {type(parent).__name__}: {error}") from None
     state_sizes(parent.modules())
@@ -162,6 +164,8 @@ def _parent(origin: Mapping[str, Any]) -> nn.Module | None:
     if origin["kind"] == "timm":
         with weightless():  # they come from the artifact, and a parent may be too large for us
             return rebuild(origin)
+    if origin["kind"] == "given":
+        return None
     try:
         owner: Any = import_module(origin["module"])
         for part in origin["name"].split("."):
@@ -243,7 +247,5 @@ def _compare(network: nn.Module, loaded: nn.Module) -> None:
     for name, tensor in expected.items():
         if not torch.equal(tensor, found[name]):
             raise InputError(f"the network was not restored from its artifact: {name} differs")
-    for place, _ in differing(loaded, network):
-        raise InputError(
-            f"the network was not restored from its artifact: {place.module}.{place.name} differs"
-        )
+    for path, name, _ in differing(loaded, network):
+        raise InputError(f"the network was not restored from its artifact: {path}.{name} differs")

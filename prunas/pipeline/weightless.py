@@ -1,46 +1,68 @@
-"""Networks built without memory for their weights: parameters on the meta device, buffers real."""
+"""Networks built without memory for their weights, for weights that come from elsewhere."""
 
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 _lock = threading.Lock()
 
 
 @contextmanager
 def weightless() -> Iterator[None]:
-    """Modules built inside get their parameters on the meta device.
+    """Modules built inside get hollow parameters: one zero, seen at every position.
 
-    What they compute for themselves (buffers, tables, positions) stays real, unlike under
-    `torch.device("meta")`, so that weights loaded afterwards make a working network. Tied
-    parameters stay tied. Other threads wait that want to do the same.
+    Initialising them does nothing. They are of the usual device, so that modules compute for
+    themselves what they always do (buffers, tables, positions), which under
+    `torch.device("meta")` they cannot. Tied parameters stay tied. Other threads wait that want
+    to do the same.
     """
-    with _lock:
+    with _lock, _Untouched():  # type: ignore[no-untyped-call]
         register = nn.Module.register_parameter
         held: dict[int, tuple[nn.Parameter, nn.Parameter]] = {}  # both are kept: ids stay theirs
 
-        def on_meta(module: nn.Module, name: str, param: nn.Parameter | None) -> None:
-            if type(param) is nn.Parameter and not param.is_meta:
-                _, param = held.setdefault(id(param), (param, _emptied(param)))
+        def hollowed(module: nn.Module, name: str, param: nn.Parameter | None) -> None:
+            if type(param) is nn.Parameter and not _is_hollow(param):
+                _, param = held.setdefault(id(param), (param, _hollow(param)))
             register(module, name, param)
 
-        nn.Module.register_parameter = on_meta  # type: ignore[method-assign, assignment]
+        nn.Module.register_parameter = hollowed  # type: ignore[method-assign, assignment]
         try:
             yield
         finally:
             nn.Module.register_parameter = register  # type: ignore[method-assign]
 
 
-def _emptied(parameter: nn.Parameter) -> nn.Parameter:
-    return nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
+class _Untouched(TorchDispatchMode):
+    """Leaves hollow tensors what they are: they could not be written to."""
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        changes = func._schema.is_mutable and args and isinstance(args[0], Tensor)
+        return args[0] if changes and _is_hollow(args[0]) else func(*args, **(kwargs or {}))
+
+
+def _hollow(parameter: nn.Parameter) -> nn.Parameter:
+    zero = torch.zeros((), dtype=parameter.dtype, device=parameter.device)
+    return nn.Parameter(zero.expand(parameter.shape), requires_grad=parameter.requires_grad)
+
+
+def _is_hollow(tensor: Tensor) -> bool:
+    return tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()
 
 
 def give_weights(network: nn.Module, generator: torch.Generator) -> None:
-    """Put random weights in the place of all parameters on the meta device, tied ones once.
+    """Put random weights in the place of all parameters, tied ones once.
 
     Matrices and kernels are normal with variance 1 / fan-in, vectors are normal around 1 with
     deviation 0.1: activations keep a scale, and nothing is zero.
@@ -48,7 +70,7 @@ def give_weights(network: nn.Module, generator: torch.Generator) -> None:
     drawn: dict[int, nn.Parameter] = {}
     for module in network.modules():
         for name, parameter in module._parameters.items():
-            if parameter is None or not parameter.is_meta:
+            if parameter is None:
                 continue
             if id(parameter) not in drawn:
                 value = _drawn(parameter, generator)

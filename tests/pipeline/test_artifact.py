@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import torch
 from torch import nn
 
 import prunas
-from prunas.pipeline.networks import create_network
+from prunas.pipeline import artifact
+from prunas.pipeline.networks import create_network, rebuild
 
 
 def _cut(name: str = "test_efficientnet") -> nn.Module:
@@ -201,14 +203,91 @@ def test_an_artifact_is_replaced_but_nothing_else_is(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "notes"]
 
 
-def test_a_network_changed_by_hand_is_refused_and_the_old_artifact_stays(tmp_path: Path) -> None:
+def test_the_old_artifact_stays_where_the_new_one_does_not_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     small = _cut()
     prunas.save(small, tmp_path / "model")
     before = (tmp_path / "model" / "arch.json").read_text()
-    small.extra = nn.Linear(2, 2)
-    with pytest.raises(prunas.InputError, match="module 'extra' is in one of them only"):
+    monkeypatch.setattr(artifact, "restore", lambda parent, attributes: None)
+    with pytest.raises(prunas.InputError, match="was not restored from its artifact: "):
         prunas.save(small, tmp_path / "model")
     assert (tmp_path / "model" / "arch.json").read_text() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def _with_another_layer(network: nn.Module) -> None:
+    network.extra = nn.Linear(2, 2)
+
+
+def _with_another_pooling(network: nn.Module) -> None:
+    network.set_submodule("global_pool.pool", nn.AdaptiveMaxPool2d(1))
+
+
+def _with_another_tensor(network: nn.Module) -> None:
+    network.register_buffer("extra", torch.ones(2))
+
+
+def _with_another_function(network: nn.Module) -> None:
+    network.extra = torch.nn.functional.relu  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [_with_another_layer, _with_another_pooling, _with_another_tensor, _with_another_function],
+)
+def test_a_timm_network_that_its_name_does_not_give_needs_its_parent(
+    tmp_path: Path, change: Callable[[nn.Module], None]
+) -> None:
+    network = timm.create_model("resnet10t").eval()
+    change(network)
+    space = prunas.trace(network, (3, 64, 64))
+    small = prunas.cut(network, space, space.uniform(0.5))
+    prunas.save(small, tmp_path / "model")
+    with pytest.raises(prunas.InputError, match="cannot be built without its arguments; pass one"):
+        prunas.load(tmp_path / "model")
+    parent = timm.create_model("resnet10t")
+    change(parent)
+    image = torch.rand(1, 3, 64, 64)
+    assert torch.equal(prunas.load(tmp_path / "model", parent)(image), small(image))
+
+
+def test_plain_attributes_are_restored_with_their_types(tmp_path: Path) -> None:
+    network = timm.create_model("resnet10t").eval()
+    mine = {"a": 1, "b": True, "c": (1, 2), "d": "text", "e": float("nan"), "f": None, "g": (0.5,)}
+    network.layer1.__dict__.update(mine)
+    network.drop_rate = 0.25  # type: ignore[assignment]
+    prunas.save(network, tmp_path / "model")
+    loaded = prunas.load(tmp_path / "model")
+    held = loaded.get_submodule("layer1").__dict__
+    assert repr({name: held[name] for name in mine}) == repr(mine)
+    assert loaded.drop_rate == 0.25
+
+
+def test_a_timm_network_for_another_image_size(tmp_path: Path) -> None:
+    network = timm.create_model("swin_tiny_patch4_window7_224", img_size=64).eval()
+    space = prunas.trace(network, (3, 64, 64))
+    small = prunas.cut(network, space, space.uniform(0.5))
+    prunas.save(small, tmp_path / "model")
+    image = torch.rand(1, 3, 64, 64)
+    assert torch.equal(prunas.load(tmp_path / "model")(image), small(image))
+
+
+def test_loading_needs_no_memory_for_the_weights_of_the_parent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prunas.save(_cut(), tmp_path / "model")
+    parents: list[nn.Module] = []
+
+    def seen(origin: Mapping[str, Any]) -> nn.Module:
+        parents.append(network := rebuild(origin))
+        assert all(p.untyped_storage().nbytes() <= 4 for p in network.parameters())
+        return network
+
+    monkeypatch.setattr(artifact, "rebuild", seen)
+    loaded = prunas.load(tmp_path / "model")
+    assert loaded is parents[0]
+    assert all(p.untyped_storage().nbytes() == 4 * p.numel() for p in loaded.parameters())
 
 
 @pytest.mark.parametrize(
@@ -239,7 +318,7 @@ def test_an_artifact_of_another_version_or_network_is_refused(tmp_path: Path) ->
     file = tmp_path / "model" / "arch.json"
     arch = json.loads(file.read_text())
     file.write_text(json.dumps({**arch, "format": 99}))
-    with pytest.raises(prunas.InputError, match="has format 99, this prunas reads 2"):
+    with pytest.raises(prunas.InputError, match="has format 99, this prunas reads 3"):
         prunas.load(tmp_path / "model")
     file.write_text(json.dumps(arch))
     with pytest.raises(prunas.InputError, match="does not fit Plain"):

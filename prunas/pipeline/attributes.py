@@ -1,0 +1,81 @@
+"""What modules keep besides tensors, and whether two networks are alike apart from it."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from torch import nn
+
+from prunas.supernet.cut import tensors_of
+
+Attribute = tuple[str, str, Any]
+"""The path of a module, a name, and a value that JSON can hold; tuples are lists there."""
+
+_PLAIN: Final = (bool, int, float, str, type(None))
+_EVERY_MODULE: Final = frozenset(nn.Module().__dict__)
+
+
+def plain_attributes(network: nn.Module) -> Iterator[Attribute]:
+    """All numbers, texts, flags and None that the modules keep, and tuples and lists of them."""
+    for path, module in network.named_modules():
+        for name, value in module.__dict__.items():
+            if name not in _EVERY_MODULE and _is_plain(value):
+                yield path, name, _listed(value)
+
+
+def differing(parent: nn.Module, network: nn.Module) -> Iterator[Attribute]:
+    """Those of `network` that `parent` has with other values, where both have the module."""
+    before = dict(parent.named_modules())
+    for path, name, value in plain_attributes(network):
+        held = before[path].__dict__ if path in before else {name: value}
+        # by their texts 1 is not True, and NaN is NaN
+        if name not in held or repr(value) != repr(_listed(held[name])):
+            yield path, name, value
+
+
+def restore(network: nn.Module, attributes: Iterable[Attribute]) -> None:
+    """Give the modules these values.
+
+    Raises:
+        AttributeError: a module is missing.
+    """
+    for path, name, value in attributes:
+        held = network.get_submodule(path).__dict__
+        as_tuple = isinstance(value, list) and not isinstance(held.get(name), list)
+        held[name] = tuple(value) if as_tuple else value
+
+
+def unlike(parent: nn.Module, network: nn.Module) -> str | None:
+    """What of `network` could not be made from `parent` with other plain values and tensors.
+
+    None if they have the same modules of the same classes, which hold tensors of the same names
+    and the same functions; else a phrase that says what the first difference is.
+    """
+    before, after = dict(parent.named_modules()), dict(network.named_modules())
+    for path in before.keys() ^ after.keys():
+        return f"module {path} is in one of them only"
+    for name in tensors_of(parent).keys() ^ tensors_of(network).keys():
+        return f"tensor {name} is in one of them only"
+    for path, module in after.items():
+        kinds = type(before[path]).__name__, type(module).__name__
+        if type(before[path]) is not type(module):
+            return f"{path} is a {kinds[1]}, not a {kinds[0]}"
+        held = before[path].__dict__
+        for name, value in module.__dict__.items():
+            if name not in _EVERY_MODULE and _name(held.get(name)) != _name(value):
+                return f"{path}.{name} is another function"
+    return None
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return bool(value) and all(type(entry) in _PLAIN for entry in value)
+    return type(value) in _PLAIN
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _name(value: Any) -> Any:
+    """What tells functions and classes apart; equal for everything else."""
+    return (value.__module__, value.__qualname__) if hasattr(value, "__qualname__") else None
