@@ -117,8 +117,8 @@ def _shaken(network: nn.Module, generator: torch.Generator) -> nn.Module:
             return value.clone()
         if value.dim() < 2:
             return value + 0.2 * noise(value)
-        # heads may begin near zero; the deviation of a single number is NaN, and never the larger
-        spread = max(1 / math.sqrt(value[0].numel()), float(value.std()))
+        # heads may begin near zero, and would hide behind their bias
+        spread = max(1 / math.sqrt(value[0].numel()), float(value.std(correction=0)))
         return value + 0.2 * spread * noise(value)
 
     return copied(network, shaken)
