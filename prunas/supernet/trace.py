@@ -603,6 +603,8 @@ class _Probe:
                 called(self.bare, self.inputs)
             except FORWARD_ERRORS as error:
                 return self._failure(check, error)
+            finally:
+                forget(self.kept)  # of this run, which was cut
         return None
 
     def _tensors(self, alive: NDArray[np.bool_]) -> dict[str, torch.Tensor]:

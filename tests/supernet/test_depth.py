@@ -301,3 +301,26 @@ def test_a_space_with_blocks_comes_back_from_text() -> None:
     again = SearchSpace.from_json(space.to_json())
     assert again == space
     assert again.blocks == space.blocks
+
+
+class Remembering(nn.Module):
+    """Keeps what it computed from its weights, by device, as LeViT keeps its attention biases."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(8, 6, 1)
+        self.scale = nn.Parameter(torch.ones(6))
+        self.back = nn.Conv2d(6, 8, 1)
+        self.known: dict[torch.device, Tensor] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device not in self.known:
+            self.known[x.device] = self.scale[:, None, None] * 2
+        result: Tensor = x + self.back(self.body(x) * self.known[x.device])
+        return result
+
+
+def test_what_a_block_remembers_of_a_trial_does_not_stand_in_its_way() -> None:
+    network = chain(Remembering(), Remembering())
+    assert depth_of(network) == ["1", "2"]
+    verify(network, trace(network, IMAGE))
