@@ -100,7 +100,7 @@ def _copied_dictionary(
     value: Mapping[Any, Any], empty: dict[Any, Any], memo: dict[int, Any]
 ) -> dict[Any, Any]:
     memo[id(value)] = empty
-    if value and all(map(_is_device, value)):  # computed from weights that will be others
+    if not value or all(map(_is_device, value)):  # computed from weights that will be others
         return empty
     for key, entry in value.items():
         empty[_copied_value(key, memo)] = _copied_value(entry, memo)

@@ -353,10 +353,13 @@ class _Draft:
     def _not_a_rectangle(self) -> dict[int, str] | None:
         """Classes of a gene whose product with another does not fill all cells equally."""
         gene = self.gene_of_atom()
+        seen: set[bytes] = set()
         for nodes in self._observed():
             factors = self.factors(nodes)
-            if len(factors) < 2:
+            key = b"|".join(factor.tobytes() for factor in factors)
+            if len(factors) < 2 or key in seen:
                 continue
+            seen.add(key)
             bad = _uneven(factors, gene, self.groups.widths)
             if bad is not None:
                 atoms = np.flatnonzero(gene == bad)
@@ -507,15 +510,32 @@ def _uneven(factors: Factors, gene: Nodes, widths: Sequence[int]) -> int | None:
     table = table[np.count_nonzero(table, axis=1) > 1]
     if not len(table):
         return None
-    cells, counts = np.unique(table, axis=0, return_counts=True)
-    owners, group = np.unique(gene[cells], axis=0, return_inverse=True)
-    for index, row in enumerate(owners.tolist()):
-        mine = counts[group.reshape(-1) == index]
+    cells, _, counts = _distinct_rows(table)
+    owners, group, _ = _distinct_rows(gene[cells] + 1)  # -1 means no gene
+    for index, row in enumerate((owners - 1).tolist()):
+        mine = counts[group == index]
         genes = [g for g in row if g >= 0]
         full = len(set(genes)) == len(genes) and len(mine) == prod(widths[g] for g in genes)
         if not full or (mine != mine[0]).any():
             return int(min(genes, key=lambda g: (widths[g], g)))
     return None
+
+
+def _distinct_rows(table: Nodes) -> tuple[Nodes, Nodes, Nodes]:
+    """Sorted distinct rows of natural numbers, which of them each row is, and how often it occurs.
+
+    `np.unique` over an axis compares bytes; one number for each row, where it fits, is sorted ten
+    times faster.
+    """
+    base, columns = int(table.max()) + 1, table.shape[1]
+    if base**columns >= 2**63:
+        rows, inverse, counts = np.unique(table, axis=0, return_inverse=True, return_counts=True)
+        return rows, inverse.reshape(-1), counts
+    keys = table @ base ** np.arange(columns)[::-1]
+    _, first, inverse, counts = np.unique(
+        keys, return_index=True, return_inverse=True, return_counts=True
+    )
+    return table[first], inverse, counts
 
 
 def _aliases(network: nn.Module) -> dict[str, str]:
