@@ -15,6 +15,7 @@ import copy
 import csv
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import geometric_mean, median
@@ -102,6 +103,7 @@ def handled() -> list[tuple[str, int]]:
 
 def main() -> None:
     torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", module="torch_pruning")
     if sys.argv[1:2] != ["zoo"]:
         compare(FOUR, 7)
         return

@@ -252,11 +252,22 @@ def _suspects(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     paths: dict[int, list[str]] = {}
     for path, module in network.named_modules(remove_duplicate=False):
         paths.setdefault(id(module), []).append(path)
+    weighty = _above(name for name, _ in network.named_parameters(remove_duplicate=False))
     for path, module in network.named_modules():
         own = type(module).__module__.startswith("torch.nn.")
         layer = own and next(module.children(), None) is None
         shared = len(paths[id(module)]) > 1
         chain = type(module).forward is nn.Sequential.forward
-        has_weights = next(module.parameters(), None) is not None
-        if path and has_weights and not (layer or shared or chain):
+        if path in weighty and not (layer or shared or chain):
             yield path, module
+
+
+def _above(names: Iterable[str]) -> set[str]:
+    """The paths of all modules, but the root, that hold one of these tensors."""
+    paths: set[str] = set()
+    for name in names:
+        path = name.rpartition(".")[0]
+        while path and path not in paths:
+            paths.add(path)
+            path = path.rpartition(".")[0]
+    return paths
