@@ -113,11 +113,15 @@ def record(network: nn.Module, inputs: Any, fixed: frozenset[str]) -> Record:
     return run.record
 
 
+_VALUES_ARE_READ: Final = ("meta tensor", "data-independent", "data dependent", "data-dependent")
+"""In torch's own words, what goes wrong where values are asked for and there are none."""
+
+
 def _refusal(network: nn.Module, inputs: Any, error: Exception) -> str:
     shapes = [tuple(leaf.shape) for leaf in tree_leaves(inputs) if isinstance(leaf, torch.Tensor)]
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
     name = type(network).__name__
-    if "meta tensor" in first.lower():
+    if any(sign in first.lower() for sign in _VALUES_ARE_READ):
         return (
             f"the forward of {name} looks at values, and a trace has shapes alone ({first}); its"
             " control flow and its shapes must not depend on the data"

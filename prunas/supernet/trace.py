@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import prod
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -185,11 +186,22 @@ def _inputs(network: nn.Module, input_size: Sequence[int] | None, example: Any) 
         raise InputError("give either input_size=(3, 224, 224) or example=tensors, one of the two")
     if input_size is None:
         return with_batch(example, BATCH)
-    if not input_size or any(int(size) < 1 for size in input_size):
-        raise InputError(f"input_size {tuple(input_size)} is not a shape of positive lengths")
+    if not _is_shape(input_size):
+        raise InputError(
+            f"input_size {input_size!r} is not a shape of positive lengths; give one such as"
+            " (3, 224, 224)"
+        )
     floating = (p.dtype for p in network.parameters() if p.is_floating_point())
     dtype = next(floating, torch.float32)
     return torch.empty((BATCH, *map(int, input_size)), dtype=dtype, device="meta")
+
+
+def _is_shape(value: Any) -> bool:
+    return (
+        isinstance(value, Sequence)
+        and len(value) > 0
+        and all(isinstance(size, Integral) and size > 0 for size in value)
+    )
 
 
 def _nothing(network: nn.Module, space: SearchSpace, found: Record) -> str:

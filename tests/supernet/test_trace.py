@@ -225,6 +225,9 @@ def test_frozen_and_meta_networks_are_traced() -> None:
         ({"input_size": IMAGE, "example": torch.zeros(1, *IMAGE)}, "give either input_size"),
         ({"input_size": ()}, "is not a shape of positive lengths"),
         ({"input_size": (3, 0, 8)}, r"input_size \(3, 0, 8\) is not a shape"),
+        ({"input_size": (3, 8.5, 8)}, r"input_size \(3, 8.5, 8\) is not a shape"),
+        ({"input_size": "3x8x8"}, "input_size '3x8x8' is not a shape"),
+        ({"input_size": 224}, "input_size 224 is not a shape"),
         ({"input_size": (4, 8, 8)}, r"does not run on inputs of shape \[\(2, 4, 8, 8\)\]"),
     ],
 )

@@ -183,18 +183,29 @@ def test_embeddings_keep_their_rows() -> None:
     assert (small.table.num_embeddings, small.table.embedding_dim) == (50, 5)
 
 
-def test_a_network_that_looks_at_values_is_refused() -> None:
-    class Looks(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = nn.Linear(6, 6)
+class Looks(nn.Module):
+    def __init__(self, look: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 6)
+        self.look = look
 
-        def forward(self, x: Tensor) -> Tensor:
-            y: Tensor = self.layer(x)
-            return y if y.sum() > 0 else -y
+    def forward(self, x: Tensor) -> Tensor:
+        return self.look(self.layer(x))
 
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda y: y if y.sum() > 0 else -y,
+        lambda y: y[y > 0],
+        lambda y: y.nonzero().float(),
+        lambda y: y.repeat(int(y.argmax()), 1),
+        lambda y: torch.tensor(y.tolist()),
+    ],
+)
+def test_a_network_that_looks_at_values_is_refused(look: Callable[[Tensor], Tensor]) -> None:
     with pytest.raises(prunas.InputError, match="forward of Looks looks at values, and a trace"):
-        prunas.trace(Looks(), (6,))
+        prunas.trace(Looks(look), (6,))
 
 
 def test_a_quantised_network_is_refused() -> None:
