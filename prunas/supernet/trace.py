@@ -200,7 +200,7 @@ def _is_shape(value: Any) -> bool:
     return (
         isinstance(value, Sequence)
         and len(value) > 0
-        and all(isinstance(size, Integral) and size > 0 for size in value)
+        and all(isinstance(size, Integral) and int(size) > 0 for size in value)
     )
 
 
