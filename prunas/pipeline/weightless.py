@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakTensorKeyDictionary
 
 _lock = threading.Lock()
 
@@ -24,11 +25,11 @@ def weightless() -> Iterator[None]:
     """
     with _lock, _Untouched():  # type: ignore[no-untyped-call]
         register = nn.Module.register_parameter
-        held: dict[int, tuple[nn.Parameter, nn.Parameter]] = {}  # both are kept: ids stay theirs
+        held: Any = WeakTensorKeyDictionary()  # the originals go as soon as nobody else has them
 
         def hollowed(module: nn.Module, name: str, param: nn.Parameter | None) -> None:
             if type(param) is nn.Parameter and not _is_hollow(param):
-                _, param = held.setdefault(id(param), (param, _hollow(param)))
+                param = held.setdefault(param, _hollow(param))
             register(module, name, param)
 
         nn.Module.register_parameter = hollowed  # type: ignore[method-assign, assignment]

@@ -561,6 +561,16 @@ def _slice(call: Call) -> Dims:
     return (*dims[:axis], piece, *dims[axis + 1 :])
 
 
+@rule("aten.unfold")
+def _unfold(call: Call) -> Dims:
+    """Windows over one dimension: their number takes its place, their entries come last."""
+    dims = call.dims(call.args[0])
+    axis = call.get(1, "dimension", 0) % len(dims)
+    call.pin(dims[axis], "windows slide over it")
+    windows, entries = (call.labels.zeros(call.out.shape[place]) for place in (axis, -1))
+    return (*dims[:axis], windows, *dims[axis + 1 :], entries)
+
+
 @rule("aten.select", "aten.unbind")
 def _select(call: Call) -> Any:
     dims = call.dims(call.args[0])

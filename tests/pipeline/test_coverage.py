@@ -33,7 +33,7 @@ def test_a_model_is_traced_cut_and_proven() -> None:
     assert row.passes
     assert row.old_protocol
     assert (row.family, row.stage, row.error) == ("efficientnet", "done", "")
-    assert row.oracle_side == 32 < row.side == 160  # type: ignore[operator]
+    assert row.oracle_side == 64 < row.side == 160  # type: ignore[operator]
     assert row.permutation is not None and row.permutation < 1e-9  # noqa: PT018
     assert [each.stage for each in told] == [
         "trace",
@@ -68,7 +68,7 @@ def test_a_network_without_a_classifier_gets_one() -> None:
     assert row.passes
     assert row.classifier_added
     assert row.side == 256
-    assert row.oracle_side == 32
+    assert row.oracle_side == 64
 
 
 def test_networks_of_torchvision() -> None:

@@ -1,5 +1,7 @@
 """Networks without weights: what is on the meta device, and what is not."""
 
+import weakref
+
 import pytest
 import timm
 import torch
@@ -36,6 +38,17 @@ def test_parameters_take_no_memory_and_the_rest_is_as_ever() -> None:
     assert not network.frozen.requires_grad
     assert network.none is None
     assert _memory(Tied()) > 4 * len(list(network.parameters()))
+
+
+def test_the_originals_are_not_kept() -> None:
+    with weightless():
+        original = nn.Parameter(torch.ones(3))
+        gone = weakref.ref(original)
+        module = nn.Module()
+        module.one, module.two = original, original
+        del original
+        assert gone() is None
+    assert module.one is module.two
 
 
 def test_other_tensors_can_be_written_to() -> None:

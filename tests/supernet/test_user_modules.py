@@ -124,7 +124,22 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[int]]] 
         lambda: pictures(conv(3, 8), nn.ConvTranspose2d(8, 6, 2, 2), nn.ReLU(), conv(6, 12)),
         PICTURE, [8, 6, 12],
     ),
+    "windows": (lambda: pictures(conv(3, 8), Windows(2), conv(8, 12)), PICTURE, [8, 12]),
+    "windows of channels": (
+        lambda: pictures(conv(3, 8), Windows(1), conv(6, 12)), PICTURE, [12],
+    ),
 }  # fmt: skip
+
+
+class Windows(nn.Module):
+    """Means over windows of three along a dimension."""
+
+    def __init__(self, dimension: int) -> None:
+        super().__init__()
+        self.dimension = dimension
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.unfold(self.dimension, 3, 1).mean(-1)
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")

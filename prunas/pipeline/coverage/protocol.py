@@ -26,7 +26,8 @@ from prunas.supernet.trace import trace
 from prunas.supernet.verify import verify
 
 _ERRORS: Final = (InputError, RunError, *FORWARD_ERRORS, OSError)
-_SIDES: Final = (32, 64, 96, 128, 160, 192, 224, 256)
+_SIDES: Final = (64, 96, 128, 160, 192, 224, 256)
+"""Not 32: maps of one position say little, and rounding grows in deep networks on them."""
 _NARROWER: Final = (0.5, 0.25, 0.125, 0.0625)
 _BYTES_PER_PARAMETER: Final = 44
 """The oracles hold four float64 copies, the network itself, and one for luck."""
