@@ -11,7 +11,7 @@ help:
 	@echo "make test      the tests, without those that need minutes"
 	@echo "make test-all  every test"
 	@echo "make lint      ruff and mypy"
-	@echo "make bench     every script in benchmarks/"
+	@echo "make bench     what benchmarks/ measures"
 	@echo "make coverage  all networks of timm, proven: docs/coverage.csv and its page; hours"
 
 demo: $(READY)
@@ -29,7 +29,7 @@ lint: $(READY)
 	$(BIN)/mypy prunas tests
 
 bench: $(READY)
-	set -e; for script in benchmarks/*.py; do $(BIN)/python $$script; done
+	set -e; for script in $(filter-out benchmarks/coverage_page.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$script; done
 
 # An interrupted run goes on with the rows that it has.
 coverage: $(READY)

@@ -28,10 +28,10 @@ PROTOCOL: Final = """\
 Each network is created as its library creates it, with random weights; one that has no classifier
 is given one of 1,000 classes (else its embedding is its output, and must stay). It is traced at its
 own input size without weights, and every width is halved: these are the figures of MACs and
-parameters left. Then, at the smallest input that it takes or that timm can build it for, in
-float64 and with shaken weights: the channels of every gene are permuted, which must not change the
-output (relative difference below 1e-9); random candidates are cut, also without some blocks, and
-must give the output of the full network with the same channels zeroed; the network cut at half
+parameters left. Then, at the smallest input from 64 pixels that it takes or that timm can build it
+for, in float64 and with shaken weights: the channels of every gene are permuted, which must not
+change the output (relative difference below 1e-9); random candidates are cut, also without some
+blocks, and must give the output of the full network with the same channels zeroed; the network cut at half
 width must run, be saved, and come back with equal outputs. Networks whose copies do not fit into
 the memory are proven at a half of every width, a quarter, and so on (`oracle_width`).
 

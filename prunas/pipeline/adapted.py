@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from prunas.errors import InputError
-from prunas.pipeline.attributes import differing
+from prunas.pipeline.attributes import differing, restore
 from prunas.pipeline.networks import rebuild
 from prunas.supernet.blocks import Block, leave_out, left_out_of
 from prunas.supernet.cut import tensors_of
@@ -195,9 +195,8 @@ def _carry_attributes(
     for name, module in after.named_modules():
         path = names.path(name)
         for attribute, value in changed.get(path, ()) if path is not None else ():
-            old = known[path].__dict__[attribute]
-            if module.__dict__.get(attribute) == old:
-                module.__dict__[attribute] = tuple(value) if isinstance(old, tuple) else value
+            if module.__dict__.get(attribute) == known[path].__dict__.get(attribute):
+                restore(after, [(name, attribute, value)])
     state_sizes(after.modules())
 
 

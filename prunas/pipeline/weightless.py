@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 
 
 @contextmanager
@@ -20,15 +20,17 @@ def weightless() -> Iterator[None]:
 
     Initialising them does nothing. They are of the usual device, so that modules compute for
     themselves what they always do (buffers, tables, positions), which under
-    `torch.device("meta")` they cannot. Tied parameters stay tied. Other threads wait that want
-    to do the same.
+    `torch.device("meta")` they cannot. Tied parameters stay tied. What other threads build is as
+    ever; those that want hollow parameters too wait.
     """
     with _lock, _Untouched():  # type: ignore[no-untyped-call]
         register = nn.Module.register_parameter
+        ours = threading.get_ident()
         held: Any = WeakTensorKeyDictionary()  # the originals go as soon as nobody else has them
 
         def hollowed(module: nn.Module, name: str, param: nn.Parameter | None) -> None:
-            if type(param) is nn.Parameter and not _is_hollow(param):
+            here = threading.get_ident() == ours
+            if here and type(param) is nn.Parameter and not _is_hollow(param):
                 param = held.setdefault(param, _hollow(param))
             register(module, name, param)
 

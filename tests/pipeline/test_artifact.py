@@ -264,6 +264,15 @@ def test_plain_attributes_are_restored_with_their_types(tmp_path: Path) -> None:
     assert loaded.drop_rate == 0.25
 
 
+def test_attributes_of_the_users_own_go_with_a_new_classifier(tmp_path: Path) -> None:
+    network = timm.create_model("resnet10t").eval()
+    network.layer1.__dict__["mine"] = (1, 2)
+    prunas.save(network, tmp_path / "model")
+    loaded = prunas.load(tmp_path / "model", num_classes=3)
+    assert loaded.get_submodule("layer1").__dict__["mine"] == (1, 2)
+    assert loaded.get_parameter("fc.weight").shape[0] == 3
+
+
 def test_a_timm_network_for_another_image_size(tmp_path: Path) -> None:
     network = timm.create_model("swin_tiny_patch4_window7_224", img_size=64).eval()
     space = prunas.trace(network, (3, 64, 64))

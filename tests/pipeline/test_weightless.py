@@ -1,5 +1,6 @@
 """Networks without weights: what is on the meta device, and what is not."""
 
+import threading
 import weakref
 
 import pytest
@@ -93,3 +94,14 @@ def test_networks_of_timm_are_complete_but_for_their_parameters(name: str) -> No
     }
     for one, two in zip(network.buffers(), whole.buffers(), strict=True):
         assert torch.equal(one, two)
+
+
+def test_what_other_threads_build_is_as_ever() -> None:
+    built: list[nn.Linear] = []
+    with weightless(), weightless():  # within itself it may be, too
+        thread = threading.Thread(target=lambda: built.append(nn.Linear(30, 20)))
+        thread.start()
+        thread.join()
+        assert _memory(nn.Linear(30, 20)) <= 8
+    assert _memory(built[0]) == 4 * 620
+    assert float(built[0].weight.detach().std()) > 0

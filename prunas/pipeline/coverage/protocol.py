@@ -17,6 +17,7 @@ from prunas.eval.cost import Cost
 from prunas.pipeline.artifact import load, save
 from prunas.pipeline.coverage.row import Row
 from prunas.pipeline.coverage.zoo import Entry, entry
+from prunas.pipeline.seeding import seeded
 from prunas.pipeline.weightless import give_weights, weightless
 from prunas.search.budget import as_values
 from prunas.supernet.cut import cut
@@ -40,9 +41,10 @@ def examine(model: str, *, memory: int, report: Report | None = None) -> Row:
     """Trace a network, cut it at half width, prove it on numbers, save it and load it again.
 
     Trace, costs and cut are those at the network's own input size, without weights. Numbers are
-    computed at the smallest input that it takes, or that timm can build it for, in float64. If
-    weights and copies do not fit into the memory, they are computed on the network cut to a half
-    of every width, a quarter, an eighth or a sixteenth: the same layers in the same order.
+    computed in float64 at the smallest of a few inputs, from 64 pixels, that it takes or timm can
+    build it for. If weights and copies do not fit into the memory, they are computed on the
+    network cut to a half of every width, a quarter, an eighth or a sixteenth: the same layers in
+    the same order.
 
     Args:
         model: a name of `zoo.names`.
@@ -142,8 +144,8 @@ def _with_weights(chosen: Entry, most: int) -> tuple[nn.Module, float]:
     with weightless():
         network = chosen.create()
     if sum(parameter.numel() for parameter in network.parameters()) <= most:
-        torch.manual_seed(0)
-        return chosen.create(), 1.0
+        with seeded(0):
+            return chosen.create(), 1.0
     space = trace(network, chosen.input_size, depth=False)
     cost = Cost(space)
     for width in _NARROWER:

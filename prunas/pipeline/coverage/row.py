@@ -13,7 +13,7 @@ class Row:
     """What was found of one model; None where a stage was not reached.
 
     Attributes:
-        model: its name in timm.
+        model: its name in timm, or "torchvision/" and its name there.
         family: the file of its library that it is from.
         classifier_added: it has none of its own, and was given one of 1,000 classes.
         params: of the full network.
@@ -29,7 +29,8 @@ class Row:
         params_left: share of the parameters there.
         trace_s: seconds to trace, on the meta device.
         cut_s: seconds to cut at half width.
-        oracle_side: height and width that the numerical oracles ran at, the smallest it takes.
+        oracle_side: height and width that the numerical oracles ran at, the smallest from 64
+            that it takes or can be built for.
         oracle_width: share of every width that they ran at, 1 where the weights fit the memory.
         permutation: relative change of the output when the channels of every gene are permuted.
         masked: relative difference between a cut network and the full one with channels zeroed.
