@@ -16,8 +16,8 @@ from prunas.errors import InputError
 from prunas.pipeline.attributes import differing, restore
 from prunas.pipeline.networks import rebuild
 from prunas.supernet.blocks import Block, leave_out, left_out_of
-from prunas.supernet.cut import tensors_of
 from prunas.supernet.layers import state_sizes
+from prunas.supernet.tensors import tensors_of
 
 
 def adapted(small: nn.Module, arguments: Mapping[str, Any]) -> nn.Module:

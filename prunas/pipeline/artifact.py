@@ -27,8 +27,8 @@ from prunas.pipeline.files import replace_folder, write_text, writing
 from prunas.pipeline.networks import rebuild
 from prunas.pipeline.weightless import weightless
 from prunas.supernet.blocks import Block, identities, leave_out, left_out_of
-from prunas.supernet.cut import tensors_of
 from prunas.supernet.layers import state_sizes
+from prunas.supernet.tensors import tensors_of
 
 FORMAT: Final = 3
 _ARCH, _WEIGHTS = "arch.json", "weights.safetensors"

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from torch import nn
 
-from prunas.supernet.cut import tensors_of
+from prunas.supernet.tensors import tensors_of
 
 Attribute = tuple[str, str, Any]
 """The path of a module, a name, and a value that JSON can hold; tuples are lists there."""

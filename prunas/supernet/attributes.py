@@ -28,7 +28,10 @@ def owned_integers(network: nn.Module) -> Iterator[None]:
     """Every integer attribute of every module of `network` is an `OwnedInt` inside the block."""
     before: list[tuple[dict[str, Any], str, Any]] = []
     for path, module in network.named_modules():
+        of_kernels = _OF_KERNELS if isinstance(module, nn.modules.conv._ConvNd) else ()
         for name, value in list(module.__dict__.items()):
+            if type(value) not in _WITH_INTEGERS or name in of_kernels:
+                continue
             wrapped = _wrapped(value, path, name)
             if wrapped is not value:
                 before.append((module.__dict__, name, value))
@@ -40,10 +43,19 @@ def owned_integers(network: nn.Module) -> Iterator[None]:
             store[name] = value
 
 
+_WITH_INTEGERS: Final = frozenset((int, tuple, list, torch.Size))
+_OF_KERNELS: Final = frozenset(
+    f"{start}{name}"
+    for start in ("", "output_", "_reversed_")
+    for name in ("kernel_size", "stride", "padding", "dilation", "padding_repeated_twice")
+)
+"""Attributes of convolutions that are no channels."""
+
+
 def _wrapped(value: Any, path: str, name: str) -> Any:
     if type(value) is int:
         return OwnedInt(value, Place(path, name, None)) if value > 0 else value
-    if type(value) not in (tuple, list, torch.Size) or not any(type(v) is int for v in value):
+    if not any(type(entry) is int for entry in value):
         return value
     entries = [
         OwnedInt(entry, Place(path, name, position)) if type(entry) is int else entry

@@ -5,6 +5,7 @@ its input on; without it the network still runs. Which modules these are is read
 itself: the input is followed through the operators, not through the code.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 
 from prunas.supernet.labels import Nodes
+from prunas.supernet.tensors import modules_of, parameters_of
 
 
 @dataclass(frozen=True)
@@ -249,14 +251,13 @@ class BlockWatch:
 
 def _suspects(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Modules that may be residual: not those without weights, torch's own layers, and the root."""
-    paths: dict[int, list[str]] = {}
-    for path, module in network.named_modules(remove_duplicate=False):
-        paths.setdefault(id(module), []).append(path)
-    weighty = _above(name for name, _ in network.named_parameters(remove_duplicate=False))
-    for path, module in network.named_modules():
+    modules = modules_of(network)
+    paths = Counter(id(module) for _, module in modules)
+    weighty = _above(parameters_of(network))
+    for path, module in modules:
         own = type(module).__module__.startswith("torch.nn.")
         layer = own and next(module.children(), None) is None
-        shared = len(paths[id(module)]) > 1
+        shared = paths[id(module)] > 1
         chain = type(module).forward is nn.Sequential.forward
         if path in weighty and not (layer or shared or chain):
             yield path, module

@@ -23,6 +23,7 @@ from prunas.supernet.skeleton import (
     shapes,
 )
 from prunas.supernet.space import SearchSpace
+from prunas.supernet.tensors import all_tensors_of, modules_of, tensors_of
 
 
 def cut(network: nn.Module, space: SearchSpace, candidate: Sequence[int]) -> nn.Module:
@@ -104,14 +105,9 @@ def require_same(network: nn.Module, space: SearchSpace) -> None:
     )
 
 
-def tensors_of(network: nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters and buffers by name, tied ones under their first name."""
-    return dict((*network.named_parameters(), *network.named_buffers()))
-
-
 def _owners(network: nn.Module, names: Iterable[str]) -> list[nn.Module]:
-    paths = dict.fromkeys(name.rpartition(".")[0] for name in names)
-    return [network.get_submodule(path) for path in paths]
+    modules = dict(modules_of(network))
+    return [modules[path] for path in dict.fromkeys(name.rpartition(".")[0] for name in names)]
 
 
 @contextmanager
@@ -128,11 +124,7 @@ def evaluating(network: nn.Module) -> Iterator[nn.Module]:
 
 
 def _run_on_meta(network: nn.Module, space: SearchSpace) -> None:
-    names = (
-        *network.named_parameters(remove_duplicate=False),
-        *network.named_buffers(remove_duplicate=False),
-    )
-    held = {name: imagined_like(tensor) for name, tensor in names}
+    held = {name: imagined_like(tensor) for name, tensor in all_tensors_of(network).items()}
     floating = (tensor.dtype for tensor in held.values() if tensor.is_floating_point())
     inputs = imagined(space.inputs, next(floating, None))
     with torch.no_grad(), evaluating(network), swapped(network, held, {}), Imagining():

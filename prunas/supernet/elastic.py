@@ -12,10 +12,11 @@ import torch
 from torch import nn
 
 from prunas.supernet.blocks import without
-from prunas.supernet.cut import require_same, tensors_of
+from prunas.supernet.cut import require_same
 from prunas.supernet.scoped import Place, sizes_of, swapped
 from prunas.supernet.skeleton import dictionaries, forget
 from prunas.supernet.space import Atoms, SearchSpace
+from prunas.supernet.tensors import tensors_of
 
 
 class Supernet:

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from prunas.supernet.rows import distinct_rows
+
 Nodes = NDArray[np.int64]
 
 PINNED: Final = 0
@@ -23,7 +25,6 @@ BATCH: Final = 2
 """Traces run with this many images, so that no dimension has size one by accident."""
 FIRST_IMAGE: Final = 1
 SECOND_IMAGE: Final = 2
-_HASH_SEED: Final = 20190
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,7 @@ class Labels:
         result = sets[:, 0].copy()  # a set of one is its member
         several = np.flatnonzero((sets != 0).sum(axis=1) > 1)
         if len(several):
-            first, inverse = _distinct_rows(sets[several])
+            first, inverse, _ = distinct_rows(sets[several])
             self.products.append((self.count, rows[several[first]]))
             result[several] = self.count + inverse
             self.count += len(first)
@@ -323,7 +324,7 @@ class _Solver:
 
     def _congruence(self, component: Nodes, rows: Nodes) -> bool:
         """Equal products are equal."""
-        first, inverse = _distinct_rows(rows)
+        first, inverse, _ = distinct_rows(rows)
         partner = self.left[first[inverse]]
         new = component[partner] != component[self.left]
         if new.any():
@@ -359,7 +360,7 @@ class _Solver:
         """One class, two products: equate what differs, or give up one of the rectangles."""
         telling = rows[:, 0] != left  # "it is itself" contradicts nothing
         left, rows = left[telling], rows[telling]
-        first, _ = _distinct_rows(np.column_stack([left, rows]))
+        first, *_ = distinct_rows(np.column_stack([left, rows]))
         owners, counts = np.unique(left[first], return_counts=True)
         clashing = owners[(counts > 1) & (owners != 0)]
         if not len(clashing):
@@ -434,19 +435,6 @@ def _equation_rows(labels: Labels) -> tuple[Nodes, Nodes]:
     width = max(rows.shape[1] for rows in right)
     padded = [np.pad(rows, ((0, 0), (0, width - rows.shape[1]))) for rows in right]
     return np.concatenate(left), np.concatenate(padded)
-
-
-def _distinct_rows(rows: Nodes) -> tuple[Nodes, Nodes]:
-    """First occurrence of every distinct row, and for each row the number of its like."""
-    draw = np.random.default_rng(_HASH_SEED)
-    odd = draw.integers(0, 2**63, size=rows.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-    mixed = rows.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(29))) * odd
-    _, first, inverse = np.unique(mixed.sum(axis=1), return_index=True, return_inverse=True)
-    if np.array_equal(rows[first[inverse]], rows):
-        return first, inverse
-    _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
-    return first, inverse.reshape(-1)
 
 
 def _canonical(rows: Nodes) -> Nodes:

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from prunas.supernet.cut import copied_with, require_same, tensors_of
+from prunas.supernet.cut import copied_with, require_same
 from prunas.supernet.space import Atoms, Factors, SearchSpace
+from prunas.supernet.tensors import tensors_of
 
 
 def permute(network: nn.Module, space: SearchSpace, orders: Sequence[Sequence[int]]) -> nn.Module:

@@ -20,6 +20,7 @@ from prunas.supernet.lengths import OwnedInt, Scaled
 from prunas.supernet.operators import ELEMENTWISE, RULES, Call, Dims, pinned
 from prunas.supernet.scoped import Place
 from prunas.supernet.skeleton import FORWARD_ERRORS, called
+from prunas.supernet.tensors import buffers_of, tensors_of
 
 _INDICES: Final = frozenset((torch.int64, torch.int32))
 
@@ -160,8 +161,11 @@ class _Run(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
-        name = name_of(func)
+        # scripted functions come here without leaving the watch of sizes, which is not meant for us
+        with torch._C.DisableTorchFunction():
+            return self._executed(func, name_of(func), args, kwargs or {})
+
+    def _executed(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         out = executed(func, name, args, kwargs)
         known = RULES.get(name)
         if known is None:
@@ -229,7 +233,7 @@ class _Run(TorchDispatchMode):
 
     def replaced_in(self, network: nn.Module) -> frozenset[str]:
         """Buffers that the run itself put another tensor in the place of."""
-        held = dict(network.named_buffers())
+        held = buffers_of(network)
         names = (name for name in self.record.tensors if name in held)
         return frozenset(name for name in names if self._origin.get(id(held[name])) != name)
 
@@ -242,8 +246,7 @@ class _Run(TorchDispatchMode):
                 self._keep(leaf, (first, *rest))
 
     def _label_tensors(self, network: nn.Module, fixed: frozenset[str]) -> None:
-        named = [*network.named_parameters(), *network.named_buffers()]
-        for name, tensor in named:
+        for name, tensor in tensors_of(network).items():
             dims = tuple(self._nodes(size, tensor.dtype) for size in tensor.shape)
             self._keep(tensor, dims)
             self._origin[id(tensor)] = name
@@ -388,7 +391,7 @@ class Check(TorchDispatchMode):
 
     def _length(self, nodes: Nodes) -> int:
         if id(nodes) not in self._lengths:
-            self._lengths[id(nodes)] = int(self.alive[nodes].sum())
+            self._lengths[id(nodes)] = int(np.count_nonzero(self.alive[nodes]))
         return self._lengths[id(nodes)]
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from prunas.supernet.space import SearchSpace, surviving
+from prunas.supernet.tensors import modules_of
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ def swapped(
     Swapping costs a dictionary entry per tensor, nothing per forward. Gradients flow into whatever
     the given tensors are views of.
     """
-    modules = dict(network.named_modules(remove_duplicate=False))
+    modules = dict(modules_of(network))
     homes = [_home(modules, name, tensor) for name, tensor in tensors.items()]
     before = [(store, key, store[key]) for store, key, _ in homes]
     owners = [modules[place.module] for place in integers]

@@ -64,8 +64,10 @@ def _copy_modules(network: nn.Module, memo: dict[int, Any]) -> None:
     for module in ordinary:
         memo[id(module)] = type(module).__new__(type(module))
     for module in ordinary:
-        state = {name: _copied_value(value, memo) for name, value in module.__dict__.items()}
-        memo[id(module)].__dict__.update(state)
+        memo[id(module)].__dict__.update(
+            (name, value if type(value) in _ATOMIC else _copied_value(value, memo))
+            for name, value in module.__dict__.items()
+        )
     memo[id(memo)] = ordinary  # an id means nothing after its object is gone
 
 
@@ -79,6 +81,7 @@ def _copies_as_usual(kind: type[nn.Module]) -> bool:
 
 
 _ATOMIC = frozenset((int, float, bool, str, type(None), complex, bytes, torch.dtype, torch.device))
+_STORES = frozenset((dict, OrderedDict, set))
 
 
 def _copied_value(value: Any, memo: dict[int, Any]) -> Any:
@@ -142,6 +145,8 @@ def held_tensors(network: nn.Module) -> Iterator[torch.Tensor]:
         yield from (p for p in module._parameters.values() if p is not None)
         yield from (b for b in module._buffers.values() if b is not None)
         for value in module.__dict__.values():
+            if type(value) in _ATOMIC or type(value) in _STORES:
+                continue
             if isinstance(value, torch.Tensor):
                 yield value
             elif isinstance(value, list | tuple):

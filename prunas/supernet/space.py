@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from prunas.errors import InputError
 from prunas.supernet.blocks import Block
+from prunas.supernet.rows import distinct_rows
 
 Atoms = NDArray[np.int64]
 Factors = tuple[Atoms, ...]
@@ -403,9 +404,9 @@ def _owners(factors: Factors, gene_of_atom: Atoms) -> list[tuple[list[int], int]
     if len(factors) == 1:
         counts = np.bincount(gene_of_atom[factors[0]] + 1)
         return [([index - 1], int(counts[index])) for index in np.flatnonzero(counts).tolist()]
-    table = np.sort(np.stack([gene_of_atom[factor] for factor in factors], axis=1), axis=1)
-    rows, counts = np.unique(table, axis=0, return_counts=True)
-    return list(zip(rows.tolist(), counts.tolist(), strict=True))
+    table = np.stack([gene_of_atom[factor] for factor in factors], axis=1)
+    first, _, counts = distinct_rows(table + 1)  # -1 means no gene
+    return list(zip(table[first].tolist(), counts.tolist(), strict=True))
 
 
 class _FactorTable:

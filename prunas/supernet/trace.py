@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 from math import prod
 from numbers import Integral
 from typing import Any
@@ -18,9 +19,11 @@ from prunas.supernet.depth import with_blocks
 from prunas.supernet.grid import DEFAULT, WidthGrid, named_grid
 from prunas.supernet.labels import BATCH, FIRST_IMAGE, PINNED, SECOND_IMAGE, Nodes, Solution
 from prunas.supernet.recorder import Check, Record, ShapeMismatchError, record
+from prunas.supernet.rows import distinct_rows
 from prunas.supernet.scoped import Place, sizes_of, swapped
 from prunas.supernet.skeleton import (
     FORWARD_ERRORS,
+    META,
     called,
     describe,
     dictionaries,
@@ -39,6 +42,7 @@ from prunas.supernet.space import (
     Tap,
     size_polynomial,
 )
+from prunas.supernet.tensors import aliases_of, parameters_of, tensors_of
 
 _PROBE_SEED = 20190  # any fixed number: the probe only has to be the same each time
 _CAREFUL_ROUNDS = 24  # so often few genes are blamed; after that all that meet, to come to an end
@@ -167,7 +171,7 @@ def _bare(network: nn.Module) -> nn.Module:
 def _fixed(network: nn.Module, keep: Sequence[str]) -> frozenset[str]:
     if not keep:
         return frozenset()
-    names = [name for name, _ in (*network.named_parameters(), *network.named_buffers())]
+    names = tensors_of(network)
     fixed: set[str] = set()
     for pattern in keep:
         matched = [
@@ -218,6 +222,12 @@ class _Groups:
     widths: list[int]
     atom: Nodes  # class -> atom number, 0 = pinned
 
+    @cached_property
+    def gene_of_atom(self) -> Nodes:
+        """(1 + atoms,) the gene of each atom; -1 for what is always kept."""
+        owners = np.repeat(np.arange(len(self.widths)), self.widths)
+        return np.concatenate([np.array([-1]), owners]).astype(np.int64)
+
 
 class _Draft:
     """Turns one solved record into search spaces, with fewer and fewer genes if need be."""
@@ -231,6 +241,8 @@ class _Draft:
         grid: WidthGrid,
     ) -> None:
         self.network = network
+        self.held = tensors_of(network)
+        self.aliases = aliases_of(network)
         self.inputs = inputs
         self.found = found
         self.grid = grid
@@ -245,7 +257,8 @@ class _Draft:
             if name not in found.renewed and self.classes[nodes].any()
         ]
         self.signature = self._signatures()
-        self._cache: dict[int, Factors] = {}
+        self._factors: dict[int, Factors] = {}
+        self._equal: dict[bytes, Factors] = {}
         self.groups = _Groups([], [], np.zeros(0, dtype=np.int64))
 
     # -- classes -------------------------------------------------------------------------------
@@ -295,7 +308,8 @@ class _Draft:
     def space(self, dropped: dict[int, str]) -> SearchSpace:
         """The space without the classes in `dropped` ({class: why it was pinned})."""
         while True:
-            self._cache.clear()
+            self._factors.clear()
+            self._equal.clear()
             self.groups = self._grouped(dropped)
             broken = self._not_a_rectangle()
             if broken is None:
@@ -305,20 +319,18 @@ class _Draft:
             Gene(name, "width", self.grid.widths(width))
             for name, width in zip(self.groups.names, self.groups.widths, strict=True)
         )
-        network = self.network
-        named = dict((*network.named_parameters(), *network.named_buffers()))
-        tensors = {name: t for name, t in named.items() if name not in self.found.renewed}
+        renewed = self.found.renewed
         return SearchSpace(
             genes=genes,
             widths=tuple(self.groups.widths),
             pinned=self._pinned(dropped),
-            network=type(network).__name__,
+            network=type(self.network).__name__,
             inputs=describe(self.inputs),
             outputs=describe(self.found.outputs),
-            shapes={name: tuple(tensor.shape) for name, tensor in tensors.items()},
-            parameters=frozenset(name for name, _ in network.named_parameters()),
-            aliases=_aliases(network),
-            renewed=self.found.renewed,
+            shapes={name: tuple(t.shape) for name, t in self.held.items() if name not in renewed},
+            parameters=frozenset(parameters_of(self.network).keys() & self.held.keys()),
+            aliases=self.aliases,
+            renewed=renewed,
             slots=self._slots(),
             attributes=self._attributes(),
             contractions=self._contractions(),
@@ -364,14 +376,11 @@ class _Draft:
 
     def _not_a_rectangle(self) -> dict[int, str] | None:
         """Classes of a gene whose product with another does not fill all cells equally."""
-        gene = self.gene_of_atom()
-        seen: set[bytes] = set()
-        for nodes in self._observed():
-            factors = self.factors(nodes)
-            key = b"|".join(factor.tobytes() for factor in factors)
-            if len(factors) < 2 or key in seen:
+        gene = self.groups.gene_of_atom
+        different = {id(factors): factors for factors in map(self.factors, self._observed())}
+        for factors in different.values():
+            if len(factors) < 2:
                 continue
-            seen.add(key)
             bad = _uneven(factors, gene, self.groups.widths)
             if bad is not None:
                 atoms = np.flatnonzero(gene == bad)
@@ -379,51 +388,49 @@ class _Draft:
                 return dict.fromkeys(numbers, "it is not a full rectangle with its partner")
         return None
 
-    def gene_of_atom(self) -> Nodes:
-        widths = self.groups.widths
-        owners = np.repeat(np.arange(len(widths)), widths)
-        return np.concatenate([np.array([-1]), owners]).astype(np.int64)
-
     # -- parts of the space --------------------------------------------------------------------
 
     def factors(self, nodes: Nodes) -> Factors:
-        """Atoms of each index of a label array, the arrays without any atom left out."""
-        if id(nodes) not in self._cache:
+        """Atoms of each index of a label array, the arrays without any atom left out.
+
+        Equal ones are the same object.
+        """
+        if id(nodes) not in self._factors:
             table = self.groups.atom[self.classes[nodes]]
             columns = [np.ascontiguousarray(column) for column in table.T if column.any()]
-            self._cache[id(nodes)] = tuple(columns)
-        return self._cache[id(nodes)]
+            key = b"|".join(column.tobytes() for column in columns)
+            self._factors[id(nodes)] = self._equal.setdefault(key, tuple(columns))
+        return self._factors[id(nodes)]
 
     def _slots(self) -> dict[str, dict[int, Factors]]:
         slots: dict[str, dict[int, Factors]] = {}
-        shared: dict[bytes, Factors] = {}
         for name, dimension, nodes in self.slots:
             factors = self.factors(nodes)
             if factors:
-                key = b"|".join(factor.tobytes() for factor in factors)
-                slots.setdefault(name, {})[dimension] = shared.setdefault(key, factors)
+                slots.setdefault(name, {})[dimension] = factors
         return slots
 
-    def _size(self, nodes: Nodes) -> Size:
+    def _size(self, nodes: Nodes, known: dict[int, Size]) -> Size:
         counted = nodes[~self.second_image[nodes]]
         if len(counted) != len(nodes):
-            table = self.groups.atom[self.classes[counted]]
-            factors = tuple(table.T)
-        else:
-            factors = self.factors(nodes)
+            return self._polynomial(tuple(self.groups.atom[self.classes[counted]].T))
+        factors = self.factors(nodes)
         if not factors:
-            return ((len(counted), ()),)
-        return size_polynomial(factors, self.gene_of_atom(), self.groups.widths)
+            return ((len(nodes), ()),)
+        if id(factors) not in known:
+            known[id(factors)] = self._polynomial(factors)
+        return known[id(factors)]
+
+    def _polynomial(self, factors: Factors) -> Size:
+        return size_polynomial(factors, self.groups.gene_of_atom, self.groups.widths)
 
     def _contractions(self) -> tuple[Contraction, ...]:
-        sizes: dict[int, Size] = {}
+        known: dict[int, Size] = {}
         result = []
         for product in self.found.products:
             constant, polynomials = product.constant, []
             for nodes in product.dims:
-                if id(nodes) not in sizes:
-                    sizes[id(nodes)] = self._size(nodes)
-                size = sizes[id(nodes)]
+                size = self._size(nodes, known)
                 if all(not genes for _, genes in size):
                     constant *= sum(count for count, _ in size)
                 else:
@@ -451,7 +458,7 @@ class _Draft:
         return tuple(found.values())
 
     def _normalised(self) -> frozenset[int]:
-        gene = self.gene_of_atom()
+        gene = self.groups.gene_of_atom
         arrays = {id(nodes): nodes for nodes in self.found.normalised}
         genes = [gene[np.unique(f)] for nodes in arrays.values() for f in self.factors(nodes)]
         return frozenset(int(g) for block in genes for g in np.unique(block) if g >= 0)
@@ -486,7 +493,7 @@ class _Draft:
 
     def classes_of(self, gene: int) -> list[int]:
         """The classes that a gene of the latest space is made of."""
-        atoms = np.flatnonzero(self.gene_of_atom() == gene)
+        atoms = np.flatnonzero(self.groups.gene_of_atom == gene)
         return np.flatnonzero(np.isin(self.groups.atom, atoms)).tolist()
 
     def hands_on(self, seen: Seen) -> bool:
@@ -522,47 +529,16 @@ def _uneven(factors: Factors, gene: Nodes, widths: Sequence[int]) -> int | None:
     table = table[np.count_nonzero(table, axis=1) > 1]
     if not len(table):
         return None
-    cells, _, counts = _distinct_rows(table)
-    owners, group, _ = _distinct_rows(gene[cells] + 1)  # -1 means no gene
-    for index, row in enumerate((owners - 1).tolist()):
+    first, _, counts = distinct_rows(table)
+    owners = gene[table[first]]
+    one, group, _ = distinct_rows(owners + 1)  # -1 means no gene
+    for index, row in enumerate(owners[one].tolist()):
         mine = counts[group == index]
         genes = [g for g in row if g >= 0]
         full = len(set(genes)) == len(genes) and len(mine) == prod(widths[g] for g in genes)
         if not full or (mine != mine[0]).any():
             return int(min(genes, key=lambda g: (widths[g], g)))
     return None
-
-
-def _distinct_rows(table: Nodes) -> tuple[Nodes, Nodes, Nodes]:
-    """Sorted distinct rows of natural numbers, which of them each row is, and how often it occurs.
-
-    `np.unique` over an axis compares bytes; one number for each row, where it fits, is sorted ten
-    times faster.
-    """
-    base, columns = int(table.max()) + 1, table.shape[1]
-    if base**columns >= 2**63:
-        rows, inverse, counts = np.unique(table, axis=0, return_inverse=True, return_counts=True)
-        return rows, inverse.reshape(-1), counts
-    keys = table @ base ** np.arange(columns)[::-1]
-    _, first, inverse, counts = np.unique(
-        keys, return_index=True, return_inverse=True, return_counts=True
-    )
-    return table[first], inverse, counts
-
-
-def _aliases(network: nn.Module) -> dict[str, str]:
-    """Further names of tied parameters and buffers -> the first name."""
-    first: dict[int, str] = {}
-    aliases: dict[str, str] = {}
-    everything = (
-        *network.named_parameters(remove_duplicate=False),
-        *network.named_buffers(remove_duplicate=False),
-    )
-    for name, tensor in everything:
-        known = first.setdefault(id(tensor), name)
-        if known != name:
-            aliases[name] = known
-    return aliases
 
 
 # -- trying it -------------------------------------------------------------------------------------
@@ -640,14 +616,16 @@ class _Probe:
         return None
 
     def _tensors(self, alive: NDArray[np.bool_]) -> dict[str, torch.Tensor]:
-        held = dict((*self.bare.named_parameters(), *self.bare.named_buffers()))
+        held = tensors_of(self.bare)
         names = {name: name for name in self.space.slots} | _slot_aliases(self.space)
         tensors = {}
         for name, source in names.items():
-            shape = [int(alive[nodes].sum()) for nodes in self.draft.found.tensors[source]]
+            dims = self.draft.found.tensors[source]
+            shape = [int(np.count_nonzero(alive[nodes])) for nodes in dims]
             # a gradient flag decides which operators a matrix product falls into
-            new = held[source].detach().new_empty(shape)
-            tensors[name] = new.requires_grad_(held[source].requires_grad)
+            flag = held[source].requires_grad
+            dtype = held[source].dtype
+            tensors[name] = torch.empty(shape, dtype=dtype, device=META, requires_grad=flag)
         return tensors
 
     def _failure(self, check: Check, error: Exception) -> _Failure:
@@ -659,7 +637,7 @@ class _Probe:
             for nodes in dims
             for factor in self.draft.factors(nodes)
         ]
-        owner = self.draft.gene_of_atom()
+        owner = self.draft.groups.gene_of_atom
         genes = {int(g) for factor in factors for g in np.unique(owner[factor]) if g >= 0}
         text = (str(error).strip() or type(error).__name__).splitlines()[0]
         where = suspects[0].name if suspects else "at the end"

@@ -11,10 +11,11 @@ from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from prunas.errors import RunError
-from prunas.supernet.cut import copied_with, cut, evaluating, require_same, tensors_of
+from prunas.supernet.cut import copied_with, cut, evaluating, require_same
 from prunas.supernet.permute import permute
 from prunas.supernet.skeleton import called, copied, imagined
 from prunas.supernet.space import Candidate, SearchSpace
+from prunas.supernet.tensors import tensors_of
 
 TOLERANCE: Final = 1e-9
 """Largest difference, relative to the largest output, in float64."""

@@ -7,15 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from prunas.errors import InputError
 from prunas.eval.cost import Cost
 from prunas.supernet.grid import EVERY
 from prunas.supernet.space import SearchSpace
-from prunas.supernet.trace import _distinct_rows, trace
+from prunas.supernet.trace import trace
 from prunas.supernet.verify import verify
 from tests.supernet.networks import IMAGE, Network, Plain, plain_chain
 
@@ -328,17 +326,3 @@ def test_a_question_expanded_over_the_batch_is_batched() -> None:
     linears = 15 * 12 * (1 + 2 * positions) + 15 * 5
     assert cost.macs([space.full()])[0] == stem + linears + 2 * 15 * positions
     assert {tuple(gene.choices)[-1] for gene in space.genes} >= {12, 5}
-
-
-@given(
-    bound=st.sampled_from([2, 5, 2**20, 2**40]),
-    rows=st.integers(1, 30),
-    columns=st.integers(1, 4),
-    seed=st.integers(0, 99),
-)
-def test_distinct_rows_are_those_of_numpy(bound: int, rows: int, columns: int, seed: int) -> None:
-    table = np.random.default_rng(seed).integers(bound, size=(rows, columns))
-    found = _distinct_rows(table)
-    expected = np.unique(table, axis=0, return_inverse=True, return_counts=True)
-    for one, other in zip(found, expected, strict=True):
-        assert np.array_equal(one, np.reshape(other, np.shape(one)))

@@ -1,0 +1,64 @@
+"""What a network is made of, by name: in one plain walk, since every question asks again."""
+
+import torch
+from torch import nn
+
+
+def modules_of(network: nn.Module) -> list[tuple[str, nn.Module]]:
+    """(path, module) of every path to a module, in the order of `network.named_modules()`."""
+    found: list[tuple[str, nn.Module]] = []
+    waiting = [("", network)]
+    while waiting:
+        path, module = waiting.pop()
+        found.append((path, module))
+        if module._modules:
+            start = f"{path}." if path else ""
+            for name, child in reversed(module._modules.items()):
+                if child is not None:
+                    waiting.append((start + name, child))
+    return found
+
+
+def parameters_of(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters by name, a tied one under each of its names."""
+    return _named(network)[0]
+
+
+def buffers_of(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Buffers by name, a tied one under each of its names."""
+    return _named(network)[1]
+
+
+def all_tensors_of(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and then buffers by name, a tied one under each of its names."""
+    parameters, buffers = _named(network)
+    return parameters | buffers
+
+
+def tensors_of(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and then buffers by name, tied ones under their first name."""
+    named = all_tensors_of(network)
+    first = _first_names(named)
+    return {name: tensor for name, tensor in named.items() if first[id(tensor)] == name}
+
+
+def aliases_of(network: nn.Module) -> dict[str, str]:
+    """Further names of tied parameters and buffers -> the first name."""
+    named = all_tensors_of(network)
+    first = _first_names(named)
+    return {name: first[id(t)] for name, t in named.items() if first[id(t)] != name}
+
+
+def _first_names(named: dict[str, torch.Tensor]) -> dict[int, str]:
+    return {id(tensor): name for name, tensor in reversed(named.items())}
+
+
+def _named(network: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    parameters, buffers = dict[str, torch.Tensor](), dict[str, torch.Tensor]()
+    for path, module in modules_of(network):
+        start = f"{path}." if path else ""
+        for held, found in ((module._parameters, parameters), (module._buffers, buffers)):
+            for name, tensor in held.items():
+                if tensor is not None:
+                    found[start + name] = tensor
+    return parameters, buffers
