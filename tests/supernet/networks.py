@@ -246,7 +246,7 @@ class Padded(nn.Module):
         return out
 
 
-class Sorted(nn.Module):
+class Renormed(nn.Module):
     """An operator without a rule."""
 
     def __init__(self, channels: int) -> None:
@@ -254,7 +254,7 @@ class Sorted(nn.Module):
         self.first, self.last = nn.Conv2d(channels, 8, 1), nn.Conv2d(8, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.last(self.first(x).cumsum(1))
+        out: Tensor = self.last(torch.renorm(self.first(x), 2, 1, 5.0))
         return out
 
 
@@ -263,7 +263,7 @@ BLOCKS: dict[str, Callable[[int], nn.Module]] = {
     for kind in (
         Plain, Residual, Concatenated, Chunked, Split, Sliced, Shuffled, SqueezeExcite, Grouped,
         Depthwise, Transposed, PixelShuffled, Shared, Tied, Bare, ChannelsLast, GroupNormed,
-        Attention, Padded, Sorted,
+        Attention, Padded, Renormed,
     )
 }  # fmt: skip
 NORMALISING = {"ChannelsLast", "GroupNormed", "Attention", "SqueezeExcite"}

@@ -43,7 +43,7 @@ GENES: dict[str, list[tuple[str, int]]] = {
     "GroupNormed": [("0", 8), ("3.0", 4), ("3.0[2]", 3), ("3.3", 8)],
     # 3 heads of width 4
     "Attention": [("0", 8), ("3.qkv", 4), ("3.qkv[2]", 3)],
-    "Sorted": [("0", 8), ("3.last", 8)],
+    "Renormed": [("0", 8), ("3.last", 8)],
 }
 
 
@@ -71,10 +71,10 @@ def test_normalised_genes_are_recorded() -> None:
 
 
 def test_an_unknown_operator_pins_and_is_named() -> None:
-    space = trace(Network(["Sorted"]), IMAGE)
-    assert any("aten.cumsum" in note and "(1 times)" in note for note in space.notes)
+    space = trace(Network(["Renormed"]), IMAGE)
+    assert any("aten.renorm" in note and "(1 times)" in note for note in space.notes)
     reasons = {entry.name: entry.reason for entry in space.pinned}
-    assert "operator aten.cumsum has no rule" in reasons["3.first.weight[0]"]
+    assert "operator aten.renorm has no rule" in reasons["3.first.weight[0]"]
     assert "3.first" not in {gene.name for gene in space.genes}
 
 

@@ -235,12 +235,11 @@ def test_an_unknown_operator_is_named_where_nothing_is_left() -> None:
     class Two(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.left, self.right = nn.Linear(6, 8), nn.Linear(6, 7)
-            self.both = nn.Bilinear(8, 7, 3)
+            self.left, self.right = nn.Linear(6, 8), nn.Linear(8, 3)
 
         def forward(self, x: Tensor) -> Tensor:
-            out: Tensor = self.both(self.left(x), self.right(x))
+            out: Tensor = self.right(torch.renorm(self.left(x), 2, 1, 5.0))
             return out
 
-    with pytest.raises(prunas.InputError, match=r"operator aten._trilinear .* has no rule"):
+    with pytest.raises(prunas.InputError, match=r"operator aten.renorm .* has no rule"):
         prunas.trace(Two(), (6,))

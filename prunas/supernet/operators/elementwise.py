@@ -14,6 +14,10 @@ masked_fill maximum minimum mish mul nan_to_num native_dropout ne neg pow recipr
 remainder round rrelu_with_noise rsqrt rsub selu sgn sigmoid sign silu sin sinh softplus softshrink
 special_erfcx special_expit sqrt square sub tan tanh threshold to trunc where xlogy zero
 _to_copy _conj conj_physical angle complex polar special_xlog1py rrelu _prelu_kernel
+acosh asinh atanh bitwise_left_shift bitwise_right_shift copysign deg2rad digamma exponential
+float_power fmax fmin frexp heaviside hypot i0 isneginf isposinf ldexp logaddexp logaddexp2
+log_normal normal normal_functional positive rad2deg random signbit sinc special_entr special_i0e
+special_log_ndtr special_ndtr special_ndtri uniform cauchy geometric
 """
 
 

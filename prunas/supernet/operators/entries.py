@@ -116,9 +116,12 @@ def _triangle(call: Call) -> Dims:
 
 
 _FACTORIES: Final = """
-zeros ones empty full new_zeros new_ones new_empty new_full empty_strided new_empty_strided
+zeros ones empty full rand randn randint new_zeros new_ones new_empty new_full empty_strided
+new_empty_strided
 """
-_FACTORIES_LIKE: Final = "zeros_like ones_like empty_like full_like rand_like randn_like"
+_FACTORIES_LIKE: Final = (
+    "zeros_like ones_like empty_like full_like rand_like randn_like randint_like"
+)
 _VALUES: Final = "arange linspace eye scalar_tensor randperm"
 
 
