@@ -9,7 +9,7 @@ All of it is solved once, at the end, as connected components plus congruence of
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,8 +75,11 @@ class Labels:
     splits: list[Rectangle] = field(default_factory=list)
     families: list[Nodes] = field(default_factory=list)
     _splits: dict[tuple[bytes, tuple[int, ...]], list[Nodes]] = field(default_factory=dict)
-    _merges: dict[tuple[tuple[int, ...], tuple[bytes, ...]], Nodes] = field(default_factory=dict)
+    _merges: dict[tuple[Any, ...], Nodes] = field(default_factory=dict)
     _zeros: dict[int, Nodes] = field(default_factory=dict)
+    _fresh: set[int] = field(default_factory=set)
+    _gone: set[int] = field(default_factory=set)
+    _merged_from: dict[tuple[int, tuple[int, ...]], Sequence[Nodes]] = field(default_factory=dict)
 
     def fresh(self, size: int) -> Nodes:
         """`size` new nodes, one per index; a dimension of size one has nothing to choose."""
@@ -85,6 +88,7 @@ class Labels:
         nodes = np.arange(self.count, self.count + size, dtype=np.int64)
         self.count += size
         self.families.append(nodes)
+        self._fresh.add(id(nodes))
         return nodes
 
     def zeros(self, size: int) -> Nodes:
@@ -109,32 +113,50 @@ class Labels:
             return
         if both.any():
             self.ties.append((first[both], second[both]))
+        else:
+            self._gone |= {id(first), id(second)} & self._fresh
         self.pin(first[one & ~two], why)
         self.pin(second[two & ~one], why)
 
     def pin(self, nodes: Nodes, why: str) -> None:
         """Pin these nodes. The images of the batch are never pruned, so they need no pin."""
+        self._gone |= {id(nodes)} & self._fresh
         nodes = nodes[nodes > SECOND_IMAGE]
         if len(nodes):
             self.pins.append((nodes, why))
 
     def merge(self, dimensions: Sequence[Nodes]) -> Nodes:
-        """Labels of several dimensions flattened into one, in row-major order."""
-        shape = tuple(len(nodes) for nodes in dimensions)
-        tracked = tuple(axis for axis, nodes in enumerate(dimensions) if nodes.any())
-        if not tracked:
-            return self.zeros(int(np.prod(shape)))
+        """Labels of several dimensions flattened into one, in row-major order.
+
+        Fresh labels that are pinned by now (positions of tokens) say nothing in a product, and
+        would multiply the number of labels; `split` knows which dimensions a product came from.
+        """
         if len(dimensions) == 1:
             return dimensions[0]
+        shape = tuple(len(nodes) for nodes in dimensions)
+        tracked = tuple(axis for axis, nodes in enumerate(dimensions) if self._tells(nodes))
+        if not tracked:
+            return self.zeros(int(np.prod(shape)))
         factors = tuple(dimensions[axis] for axis in tracked)
-        spread = _spread(factors, tracked, shape)
+        others = (id(nodes) for axis, nodes in enumerate(dimensions) if axis not in tracked)
+        key = (shape, tracked, tuple(nodes.tobytes() for nodes in factors), tuple(others))
+        if key not in self._merges:
+            result = self._merges[key] = self._merged(factors, tracked, shape)
+            self._merged_from[id(result), shape] = tuple(dimensions)
+        return self._merges[key]
+
+    def _tells(self, nodes: Nodes) -> bool:
+        return bool(nodes.any()) and id(nodes) not in self._gone
+
+    def _merged(
+        self, factors: tuple[Nodes, ...], axes: tuple[int, ...], shape: tuple[int, ...]
+    ) -> Nodes:
+        spread = _spread(factors, axes, shape)
         if len(spread) == 1:
             return spread[0].copy()
-        key = (shape, tuple(nodes.tobytes() for nodes in dimensions))
-        if key not in self._merges:
-            self._merges[key] = self._product(np.column_stack(spread))
-            self.rectangles.append(Rectangle(self._merges[key], shape, tracked, factors))
-        return self._merges[key]
+        result = self._product(np.column_stack(spread))
+        self.rectangles.append(Rectangle(result, shape, axes, factors))
+        return result
 
     def split(self, nodes: Nodes, shape: Sequence[int]) -> list[Nodes]:
         """Labels of the dimensions that `nodes`, viewed with `shape`, falls into."""
@@ -143,6 +165,8 @@ class Labels:
             return [self.zeros(size) for size in shape]
         if len(shape) == 1:
             return [nodes]
+        if (id(nodes), shape) in self._merged_from:
+            return list(self._merged_from[id(nodes), shape])
         table = nodes.reshape(shape)
         varying = [axis for axis in range(len(shape)) if _varies(table, axis)]
         result = [self.zeros(size) for size in shape]

@@ -425,12 +425,15 @@ class _Draft:
         return size_polynomial(factors, self.groups.gene_of_atom, self.groups.widths)
 
     def _contractions(self) -> tuple[Contraction, ...]:
-        known: dict[int, Size] = {}
+        sizes: dict[int, Size] = {}  # of arrays of labels
+        known: dict[int, Size] = {}  # of factors
         result = []
         for product in self.found.products:
             constant, polynomials = product.constant, []
             for nodes in product.dims:
-                size = self._size(nodes, known)
+                if id(nodes) not in sizes:
+                    sizes[id(nodes)] = self._size(nodes, known)
+                size = sizes[id(nodes)]
                 if all(not genes for _, genes in size):
                     constant *= sum(count for count, _ in size)
                 else:

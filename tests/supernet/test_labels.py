@@ -125,6 +125,26 @@ def test_a_repeated_dimension_is_recognised_when_it_is_split_again() -> None:
     assert not positions.any()
 
 
+def test_pinned_labels_are_not_multiplied_and_come_back_when_split() -> None:
+    labels = Labels()
+    channels, tokens, others = labels.fresh(3), labels.fresh(5), labels.fresh(5)
+    labels.tie(tokens, labels.zeros(5), "positions")
+    labels.pin(others, "positions")
+    for positions in (tokens, others):
+        flat = labels.merge([positions, channels])
+        assert flat.tolist() == np.tile(channels, 5).tolist()
+        again = labels.split(flat, (5, 3))
+        assert again[0] is positions  # and what it meets later is still pinned with it
+        assert again[1] is channels
+
+
+def test_what_is_only_partly_pinned_is_multiplied() -> None:
+    labels = Labels()
+    rows, columns = labels.fresh(2), labels.fresh(3)
+    labels.tie(columns, np.array([0, columns[1], 0]), "partly")
+    assert len(np.unique(labels.merge([rows, columns]))) == 6
+
+
 def test_one_label_all_over_is_pinned_when_split() -> None:
     labels = Labels()
     one = labels.fresh(2)[:1]
