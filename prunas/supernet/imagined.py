@@ -177,15 +177,35 @@ def _mean(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return _empty((*shape, *(1,) * len(axes)) if keep else shape, image)
 
 
+def _softmax(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    converts = bool(kwargs) or (len(args) > 2 and args[2] is True)
+    if converts or not _floating(args[0]) or not args[0].is_contiguous():
+        return None
+    return _empty(args[0].shape, args[0])
+
+
+def _roll(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Entries shifted in a circle; where no axis is given, of the flattened tensor."""
+    image = args[0]
+    if not _floating(image):
+        return None
+    axes = args[2] if len(args) > 2 else ()
+    layout = (_layout(image) if axes else None) or torch.contiguous_format
+    return torch.empty(image.shape, dtype=image.dtype, device="meta", memory_format=layout)
+
+
 _UNARY: Final = """
 relu relu6 hardtanh hardswish hardsigmoid silu sigmoid gelu leaky_relu elu mish tanh softplus clamp
 clamp_min clamp_max rsqrt sqrt exp erf
 """
 _BINARY: Final = "add sub mul div"
+_SOFTMAX: Final = "_softmax _log_softmax _safe_softmax"
 
 _SHORTCUTS: Final[dict[str, Shortcut]] = {
     **{f"aten.{name}{end}": _unary for name in _UNARY.split() for end in ("", "_")},
     **{f"aten.{name}{end}": _binary for name in _BINARY.split() for end in ("", "_")},
+    **{f"aten.{name}": _softmax for name in _SOFTMAX.split()},
+    "aten.roll": _roll,
     "aten.native_batch_norm": _batch_norm,
     "aten.native_layer_norm": _layer_norm,
     "aten.convolution": _convolution,

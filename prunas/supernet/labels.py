@@ -9,6 +9,7 @@ All of it is solved once, at the end, as connected components plus congruence of
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any, Final
 
 import numpy as np
@@ -136,7 +137,7 @@ class Labels:
         shape = tuple(len(nodes) for nodes in dimensions)
         tracked = tuple(axis for axis, nodes in enumerate(dimensions) if self._tells(nodes))
         if not tracked:
-            return self.zeros(int(np.prod(shape)))
+            return self.zeros(prod(shape))
         factors = tuple(dimensions[axis] for axis in tracked)
         others = (id(nodes) for axis, nodes in enumerate(dimensions) if axis not in tracked)
         key = (shape, tracked, tuple(nodes.tobytes() for nodes in factors), tuple(others))

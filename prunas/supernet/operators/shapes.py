@@ -1,8 +1,9 @@
 """What moves entries: views, transpositions, concatenation, parts, padding."""
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from math import prod
+from operator import mul
 from typing import Any
 
 import numpy as np
@@ -30,8 +31,8 @@ def viewed(labels: Labels, dims: Dims, shape: tuple[int, ...]) -> Dims:
 
 def _reshaped(labels: Labels, dims: Dims, shape: Sequence[int]) -> list[Nodes]:
     """Split into the finest dimensions that both shapes are made of, then merge those."""
-    if not shape:
-        return []
+    if not shape or len(dims) == len(shape) == 1:
+        return list(dims)[: len(shape)]
     old = [len(nodes) for nodes in dims]
     pieces = _common_pieces(old, shape)
     if pieces is None:  # such as (4, 6) -> (6, 4): no common pieces, each entry on its own
@@ -51,7 +52,7 @@ def _reshaped(labels: Labels, dims: Dims, shape: Sequence[int]) -> list[Nodes]:
 
 def _common_pieces(old: Sequence[int], new: Sequence[int]) -> list[int] | None:
     """Sizes > 1 of which both shapes are products of consecutive ones; None if there are none."""
-    ends = sorted({int(e) for shape in (old, new) for e in np.cumprod([1, *shape])})
+    ends = sorted({end for shape in (old, new) for end in accumulate((1, *shape), mul)})
     pieces = [after // before for before, after in pairwise(ends)]
     exact = all(
         before * piece == after
