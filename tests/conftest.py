@@ -1,3 +1,8 @@
 """`import prunas` comes before any `import timm`, which may need what prunas declares."""
 
+import signal
+
 import prunas  # noqa: F401
+
+# A shell has Ctrl-C ignored in what it runs in its background, and in all that this starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)

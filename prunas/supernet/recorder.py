@@ -12,9 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from prunas.errors import InputError
-from prunas.supernet.attributes import SizeWatch, owned_integers
 from prunas.supernet.blocks import BlockWatch, Seen
 from prunas.supernet.imagined import executed, name_of
+from prunas.supernet.integers import SizeWatch, owned_integers
 from prunas.supernet.labels import BATCH, Labels, Nodes
 from prunas.supernet.lengths import OwnedInt, Scaled
 from prunas.supernet.operators import ELEMENTWISE, RULES, Call, Dims, pinned

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prunas.supernet.attributes import owned_integers
 from prunas.supernet.cut import cut
 from prunas.supernet.grid import EVERY
+from prunas.supernet.integers import owned_integers
 from prunas.supernet.lengths import OwnedInt
 from prunas.supernet.scoped import Place
 from prunas.supernet.space import SearchSpace
