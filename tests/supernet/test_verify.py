@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from hypothesis import given, settings
+from torch import Tensor, nn
 
 from prunas.errors import InputError
 from prunas.supernet.grid import EVERY
@@ -87,3 +88,53 @@ def test_verification_changes_nothing() -> None:
 def test_another_network_is_refused() -> None:
     with pytest.raises(InputError, match="not the one this space was traced from"):
         verify(Network(["Plain"]), trace(plain_chain(), IMAGE))
+
+
+class Attends(nn.Module):
+    """Linear attention that asks for single precision, as that of some networks does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.qkv = nn.Conv2d(3, 12, 1), nn.Conv2d(12, 36, 1)
+        self.last = nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(self.first(x)).float().flatten(2).chunk(3, 1)
+        q, k = q.relu(), k.relu()
+        out = (v @ k.transpose(1, 2)) @ q / ((k.sum(2, keepdim=True) * q).sum(1, keepdim=True) + 1)
+        found: Tensor = self.last(out.to(x.dtype).mean(2))
+        return found
+
+
+def test_nothing_is_computed_in_less_than_double_precision() -> None:
+    network = Attends()
+    assert verify(network, trace(network, IMAGE, grid=EVERY)).permutation < 1e-13
+
+
+class Amplifies(nn.Module):
+    """The sine of a large number: its last bits decide."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 12, 1), nn.Linear(12, 5)
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = (self.factor * self.last(self.first(x).mean((2, 3)))).sin()
+        return found
+
+
+def test_a_network_that_amplifies_rounding_is_given_as_much() -> None:
+    network = Amplifies(1e8)
+    space = trace(network, IMAGE, grid=EVERY)
+    found = verify(network, space)
+    assert TOLERANCE < found.permutation < 30 * found.rounding < 1e-6
+    broken = replace(space, slots={**space.slots, "last.weight": {}})
+    with pytest.raises(VerificationError, match="permuting the channels"):
+        verify(network, broken)
+
+
+def test_a_network_that_drowns_in_rounding_is_not_vouched_for() -> None:
+    network = Amplifies(1e14)
+    with pytest.raises(VerificationError, match="permuting the channels"):
+        verify(network, trace(network, IMAGE, grid=EVERY))
