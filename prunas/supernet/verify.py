@@ -13,8 +13,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from prunas.errors import RunError
 from prunas.supernet.cut import copied_with, cut, evaluating, require_same
+from prunas.supernet.labels import BATCH
 from prunas.supernet.permute import permute
-from prunas.supernet.skeleton import called, copied, imagined
+from prunas.supernet.skeleton import called, copied, imagined, with_batch
 from prunas.supernet.space import Candidate, SearchSpace
 from prunas.supernet.tensors import tensors_of
 
@@ -22,6 +23,9 @@ TOLERANCE: Final = 1e-9
 """Largest difference, relative to the largest output, in float64."""
 _AMPLIFIED: Final = 30
 """So many times what one rounding of the inputs does, a whole run's roundings may do."""
+_MEASURED: Final = 8
+"""Images for the statistics of batch norms, those of the comparison among them: statistics of two
+images on small maps, or of others, make deep networks chaotic."""
 _NEVER: Final = 1e-6
 """A network that amplifies rounding beyond this cannot be told right from wrong."""
 
@@ -71,9 +75,10 @@ def verify(network: nn.Module, space: SearchSpace, *, seed: int = 0) -> Verifica
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(seed)
     twin = _shaken(network, generator)
-    inputs = _drawn(imagined(space.inputs), generator)
+    many = _drawn(with_batch(imagined(space.inputs), _MEASURED), generator)
+    inputs = _first(BATCH, many)
     with torch.no_grad(), evaluating(twin), _InDouble():
-        _measure_batch_norm(twin, inputs)
+        _measure_batch_norm(twin, many)
         expected = _output(twin, inputs)
         rounding = _difference(expected, _output(twin, _rounded(inputs, generator)))
         allowed = max(TOLERANCE, min(_AMPLIFIED * rounding, _NEVER))
@@ -157,6 +162,13 @@ def _drawn(description: Any, generator: torch.Generator) -> Any:
     return tree_map(draw, description)
 
 
+def _first(count: int, inputs: Any) -> Any:
+    def first(value: Any) -> Any:
+        return value[:count] if isinstance(value, torch.Tensor) and value.dim() else value
+
+    return tree_map(first, inputs)
+
+
 def _rounded(inputs: Any, generator: torch.Generator) -> Any:
     """The floating ones with a last bit more, or less, or neither, at random."""
 
@@ -191,6 +203,8 @@ def _measure_batch_norm(network: nn.Module, inputs: Any) -> None:
     """Give every batch norm the statistics of these inputs, so that activations keep a scale."""
     layers = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     layers = [layer for layer in layers if layer.track_running_stats]
+    if not layers:
+        return
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.training, layer.momentum = True, 1.0
@@ -199,7 +213,7 @@ def _measure_batch_norm(network: nn.Module, inputs: Any) -> None:
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.training, layer.momentum = False, momentum
-            if layer.running_var is not None:  # two images of one pixel have no variance
+            if layer.running_var is not None:  # a few images of one pixel may have none
                 layer.running_var.clamp_(min=0.1)
 
 
