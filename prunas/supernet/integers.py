@@ -19,7 +19,17 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from prunas.supernet.labels import Nodes
-from prunas.supernet.lengths import Length, Multiple, OwnedInt, Rest, Scaled, Shape, Share, Told
+from prunas.supernet.lengths import (
+    Length,
+    Multiple,
+    OwnedInt,
+    Ratio,
+    Rest,
+    Scaled,
+    Shape,
+    Share,
+    Told,
+)
 from prunas.supernet.scoped import Place
 
 
@@ -100,7 +110,8 @@ class SizeWatch(TorchFunctionMode):
         self.normalises = normalises
         self.observe = observe
         self.tie = tie
-        self.counted: dict[str, OwnedInt] = {}
+        self.counted: dict[str, OwnedInt | Multiple] = {}
+        self.ratios: list[tuple[OwnedInt, OwnedInt]] = []
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -113,7 +124,7 @@ class SizeWatch(TorchFunctionMode):
         if name in _COUNTED:
             key, position = _COUNTED[name]
             value = kwargs.get(key, args[position] if len(args) > position else None)
-            self.counted = {key: value} if isinstance(value, OwnedInt) else {}
+            self.counted = {key: value} if isinstance(value, OwnedInt | Multiple) else {}
         out = func(*args, **kwargs)
         if func in _SHAPES and isinstance(args[0], torch.Tensor):
             return self._remembered(args, kwargs, out)
@@ -128,12 +139,14 @@ class SizeWatch(TorchFunctionMode):
         for position, (size, nodes) in enumerate(zip(sizes, dims, strict=False)):
             if isinstance(size, Rest):
                 continue
-            if isinstance(size, OwnedInt | Scaled):
+            if isinstance(size, Ratio) and not nodes.any():
+                self.ratios.append((size.owned, size.divisor))
+            elif isinstance(size, OwnedInt | Scaled):
                 self.observe(size, nodes)
             elif isinstance(size, Length):
                 self.equally_long(size.nodes, nodes)
             elif isinstance(size, Multiple):
-                self.observe(size.owned, self._repeated(size, nodes))
+                self.observe(size.owned, self.repeated(size, nodes))
             elif isinstance(size, Share) and position:
                 self._shared_out(size, sizes[position - 1], dims[position - 1], nodes)
 
@@ -155,7 +168,7 @@ class SizeWatch(TorchFunctionMode):
     def _length(self, size: int, nodes: Nodes) -> int:
         return Length(nodes, self.told) if nodes.any() else size
 
-    def _repeated(self, size: Multiple, nodes: Nodes) -> Nodes:
+    def repeated(self, size: Multiple, nodes: Nodes) -> Nodes:
         """(whole * heads): the labels of the heads."""
         whole, parts = self.split(nodes, (int(size.length), int(size.owned)))
         self.equally_long(size.length.nodes, whole)
@@ -164,7 +177,7 @@ class SizeWatch(TorchFunctionMode):
     def _shared_out(self, size: Share, before: Any, outer: Nodes, nodes: Nodes) -> None:
         """(..., heads, whole // heads): the whole is made of these heads."""
         if isinstance(before, Multiple) and before.owned.place == size.owned.place:
-            outer = self._repeated(before, outer)
+            outer = self.repeated(before, outer)
         elif not isinstance(before, OwnedInt) or before.place != size.owned.place:
             return
         self.equally_long(size.length.nodes, self.merge([outer, nodes]))

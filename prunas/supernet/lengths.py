@@ -36,14 +36,19 @@ class OwnedInt(int):
     __hash__ = int.__hash__
 
     def __mul__(self, other: Any) -> Any:
-        return _scaled(int(self) * other, self, other)
+        product = int(self) * other
+        if isinstance(other, Length):
+            return Multiple(product, other, self)
+        return _scaled(product, self, other)
 
     def __rmul__(self, other: Any) -> Any:
         return _scaled(other * int(self), self, other)
 
     def __floordiv__(self, other: Any) -> Any:
         share = int(self) // other
-        return Scaled(share, self) if isinstance(other, OwnedInt) else _scaled(share, self, other)
+        if isinstance(other, OwnedInt):
+            return Ratio(share, self, other)
+        return _scaled(share, self, other)
 
     def __sub__(self, other: Any) -> Any:
         rest = int(self) - other
@@ -51,7 +56,7 @@ class OwnedInt(int):
 
 
 class Scaled(int):
-    """An integer of a module times a number, or divided by one, such as its groups."""
+    """An integer of a module times a number, or divided by one."""
 
     owned: OwnedInt
 
@@ -62,6 +67,17 @@ class Scaled(int):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> int:
         return int(self)
+
+
+class Ratio(Scaled):
+    """An integer of a module divided by another one, such as its groups."""
+
+    divisor: OwnedInt
+
+    def __new__(cls, value: int, owned: OwnedInt, divisor: OwnedInt) -> Self:
+        self = super().__new__(cls, value, owned)
+        self.divisor = divisor
+        return self
 
 
 class Rest(Scaled):

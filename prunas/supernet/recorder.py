@@ -16,7 +16,7 @@ from prunas.supernet.blocks import BlockWatch, Seen
 from prunas.supernet.imagined import executed, name_of
 from prunas.supernet.integers import SizeWatch, owned_integers
 from prunas.supernet.labels import BATCH, Labels, Nodes
-from prunas.supernet.lengths import OwnedInt, Scaled
+from prunas.supernet.lengths import Multiple, OwnedInt, Scaled
 from prunas.supernet.operators import ELEMENTWISE, RULES, Call, Dims, pinned
 from prunas.supernet.scoped import Place
 from prunas.supernet.skeleton import FORWARD_ERRORS, called
@@ -24,8 +24,8 @@ from prunas.supernet.tensors import buffers_of, tensors_of
 
 _INDICES: Final = frozenset((torch.int64, torch.int32))
 
-LONGEST = 65_536
-"""Longer dimensions are pinned: vocabularies and flattened kernels, not channels."""
+LONGEST = 1_048_576
+"""Longer dimensions are pinned: their labels would cost too much, and channels they are not."""
 
 _SAME_TENSOR: Final = frozenset(
     f"aten.{name}"
@@ -207,15 +207,18 @@ class _Run(TorchDispatchMode):
             self.record.consumptions.append(Consumption(name, nodes, depthwise))
 
     def counts(self, weight: torch.Tensor, what: str, nodes: Nodes) -> None:
-        owner = self.watch.counted.get(what)
-        if owner is not None:
-            self._observe(owner, nodes)
+        counted = self.watch.counted.get(what)
+        if isinstance(counted, Multiple):  # groups for each image of the batch
+            self._observe(counted.owned, self.watch.repeated(counted, nodes))
+        elif counted is not None:
+            self._observe(counted, nodes)
 
     # -- bookkeeping ---------------------------------------------------------------------------
 
     def finish(self, out: Any) -> None:
         """Pin the outputs, whose shape the user knows, and what nothing is known of."""
         self.record.outputs = out
+        self._keep_ratios()
         for block, before, after in self.blocks.found():
             self.record.blocks.append(Seen(block, self.dims(before), self.dims(after)))
         used = {name for identity, name in self._origin.items() if identity in self._used}
@@ -230,6 +233,13 @@ class _Run(TorchDispatchMode):
                 first = self.labels.batch()
             for nodes in (first, *rest):
                 self.labels.pin(nodes, "it is an output of the network")
+
+    def _keep_ratios(self) -> None:
+        """Integers whose ratio to another one is a length that stays follow that other one."""
+        followed = {place: nodes for place, _, nodes in self.record.sizes}
+        for whole, part in self.watch.ratios:
+            if part.place in followed and whole.place not in followed:
+                self.record.sizes.append((whole.place, int(whole), followed[part.place]))
 
     def replaced_in(self, network: nn.Module) -> frozenset[str]:
         """Buffers that the run itself put another tensor in the place of."""

@@ -653,18 +653,21 @@ def _distinct_widths(widths: Sequence[int]) -> list[int]:
     """Reduced widths that differ from gene to gene, so that no two match by accident.
 
     A width of one is avoided where it can be: it broadcasts, and changes which tensors count as
-    contiguous.
+    contiguous. Those up to a half come first: what is more than a half goes once into the whole,
+    which a whole number that should have followed would not show.
     """
     rng = np.random.default_rng(_PROBE_SEED)
-    orders = {
-        width: rng.permutation(range(min(2, width - 1), width)) for width in sorted(set(widths))
-    }
+    orders = {}
+    for width in sorted(set(widths)):
+        order = rng.permutation(range(min(2, width - 1), width))
+        large = order > width // 2
+        orders[width] = [*order[~large].tolist(), *order[large].tolist()]
     used: dict[int, int] = {}
     values = []
     for width in widths:
         position = used.get(width, 0)
         used[width] = position + 1
-        values.append(int(orders[width][position % len(orders[width])]))
+        values.append(orders[width][position % len(orders[width])])
     return values
 
 

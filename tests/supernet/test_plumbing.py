@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from timm.layers.cond_conv2d import CondConv2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -116,6 +117,12 @@ def scripted(net: Any, x: Tensor) -> Tensor:
     return out
 
 
+def conditional(net: Any, x: Tensor) -> Tensor:
+    """Kernels mixed from experts for every image, kept flat; the second one is depthwise."""
+    routing = net.routing(x.mean((2, 3))).sigmoid()
+    return net.last(net.second(net.first(x, routing).relu(), routing))  # type: ignore[no-any-return]
+
+
 def padded_shortcut(net: Any, x: Tensor) -> Tensor:
     """Option A of the first residual networks."""
     wide: Tensor = net.one(x) + F.pad(x, (0, 0, 0, 0, 4, 4))
@@ -139,6 +146,16 @@ CASES: dict[str, tuple[Callable[[], Layers], Middle, list[int]]] = {
     "distances": (lambda: {"points": nn.Parameter(torch.randn(16, 16))}, distances, [16, 16]),
     "causal": (lambda: {"qkv": conv(16, 36), "out": conv(12, 16)}, causal, [16, 12, 16]),
     "scripted": (lambda: {"one": conv(16, 16)}, scripted, [16]),
+    "conditional": (
+        lambda: {
+            "routing": nn.Linear(16, 4),
+            "first": CondConv2d(16, 24, 1, num_experts=4),
+            "second": CondConv2d(24, 24, 3, padding=1, groups=24, num_experts=4),
+            "last": conv(24, 16),
+        },
+        conditional,
+        [16, 4, 16, 24],
+    ),
     "padded": (lambda: {"one": conv(16, 24), "two": conv(24, 16)}, padded_shortcut, [16, 16]),
 }
 
