@@ -17,7 +17,7 @@ from statistics import median
 from typing import Final
 from xml.etree import ElementTree
 
-from prunas.pipeline.coverage import Row, read_rows
+from prunas.pipeline.coverage import Row, read_rows, zoo
 
 DOCS: Final = Path(__file__).parents[1] / "docs"
 TORCH_PRUNING: Final = Path(__file__).with_name("torch_pruning_1.6.1_timm_1.0.31.csv")
@@ -107,7 +107,8 @@ def summary(rows: Sequence[Row], others: dict[str, bool]) -> list[str]:
     narrow = sum(row.oracle_width is not None and row.oracle_width < 1 for row in rows)
     both = [row for row in rows if row.model in others]
     return [
-        f"{len(rows)} networks: {len(traced)} are traced, {sum(row.passes for row in rows)} pass.",
+        f"{len(rows)} of {len(zoo.names(['*']))} networks of timm and torchvision are examined:"
+        f" {len(traced)} are traced, {sum(row.passes for row in rows)} pass.",
         f"Both oracles held on {whole} at their own width and on {narrow} at a narrower one.",
         f"Tracing takes {median(traced):.2f} s in the median, {max(traced):.0f} s at most.",
         f"Of the {len(both)} networks of at most 60 M parameters on which Torch-Pruning 1.6.1 was"

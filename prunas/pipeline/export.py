@@ -2,6 +2,7 @@
 
 import copy
 import io
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -172,10 +173,24 @@ def _exporting(network: nn.Module, form: str) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except FORWARD_ERRORS as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise InputError(
-            f"{type(network).__name__} cannot be exported to {form}: {reason}"
+            f"{type(network).__name__} cannot be exported to {form}: {_reason(error)}"
         ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """What an exporter says first, and what was behind it; its advice is for its developers."""
+    deepest = error
+    while deepest.__cause__ is not None:
+        deepest = deepest.__cause__
+    said = []
+    for each in (error, deepest):
+        line = _COLOURS.sub("", str(each)).strip().partition("\n")[0]
+        said.append(line.partition(". ")[0].removesuffix(".") or type(each).__name__)
+    return "; ".join(dict.fromkeys(said))
+
+
+_COLOURS: Final = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def _in_onnxruntime(content: bytes) -> Run:

@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import prunas  # first: it declares what the imports of timm need
 from prunas.errors import InputError, RunError
@@ -41,6 +42,20 @@ class Branching(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return images.mean((2, 3)) if images.sum() > 0 else images.amax((2, 3))
+
+
+class Conditional(nn.Module):
+    """A kernel for each image: as many groups as images, which ONNX wants to know beforehand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernels = nn.Linear(3, 6)
+
+    def forward(self, images: Tensor) -> Tensor:
+        batch, channels, *size = images.shape
+        kernels = self.kernels(images.mean((2, 3))).view(batch * 2, channels, 1, 1)
+        out = F.conv2d(images.reshape(1, batch * channels, *size), kernels, groups=batch)
+        return out.view(batch, 2, *size).mean((2, 3))
 
 
 def random_images(batch: int) -> Tensor:
@@ -114,6 +129,11 @@ def test_a_network_without_finite_outputs_is_not_written(tmp_path: Path, wrong: 
 def test_what_cannot_be_exported_is_refused_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^Branching cannot be exported to torch.export: \S+"):
         export_torch(Branching(), (3, 4, 4), tmp_path / "net.pt2")
+    with pytest.raises(InputError) as refused:
+        export_onnx(Conditional(), (3, 4, 4), tmp_path / "net.onnx")
+    first, reason = str(refused.value).split("; ")
+    assert first.startswith("Conditional cannot be exported to ONNX: Failed to convert")
+    assert "Unsupported attribute type" in reason  # and not the exporter's advice, in colours
     assert not list(tmp_path.iterdir())
 
 

@@ -116,7 +116,7 @@ def broadcast(call: Call, tensors: Sequence[torch.Tensor]) -> Dims:
 
 
 def common(call: Call, operands: Sequence[Dims]) -> Dims:
-    """The same of labels."""
+    """Labels of what operands of these labels broadcast to."""
     rank = max(len(dims) for dims in operands)
     result: list[Nodes | None] = [None] * rank
     for dims in operands:
