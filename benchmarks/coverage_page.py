@@ -30,11 +30,11 @@ is given one of 1,000 classes (else its embedding is its output, and must stay).
 own input size without weights, and every width is halved: these are the figures of MACs and
 parameters left. Then, at the smallest input from 64 pixels that it takes or that timm can build it
 for, in float64 and with shaken weights: the channels of every gene are permuted, which must not
-change the output (relative difference below 1e-9, or below 30 times what one rounding of the inputs
-changes, where that is more); random candidates are cut, also without some blocks, and must give the
-output of the full network with the same channels zeroed; the network cut at half width must run, be
-saved, and come back with equal outputs. Networks whose copies do not fit into the memory are proven
-at a half of every width, a quarter, and so on (`oracle_width`).
+change the output (relative difference below 1e-9, or below 1,000 times what one rounding of the
+inputs changes, where that is more); random candidates are cut, also without some blocks, and must
+give the output of the full network with the same channels zeroed; the network cut at half width
+must run, be saved, and come back with equal outputs. Networks whose copies do not fit into the
+memory are proven at a half of every width, a quarter, and so on (`oracle_width`).
 
 A network **passes** if at half width at most 60 % of its MACs are left, both oracles hold, and the
 cut network runs and comes back. The **old protocol** is what other tools report: every width

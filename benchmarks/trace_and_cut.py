@@ -44,7 +44,7 @@ def by_prunas(network: nn.Module, side: int) -> None:
 
 
 def by_torch_pruning(network: nn.Module, side: int) -> None:
-    classifier = [layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1]
+    classifier = [layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1:]
     heads: Any = {
         part.qkv: part.num_heads
         for part in network.modules()
@@ -56,7 +56,7 @@ def by_torch_pruning(network: nn.Module, side: int) -> None:
         torch.randn(1, 3, side, side),
         importance=torch_pruning.importance.MagnitudeImportance(),
         pruning_ratio=0.5,
-        ignored_layers=[classifier],
+        ignored_layers=classifier,
         num_heads=heads,
     )
     pruner.step()

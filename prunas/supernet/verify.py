@@ -21,8 +21,10 @@ from prunas.supernet.tensors import tensors_of
 
 TOLERANCE: Final = 1e-9
 """Largest difference, relative to the largest output, in float64."""
-_AMPLIFIED: Final = 30
+_AMPLIFIED: Final = 1000
 """So many times what one rounding of the inputs does, a whole run's roundings may do."""
+_NUDGE: Final = 2.0**-40
+"""Of the inputs: small, and far above one rounding, which sums would often swallow."""
 _MEASURED: Final = 8
 """Images for the statistics of batch norms, those of the comparison among them: statistics of two
 images on small maps, or of others, make deep networks chaotic."""
@@ -44,7 +46,7 @@ class Verification:
             the genes without a normalisation across their channels; the larger of two candidates,
             one that keeps all blocks and one that does not.
         candidate: the first of these.
-        rounding: what a last bit more or less in the inputs changes, for comparison.
+        rounding: what a change of the inputs by one rounding (2^-52) does, for comparison.
     """
 
     permutation: float
@@ -64,7 +66,7 @@ def verify(network: nn.Module, space: SearchSpace, *, seed: int = 0) -> Verifica
 
     Both run in float64 (also where the code asks for less) on a copy whose weights are shaken and
     whose batch-norm statistics are measured, so that zero-initialised layers hide nothing. The
-    differences must be below 1e-9; or below 30 times what one rounding of the inputs changes (and
+    differences must be below 1e-9; or below 1,000 times what one rounding of the inputs does (and
     below 1e-6), in networks that amplify it: deep ones on a few pixels, say.
 
     Raises:
@@ -80,7 +82,8 @@ def verify(network: nn.Module, space: SearchSpace, *, seed: int = 0) -> Verifica
     with torch.no_grad(), evaluating(twin), _InDouble():
         _measure_batch_norm(twin, many)
         expected = _output(twin, inputs)
-        rounding = _difference(expected, _output(twin, _rounded(inputs, generator)))
+        nudged = _difference(expected, _output(twin, _nudged(inputs, generator)))
+        rounding = nudged * torch.finfo(torch.float64).eps / _NUDGE
         allowed = max(TOLERANCE, min(_AMPLIFIED * rounding, _NEVER))
         orders = [rng.permutation(width).tolist() for width in space.widths]
         permutation = _difference(expected, _output(permute(twin, space, orders), inputs))
@@ -169,16 +172,16 @@ def _first(count: int, inputs: Any) -> Any:
     return tree_map(first, inputs)
 
 
-def _rounded(inputs: Any, generator: torch.Generator) -> Any:
-    """The floating ones with a last bit more, or less, or neither, at random."""
+def _nudged(inputs: Any, generator: torch.Generator) -> Any:
+    """The floating ones a little more or less, at random."""
 
-    def rounded(value: Any) -> Any:
+    def nudged(value: Any) -> Any:
         if not isinstance(value, torch.Tensor) or not value.is_floating_point():
             return value
-        bits = torch.randint(-1, 2, value.shape, generator=generator).to(value.dtype)
-        return value * (1 + torch.finfo(value.dtype).eps * bits)
+        noise = torch.randn(value.shape, generator=generator, dtype=torch.float64)
+        return value * (1 + _NUDGE * noise)
 
-    return tree_map(rounded, inputs)
+    return tree_map(nudged, inputs)
 
 
 class _InDouble(TorchDispatchMode):
