@@ -397,7 +397,15 @@ class _Solver:
         parts = np.unique(self.rows[telling][np.isin(left, clashing)])
         families = np.unique(self.family[parts[parts > SECOND_IMAGE]])
         sizes = [(len(self.labels.families[f]), int(f)) for f in families if f >= 0]
-        free = [(size, f) for size, f in sizes if component[self.labels.families[f]].any()]
+        # what is joined with the images of the batch cannot be pinned, and would come again forever
+        kept = {PINNED, *component[[FIRST_IMAGE, SECOND_IMAGE]].tolist()}
+        free = [
+            (size, f)
+            for size, f in sizes
+            if not kept.issuperset(component[self.labels.families[f]].tolist())
+        ]
+        if not free:
+            return False
         smallest = min(free)[1]
         self._pin(self.labels.families[smallest], "it is viewed as two different rectangles")
         return True

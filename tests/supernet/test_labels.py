@@ -152,6 +152,19 @@ def test_one_label_all_over_is_pinned_when_split() -> None:
     assert labels.solve().atoms[one, 0] == PINNED
 
 
+def test_a_conflict_with_the_images_of_the_batch_comes_to_an_end() -> None:
+    """Its smallest side, the images, cannot be pinned; the next one is."""
+    labels = Labels()
+    images = labels.fresh(2)
+    labels.tie(images, labels.batch(), "they are the images")
+    others = [labels.fresh(size) for size in (6, 3, 4)]
+    one, two = labels.merge([images, others[0]]), labels.merge([others[1], others[2]])
+    labels.tie(one, two, "viewed twice")
+    solution = labels.solve()
+    assert solution.atoms[FIRST_IMAGE, 0] != PINNED
+    assert any(not solution.atoms[nodes].any() for nodes in others)
+
+
 def test_two_splits_of_tied_dimensions_share_rows_and_columns() -> None:
     labels = Labels()
     first, second = labels.fresh(12), labels.fresh(12)
