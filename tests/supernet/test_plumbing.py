@@ -123,6 +123,15 @@ def conditional(net: Any, x: Tensor) -> Tensor:
     return net.last(net.second(net.first(x, routing).relu(), routing))  # type: ignore[no-any-return]
 
 
+def noisy(net: Any, x: Tensor) -> Tensor:
+    return x + 0 * torch.normal(0.0, 1.0, tuple(x.shape), device=x.device)
+
+
+def scaled_by_numbers(net: Any, x: Tensor) -> Tensor:
+    """Sorting and summing a number is allowed."""
+    return x * x.sum().cumsum(0) * x.sum().sort().values
+
+
 def padded_shortcut(net: Any, x: Tensor) -> Tensor:
     """Option A of the first residual networks."""
     wide: Tensor = net.one(x) + F.pad(x, (0, 0, 0, 0, 4, 4))
@@ -156,6 +165,8 @@ CASES: dict[str, tuple[Callable[[], Layers], Middle, list[int]]] = {
         conditional,
         [16, 4, 16, 24],
     ),
+    "noise": (dict, noisy, [16]),
+    "numbers": (dict, scaled_by_numbers, [16]),
     "padded": (lambda: {"one": conv(16, 24), "two": conv(24, 16)}, padded_shortcut, [16, 16]),
 }
 

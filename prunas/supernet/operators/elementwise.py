@@ -16,7 +16,7 @@ special_erfcx special_expit sqrt square sub tan tanh threshold to trunc where xl
 _to_copy _conj conj_physical angle complex polar special_xlog1py rrelu _prelu_kernel
 acosh asinh atanh bitwise_left_shift bitwise_right_shift copysign deg2rad digamma exponential
 float_power fmax fmin frexp heaviside hypot i0 isneginf isposinf ldexp logaddexp logaddexp2
-log_normal normal normal_functional positive rad2deg random signbit sinc special_entr special_i0e
+log_normal normal_ normal_functional positive rad2deg random signbit sinc special_entr special_i0e
 special_log_ndtr special_ndtr special_ndtri uniform cauchy geometric
 """
 

@@ -89,6 +89,8 @@ def _ordered(position: int) -> Rule:
 
     def pass_others(call: Call) -> Any:
         dims = call.dims(call.args[0])
+        if not dims:  # a number
+            return [dims] * len(call.out) if isinstance(call.out, tuple | list) else dims
         first = call.out[0] if isinstance(call.out, tuple | list) else call.out
         axis = call.get(position, "dim", -1)
         axis = call.kwargs.get("dim", -1) if isinstance(axis, bool) else axis
@@ -128,6 +130,12 @@ _VALUES: Final = "arange linspace eye scalar_tensor randperm"
 def _factory(call: Call) -> Dims:
     """A constant tensor has labels of its own: what it is combined with decides."""
     return tuple(call.labels.fresh(size) for size in call.out.shape)
+
+
+@rule("aten.normal")
+def _noise(call: Call) -> Any:
+    """Around the entries of a tensor, or a new tensor of a given size."""
+    return elementwise(call) if any(map(is_tensor, call.args)) else _factory(call)
 
 
 def _values(call: Call) -> Dims:
