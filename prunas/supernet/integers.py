@@ -55,9 +55,14 @@ def owned_integers(network: nn.Module) -> Iterator[None]:
 
 _WITH_INTEGERS: Final = frozenset((int, tuple, list, torch.Size))
 _OF_KERNELS: Final = frozenset(
-    f"{start}{name}"
-    for start in ("", "output_", "_reversed_")
-    for name in ("kernel_size", "stride", "padding", "dilation", "padding_repeated_twice")
+    (
+        "kernel_size",
+        "stride",
+        "padding",
+        "output_padding",
+        "dilation",
+        "_reversed_padding_repeated_twice",
+    )
 )
 """Attributes of convolutions that are no channels."""
 

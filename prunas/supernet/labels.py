@@ -78,8 +78,8 @@ class Labels:
     _splits: dict[tuple[bytes, tuple[int, ...]], list[Nodes]] = field(default_factory=dict)
     _merges: dict[tuple[Any, ...], Nodes] = field(default_factory=dict)
     _zeros: dict[int, Nodes] = field(default_factory=dict)
-    _fresh: set[int] = field(default_factory=set)
-    _gone: set[int] = field(default_factory=set)
+    _fresh: set[int] = field(default_factory=set)  # ids of the families, which live on
+    _gone: set[int] = field(default_factory=set)  # those of them that are pinned, whole
     _merged_from: dict[tuple[int, tuple[int, ...]], Sequence[Nodes]] = field(default_factory=dict)
 
     def fresh(self, size: int) -> Nodes:

@@ -146,7 +146,7 @@ def held_tensors(network: nn.Module) -> Iterator[torch.Tensor]:
         yield from (b for b in module._buffers.values() if b is not None)
         for value in module.__dict__.values():
             if type(value) in _ATOMIC or type(value) in _STORES:
-                continue
+                continue  # nearly all; asking whether each is a tensor is slow
             if isinstance(value, torch.Tensor):
                 yield value
             elif isinstance(value, list | tuple):

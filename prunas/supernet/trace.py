@@ -243,6 +243,7 @@ class _Draft:
         self.network = network
         self.held = tensors_of(network)
         self.aliases = aliases_of(network)
+        self.parameters = frozenset(parameters_of(network).keys() & self.held.keys())
         self.inputs = inputs
         self.found = found
         self.grid = grid
@@ -328,7 +329,7 @@ class _Draft:
             inputs=describe(self.inputs),
             outputs=describe(self.found.outputs),
             shapes={name: tuple(t.shape) for name, t in self.held.items() if name not in renewed},
-            parameters=frozenset(parameters_of(self.network).keys() & self.held.keys()),
+            parameters=self.parameters,
             aliases=self.aliases,
             renewed=renewed,
             slots=self._slots(),
@@ -410,29 +411,24 @@ class _Draft:
                 slots.setdefault(name, {})[dimension] = factors
         return slots
 
-    def _size(self, nodes: Nodes, known: dict[int, Size]) -> Size:
+    def _size(self, nodes: Nodes) -> Size:
         counted = nodes[~self.second_image[nodes]]
         if len(counted) != len(nodes):
-            return self._polynomial(tuple(self.groups.atom[self.classes[counted]].T))
-        factors = self.factors(nodes)
+            factors = tuple(self.groups.atom[self.classes[counted]].T)
+        else:
+            factors = self.factors(nodes)
         if not factors:
-            return ((len(nodes), ()),)
-        if id(factors) not in known:
-            known[id(factors)] = self._polynomial(factors)
-        return known[id(factors)]
-
-    def _polynomial(self, factors: Factors) -> Size:
+            return ((len(counted), ()),)
         return size_polynomial(factors, self.groups.gene_of_atom, self.groups.widths)
 
     def _contractions(self) -> tuple[Contraction, ...]:
-        sizes: dict[int, Size] = {}  # of arrays of labels
-        known: dict[int, Size] = {}  # of factors
+        sizes: dict[int, Size] = {}
         result = []
         for product in self.found.products:
             constant, polynomials = product.constant, []
             for nodes in product.dims:
                 if id(nodes) not in sizes:
-                    sizes[id(nodes)] = self._size(nodes, known)
+                    sizes[id(nodes)] = self._size(nodes)
                 size = sizes[id(nodes)]
                 if all(not genes for _, genes in size):
                     constant *= sum(count for count, _ in size)
@@ -626,8 +622,7 @@ class _Probe:
             dims = self.draft.found.tensors[source]
             shape = [int(np.count_nonzero(alive[nodes])) for nodes in dims]
             # a gradient flag decides which operators a matrix product falls into
-            flag = held[source].requires_grad
-            dtype = held[source].dtype
+            flag, dtype = held[source].requires_grad, held[source].dtype
             tensors[name] = torch.empty(shape, dtype=dtype, device=META, requires_grad=flag)
         return tensors
 
