@@ -322,10 +322,7 @@ class _Solver:
 
     def _joined(self, one: Nodes, two: Nodes) -> Nodes:
         """The classes after these nodes were tied; node 0 stays in class 0."""
-        size = int(self.plain.max()) + 1
-        edges = (self.plain[one], self.plain[two])
-        graph = coo_array((np.ones(len(one), dtype=np.int8), edges), shape=(size, size))
-        merged = connected_components(graph, directed=False)[1].astype(np.int64)
+        merged = _connected(self.plain[one], self.plain[two], int(self.plain.max()) + 1)
         result: Nodes = merged[self.plain]
         zero = result[PINNED]
         return np.where(result == zero, 0, np.where(result == 0, zero, result))
@@ -394,21 +391,30 @@ class _Solver:
         first = first[np.argsort(left[first], kind="stable")]
         if self._unify(component, np.column_stack([left[first], rows[first]])):
             return True
-        parts = np.unique(self.rows[telling][np.isin(left, clashing)])
-        families = np.unique(self.family[parts[parts > SECOND_IMAGE]])
-        sizes = [(len(self.labels.families[f]), int(f)) for f in families if f >= 0]
+        clash = np.isin(left, clashing)
+        given_up = self._smallest_families(component, left[clash], self.rows[telling][clash])
+        for family in given_up:
+            self._pin(self.labels.families[family], "it is viewed as two different rectangles")
+        return bool(given_up)
+
+    def _smallest_families(self, component: Nodes, left: Nodes, rows: Nodes) -> list[int]:
+        """Of all families in equations that have to do with each other, the smallest."""
         # what is joined with the images of the batch cannot be pinned, and would come again forever
-        kept = {PINNED, *component[[FIRST_IMAGE, SECOND_IMAGE]].tolist()}
-        free = [
-            (size, f)
-            for size, f in sizes
-            if not kept.issuperset(component[self.labels.families[f]].tolist())
-        ]
-        if not free:
-            return False
-        smallest = min(free)[1]
-        self._pin(self.labels.families[smallest], "it is viewed as two different rectangles")
-        return True
+        kept = [PINNED, *component[[FIRST_IMAGE, SECOND_IMAGE]].tolist()]
+        equation, column = np.nonzero((self.family[rows] >= 0) & ~np.isin(component[rows], kept))
+        families, which = np.unique(self.family[rows[equation, column]], return_inverse=True)
+        members = [component[self.labels.families[family]] for family in families]
+        lengths = [len(classes) for classes in members]
+        one = np.concatenate([*members, left[equation]])
+        two = np.concatenate([np.repeat(np.arange(len(members)), lengths), which])
+        own, count = ~np.isin(one, kept), int(component.max()) + 1
+        together = _connected(one[own], two[own] + count, count + len(members))[count:]
+        smallest: dict[int, int] = {}
+        for _, family, group in sorted(
+            zip(lengths, families.tolist(), together.tolist(), strict=True)
+        ):
+            smallest.setdefault(group, family)
+        return list(smallest.values())
 
     def _unify(self, component: Nodes, pairs: Nodes) -> bool:
         """batch x heads = batch x other heads: then the heads are the other heads."""
@@ -478,6 +484,13 @@ def _canonical(rows: Nodes) -> Nodes:
     repeated = np.zeros_like(rows, dtype=bool)
     repeated[:, 1:] = rows[:, 1:] == rows[:, :-1]
     return -np.sort(-np.where(repeated, 0, rows), axis=1)
+
+
+def _connected(one: Nodes, two: Nodes, count: int) -> Nodes:
+    """(count,) component of each of so many vertices, after these were joined in pairs."""
+    graph = coo_array((np.ones(len(one), dtype=np.int8), (one, two)), shape=(count, count))
+    result: Nodes = connected_components(graph, directed=False)[1].astype(np.int64)
+    return result
 
 
 def _representatives(component: Nodes) -> Nodes:

@@ -214,6 +214,37 @@ def test_two_shapes_of_one_dimension_give_up_one() -> None:
     assert not (solution.atoms[rows].any() and solution.atoms[other_rows].any())
 
 
+def test_conflicts_that_do_not_meet_are_resolved_as_each_alone() -> None:
+    shapes = (((3, 4), (2, 6)), ((3, 4), (4, 3)), ((2, 9), (6, 3)))
+    labels = Labels()
+    together = [_viewed_twice(labels, one, two) for one, two in shapes]
+    atoms = labels.solve().atoms
+    for (one, two), sides in zip(shapes, together, strict=True):
+        alone = Labels()
+        expected = _viewed_twice(alone, one, two)
+        expected_atoms = alone.solve().atoms
+        pinned = [not expected_atoms[side].any() for side in expected]
+        assert any(pinned)
+        assert [not atoms[side].any() for side in sides] == pinned
+
+
+def test_conflicts_that_meet_are_resolved_one_after_the_other() -> None:
+    labels = Labels()
+    first, second = _viewed_twice(labels, (3, 4), (2, 6)), _viewed_twice(labels, (3, 4), (4, 3))
+    labels.tie(first[0], second[0], "sum")
+    atoms = labels.solve().atoms
+    free = [bool(atoms[side].any()) for side in (*first, *second)]
+    assert free[0] == free[4]
+    assert not free[0]  # the rows that both share: one of the smallest sides
+    assert free[1]
+    assert free[5]
+
+
+def _viewed_twice(labels: Labels, one: tuple[int, ...], two: tuple[int, ...]) -> list[Nodes]:
+    whole = labels.fresh(one[0] * one[1])
+    return [*labels.split(whole, one), *labels.split(whole, two)]
+
+
 def test_batch_times_heads_is_batch_times_heads() -> None:
     labels = Labels()
     batch, heads, other = labels.batch(), labels.fresh(3), labels.fresh(3)
