@@ -9,6 +9,8 @@ from torch import nn
 import prunas
 from prunas.errors import InputError
 from prunas.eval.accuracy import Batches
+from prunas.eval.batches import Loader
+from prunas.eval.criteria.dependence import discriminant
 from prunas.eval.criteria.discriminant import (
     Elimination,
     Scatter,
@@ -17,7 +19,9 @@ from prunas.eval.criteria.discriminant import (
     fit,
 )
 from prunas.eval.criteria.features import channel_features
-from prunas.eval.criteria.selection import Ranking, Verdict, di_prior, discriminant, magnitude
+from prunas.eval.criteria.selection import Ranking, di_prior
+from prunas.eval.criteria.verdict import Verdict
+from prunas.eval.criteria.weights import magnitude
 from prunas.supernet.space import Factors, SearchSpace, Tap
 from tests.eval.spaces import space_of, tap
 
@@ -160,8 +164,8 @@ def test_unseen_genes_fall_back_to_magnitude_and_say_so() -> None:
         ranking.values[1][1:], np.array(shares) * ranking.values[0][-1], rtol=1e-5
     )
     assert ranking.notes == (
-        "1 of 2 genes are seen by no layer that could be observed and are ordered by the L1 norm"
-        " of their weights: gene1",
+        "1 of 2 genes are ordered by the L1 norm of their weights (no layer that could be observed"
+        " reads its channels): gene1",
     )
 
 
@@ -187,9 +191,9 @@ def test_a_channel_with_zero_weights_has_the_least_magnitude() -> None:
 
 def test_any_function_of_the_right_form_is_a_criterion() -> None:
     def last_first(
-        network: nn.Module, space: SearchSpace, batches: Batches, *, device: torch.device | str
+        network: nn.Module, space: SearchSpace, batches: Loader, *, device: torch.device | str
     ) -> Verdict:
-        return Verdict((Elimination((2, 0, 1), (0.0, 1.0, 3.0)), None), ("judged by hand",))
+        return Verdict((Elimination((2, 0, 1), (0.0, 1.0, 3.0)), None), notes=("judged by hand",))
 
     network = parallel((0, 4))
     ranking = di_prior(network, hand_space(network), [], device="cpu", criterion=last_first)

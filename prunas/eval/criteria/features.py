@@ -1,23 +1,26 @@
-"""What every layer is given, as one number per channel and image, gathered in a single pass."""
+"""What every layer is given against what it should tell, gathered in a single pass."""
 
-import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from itertools import chain
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.modules.conv import _ConvNd
 
 from prunas.errors import InputError
-from prunas.eval.accuracy import Batches, evaluating
+from prunas.eval.batches import Loader, pairs
 from prunas.eval.criteria.discriminant import Array, Scatter
+from prunas.eval.criteria.observe import Pass, Statistic, observe
 from prunas.supernet.space import Atoms, SearchSpace, Tap
 
+Aim = Literal["labels", "output"]
+"""What features should tell: the targets of the batches, or what the network makes of them."""
+
 _WIDEST: Final = 4096  # features of one layer told apart: a scatter of 4096^2 is 128 MiB
+_FINEST: Final = 8  # locations along a side; layers of finer maps are averaged to it
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,21 +37,38 @@ class Observed:
 
 
 def channel_features(
-    network: nn.Module, space: SearchSpace, batches: Batches, *, device: torch.device | str
+    network: nn.Module,
+    space: SearchSpace,
+    batches: Loader,
+    *,
+    device: torch.device | str,
+    taps: Sequence[Tap] | None = None,
+    outputs: bool = False,
+    pool: int = 1,
+    aim: Aim = "labels",
 ) -> dict[str, Observed]:
-    """Pool the input of every tap of `space` over positions, and gather its scatter.
+    """Pool what every tap sees over positions, and gather its scatter against the targets.
 
-    One forward pass over `batches` serves all taps. A feature is the mean of an input channel over
-    all positions or tokens of an image, in float64: what the layer is given, that is after the
-    activation. Where a layer has more than 4096 input features (a flattened map), those with the
+    One forward pass over `batches` serves all taps. Features are the means of a channel over a
+    grid of `pool` x `pool` parts of the map (tokens: `pool`^2 stretches) of an image, in float64,
+    by default one. Where a layer has more than 4096 features (a flattened map), those with the
     same atoms are averaged. A layer that runs k times in a forward has k rows an image.
+
+    If targets have positions themselves (labels of pixels, images), samples are locations instead
+    of images: features are a layer's channels at each location, and the targets are averaged to
+    its resolution, at most 8 x 8.
 
     Args:
         network: the full network, on `device`; evaluated, and left as it was.
         space: its search space.
-        batches: pairs (images, targets): integer labels (n,), which become one-hot with as many
-            columns as the network has logits, or soft targets (n, q), taken as they are.
+        batches: pairs (images, targets): integer labels (n,) or (n, height, width), which become
+            one-hot with as many columns as the network has logits; soft or real targets (n, q) or
+            (n, q, height, width), taken as they are.
         device: where the images are sent.
+        taps: which layers; all of `space.taps` by default.
+        outputs: observe what the layers give instead of what they are given.
+        pool: parts of a map along a side.
+        aim: "output" takes the network's own answers (softmax of logits) as targets: no labels.
 
     Returns:
         {module name: what it saw}. Layers that were always given the same tensors share one
@@ -58,17 +78,27 @@ def channel_features(
         InputError: no image, a layer that the network does not have, targets that fit neither
             form, or activations that are NaN or infinite.
     """
+    chosen = {tap.module: tap for tap in (space.taps if taps is None else taps)}
+    batches = iter(batches)
+    first = next(batches, None)
+    goals = None if first is None or aim == "output" else next(pairs([first]), (None, None))[1]
+    dense = goals is not None and (goals.ndim > 2 if goals.is_floating_point() else goals.ndim > 1)
+    statistic = _at_locations if dense else _in_parts(pool)
+    passes = observe(
+        network,
+        list(chosen.values()),
+        chain([] if first is None else [first], batches),
+        statistic,
+        device=device,
+        outputs=outputs,
+    )
+    layouts: dict[str, _Layout] = {}
     scatters: dict[str, Scatter] = {}
-    layouts = {tap.module: _Layout.of(tap) for tap in space.taps}
-    images_seen = 0
-    with evaluating(network), _watching(network, space.taps) as watch:
-        for images, targets in batches:
-            watch.begin(len(images))
-            output = network(images.to(device))
-            _merge(scatters, watch.calls, layouts, _columns(targets, output))
-            images_seen += len(images)
-    if not images_seen:
-        raise InputError("channels were to be judged on no images; give at least one batch")
+    for found in passes:
+        for name, calls in found.calls.items():
+            if name not in layouts:
+                layouts[name] = _Layout.of(chosen[name], 1 if dense else calls[0][0, 0].numel())
+        _merge(scatters, found.calls, layouts, _Targets(found, aim), dense)
     shared: dict[int, Observed] = {}
     return {
         name: shared.setdefault(id(scatter), Observed(scatter, layouts[name].atoms))
@@ -76,103 +106,106 @@ def channel_features(
     }
 
 
-class _Watch:
-    """The pooled tap inputs of one forward pass, name -> one (images, width) tensor a call."""
-
-    def __init__(self) -> None:
-        self.begin(0)
-
-    def begin(self, images: int) -> None:
-        self._images = images
-        self.calls: dict[str, list[torch.Tensor]] = {}
-        self._known: dict[int, tuple[weakref.ref[torch.Tensor], int, torch.Tensor]] = {}
-
-    def hook(self, tap: Tap) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def observe(module: nn.Module, arguments: tuple[Any, ...]) -> None:
-            if arguments and isinstance(arguments[0], torch.Tensor):
-                pooled = self._pooled(module, arguments[0], len(tap.atoms[0]))
-                if pooled is not None:
-                    self.calls.setdefault(tap.module, []).append(pooled)
-
-        return observe
-
-    def _pooled(self, module: nn.Module, tensor: torch.Tensor, width: int) -> torch.Tensor | None:
-        """Pooled once for all branches that are given this tensor with this content."""
-        reference, version, pooled = self._known.get(id(tensor), (None, -1, None))
-        if reference is not None and reference() is tensor and version == tensor._version:
-            return pooled
-        axis = 1 if isinstance(module, _ConvNd) else tensor.ndim - 1
-        rows_fit = tensor.ndim > 1 and tensor.shape[axis] == width
-        if not rows_fit or not self._images or tensor.shape[0] % self._images:
-            return None
-        pooled = _mean_over_positions(tensor, axis, self._images)
-        self._known[id(tensor)] = (weakref.ref(tensor), tensor._version, pooled)
-        return pooled
+def _averaged(maps: torch.Tensor, parts: Sequence[int]) -> torch.Tensor:
+    """(images, channels, *parts) means over so many parts along each side."""
+    pooling: Callable[..., torch.Tensor] = _POOLING[len(parts)]
+    return pooling(maps, tuple(parts))
 
 
-def _mean_over_positions(tensor: torch.Tensor, axis: int, images: int) -> torch.Tensor:
-    """(images, channels) in float64. Windows of an image count as its positions (Swin)."""
-    positions = [d for d in range(1, tensor.ndim) if d != axis]
-    rows = tensor.mean(positions, dtype=torch.float64) if positions else tensor.double()
-    return rows.reshape(images, -1, rows.shape[1]).mean(1)
+def _in_parts(pool: int) -> Statistic:
+    """(images, channels, parts) means, in float64."""
+
+    def pooled(layer: nn.Module, maps: torch.Tensor) -> torch.Tensor:
+        positions = maps.ndim - 2
+        if not positions:
+            return maps.double()
+        if pool == 1:
+            return maps.mean(list(range(2, maps.ndim)), dtype=torch.float64)
+        parts = [pool**2] if positions == 1 else [pool] * positions
+        return _averaged(maps.double(), parts).flatten(2)
+
+    return pooled
 
 
-@contextmanager
-def _watching(network: nn.Module, taps: Sequence[Tap]) -> Iterator[_Watch]:
-    watch = _Watch()
-    with ExitStack() as handles:
-        for tap in taps:
-            module = _layer(network, tap.module)
-            handles.callback(module.register_forward_pre_hook(watch.hook(tap)).remove)
-        yield watch
+def _at_locations(layer: nn.Module, maps: torch.Tensor) -> torch.Tensor:
+    """(images, channels, height, width), at most 8 x 8, in float64.
+
+    Tokens in a row are averaged to one location: where each lies only the network knows.
+    """
+    if maps.ndim != 4:
+        return maps.reshape(*maps.shape[:2], -1).double().mean(2)[..., None, None]
+    return _averaged(maps.double(), [min(side, _FINEST) for side in maps.shape[2:]])
 
 
-def _layer(network: nn.Module, name: str) -> nn.Module:
-    try:
-        return network.get_submodule(name)
-    except AttributeError:
+_POOLING: Final = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
+
+
+class _Targets:
+    """The targets of one pass, as rows (samples, q) in float64."""
+
+    def __init__(self, found: Pass, aim: Aim) -> None:
+        self._columns = columns_of(found, aim)
+
+    def beside(self, call: torch.Tensor, *, dense: bool) -> Array:
+        """Averaged to the resolution of a layer, if samples are locations."""
+        columns = self._columns
+        if dense:
+            columns = _averaged(columns, call.shape[2:]).movedim(1, -1).flatten(0, 2)
+        return np.asarray(columns.cpu().numpy())
+
+
+def columns_of(found: Pass, aim: Aim) -> torch.Tensor:
+    """(n, q, ...) in float64, integer labels as one-hot."""
+    if aim == "output":
+        return _logits(found.output, 2, "there is no answer to aim at").double().softmax(1)
+    targets = found.targets
+    if targets is None:
         raise InputError(
-            f"the network has no layer {name!r}; the search space belongs to another network"
-        ) from None
-
-
-def _columns(targets: torch.Tensor, output: Any) -> Array:
-    """Targets as (n, q) in float64, integer labels as one-hot."""
-    if targets.ndim == 2 and targets.is_floating_point():
-        return np.asarray(targets.double().cpu().numpy())
-    if not isinstance(output, torch.Tensor) or output.ndim != 2:
-        raise InputError(
-            "the network does not give one row of logits an image, so labels have no columns;"
-            " give soft targets (n, q) instead"
+            "the batches have no targets; give labels, or aim at the output of the network"
         )
-    labels, classes = targets.cpu(), output.shape[1]
-    if labels.ndim != 1 or labels.is_floating_point():
+    if targets.is_floating_point() and targets.ndim in (2, 4):
+        return targets.double()
+    if targets.is_floating_point() or targets.ndim not in (1, 3):
         raise InputError(
-            f"targets of shape {tuple(labels.shape)} and type {labels.dtype} are neither integer"
-            " labels (n,) nor soft targets (n, q)"
+            f"targets of shape {tuple(targets.shape)} and type {targets.dtype} are neither integer"
+            " labels (n,) or (n, height, width) nor soft targets (n, q) or (n, q, height, width)"
         )
+    classes = _logits(found.output, targets.ndim + 1, "labels have no columns").shape[1]
+    labels = targets.cpu().long()
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise InputError(
             f"labels run from {int(labels.min())} to {int(labels.max())} but the network has"
             f" {classes} classes; labels must lie in 0..{classes - 1}"
         )
-    return np.asarray(F.one_hot(labels.long(), classes).double().numpy())
+    return F.one_hot(labels, classes).movedim(-1, 1).double()
+
+
+def _logits(output: Any, rank: int, so: str) -> torch.Tensor:
+    if not isinstance(output, torch.Tensor) or output.ndim != rank:
+        each = "an image" if rank == 2 else "a location"
+        raise InputError(
+            f"the network does not give one row of logits {each}, so {so}; give soft targets"
+            " (n, q) instead"
+        )
+    return output
 
 
 def _merge(
     scatters: dict[str, Scatter],
-    calls: dict[str, list[torch.Tensor]],
-    layouts: dict[str, "_Layout"],
-    targets: Array,
+    calls_of: Mapping[str, Sequence[torch.Tensor]],
+    layouts: Mapping[str, "_Layout"],
+    targets: _Targets,
+    dense: bool,
 ) -> None:
     """Add one forward pass, computing once what several layers were given alike."""
     fresh: dict[tuple[int, ...], Scatter] = {}
     joined: dict[tuple[int, int], Scatter] = {}
-    for name, pooled in calls.items():
-        alike = tuple(map(id, pooled))
+    for name, calls in calls_of.items():
+        alike = tuple(map(id, calls))
         if alike not in fresh:
-            features = layouts[name].features(torch.cat(pooled).cpu().numpy())
-            fresh[alike] = Scatter.of(features, np.tile(targets, (len(pooled), 1)))
+            rows = torch.cat([_samples(call, dense) for call in calls]).cpu().numpy()
+            beside = np.concatenate([targets.beside(call, dense=dense) for call in calls])
+            fresh[alike] = Scatter.of(layouts[name].features(rows), beside)
         new, old = fresh[alike], scatters.get(name)
         pair = (id(old), id(new))
         if pair not in joined:
@@ -180,12 +213,17 @@ def _merge(
         scatters[name] = joined[pair]
 
 
+def _samples(call: torch.Tensor, dense: bool) -> torch.Tensor:
+    """(samples, features): an image a row, or a location a row."""
+    return call.movedim(1, -1).flatten(0, 2) if dense else call.flatten(1)
+
+
 @dataclass(frozen=True, eq=False)
 class _Layout:
-    """Which input channels make one feature.
+    """Which numbers of an image make one feature.
 
     Attributes:
-        order: input channels, those of one feature side by side; None where each is a feature.
+        order: the numbers, those of one feature side by side; None where each is a feature.
         starts: where each feature begins in `order`.
         atoms: (factors, features) atoms of each feature.
     """
@@ -195,22 +233,24 @@ class _Layout:
     atoms: Atoms
 
     @classmethod
-    def of(cls, tap: Tap) -> "_Layout":
-        atoms = np.stack(tap.atoms)
+    def of(cls, tap: Tap, parts: int) -> "_Layout":
+        """The layout of a layer of so many numbers a channel."""
+        atoms = np.stack(tap.atoms).repeat(parts, axis=1)
         width = atoms.shape[1]
         if width <= _WIDEST:
             return cls(None, np.arange(width), atoms)
         # a channel without atoms is no other's twin: its own number keeps it apart
-        own = np.where(atoms.any(0), 0, np.arange(1, width + 1))
+        own = np.where(atoms.any(0), 0, np.arange(width) // parts + 1)
+        part = np.arange(width) % parts
         _, first, member = np.unique(
-            np.vstack([atoms, own]), axis=1, return_index=True, return_inverse=True
+            np.vstack([atoms, own, part]), axis=1, return_index=True, return_inverse=True
         )
         sizes = np.bincount(member)
         return cls(np.argsort(member, kind="stable"), np.cumsum(sizes) - sizes, atoms[:, first])
 
-    def features(self, channels: Array) -> Array:
-        """(n, features) means of the channels (n, width) that belong together."""
+    def features(self, numbers: Array) -> Array:
+        """(n, features) means of the numbers (n, width) that belong together."""
         if self.order is None:
-            return channels
-        sums = np.add.reduceat(channels[:, self.order], self.starts, axis=1)
-        return np.asarray(sums / np.diff(np.append(self.starts, channels.shape[1])))
+            return numbers
+        sums = np.add.reduceat(numbers[:, self.order], self.starts, axis=1)
+        return np.asarray(sums / np.diff(np.append(self.starts, numbers.shape[1])))

@@ -1,0 +1,364 @@
+"""Criteria that ask how much the labels, or the next layer, depend on a channel."""
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Final, Literal, TypeAlias, cast
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from prunas.eval.batches import Loader
+from prunas.eval.criteria.discriminant import (
+    RIDGE_SHARE,
+    Array,
+    Elimination,
+    Groups,
+    Scatter,
+    differential,
+    doubly_centered,
+    drops_of,
+    dual_differential,
+    dual_leave_out,
+    dual_stand_alone,
+    eliminate_jointly,
+    fit,
+    is_scarce,
+    relative_ridge,
+    stand_alone,
+)
+from prunas.eval.criteria.features import Aim, Observed, channel_features, columns_of
+from prunas.eval.criteria.observe import by_gene, observe
+from prunas.eval.criteria.slices import checked_parameters, writers
+from prunas.eval.criteria.verdict import Verdict, judge, width_genes
+from prunas.supernet.space import SearchSpace, Tap
+
+Pair: TypeAlias = tuple[int, int]
+
+_UNSEEN: Final = "no layer that could be observed reads its channels"
+_BANDWIDTHS: Final = 5
+_WIDEST: Final = 5120  # weights of a filter: the inverse of their scatter takes seconds
+_PATCHES: Final = 2  # positions along a side at which a layer's output is reconstructed
+
+
+def discriminant(
+    network: nn.Module,
+    space: SearchSpace,
+    batches: Loader,
+    *,
+    device: torch.device | str,
+    selector: Literal["sequential", "single", "leave_out", "differential"] = "sequential",
+    pool: int = 1,
+    before: bool = False,
+    balanced: bool = True,
+    aim: Aim = "labels",
+    ridge_share: float = RIDGE_SHARE,
+) -> Verdict:
+    """Discriminant information: remove the channel that the labels are told from least.
+
+    For every gene over all layers that are given its channels: the cost of a removal is the sum
+    over these layers of drop / TSS, with every other gene at full width. Layers that are given the
+    same tensor count once; depthwise layers, which hand each channel on by itself, count only
+    where no other layer sees the gene. Hou & Kung (2020), sequential as described in
+    `prunas.eval.criteria.discriminant`.
+
+    Args:
+        selector: "sequential" elimination; or one shot by the DI of a channel alone ("single"),
+            by what DI loses without it ("leave_out"), or by its derivative ("differential").
+        pool: features are means over pool x pool parts of a channel's map.
+        before: look at what the layers compute (before normalisation and activation) instead of
+            what the next ones are given.
+        balanced: divide one-hot labels by the square root of their class's count
+            (`Scatter.balanced`).
+        aim: "output" asks for the network's own answers instead of labels.
+        ridge_share: the ridge, see `relative_ridge`.
+    """
+    taps = writers(network, space) if before else space.taps
+    layers = channel_features(
+        network, space, batches, device=device, taps=taps, outputs=before, pool=pool, aim=aim
+    )
+    select = _SELECTORS[selector]
+
+    def judged(gene: int, seen: Sequence[Observed]) -> Elimination | Array:
+        scatters = [o.scatter.balanced() if balanced else o.scatter for o in seen]
+        return select(scatters, _groups(space, gene, seen), ridge_share)
+
+    return _over_layers(space, taps, layers, judged)
+
+
+def flat_discriminant(
+    network: nn.Module,
+    space: SearchSpace,
+    batches: Loader,
+    *,
+    device: torch.device | str,
+    selector: Literal["single", "leave_out", "differential"] = "differential",
+    before: bool = True,
+    aim: Aim = "labels",
+    ridge: float = 0.1,
+) -> Verdict:
+    """Discriminant information of whole maps, every position a feature; means over batches.
+
+    In dual form, batch by batch, with centered targets as they are. By default as in the code of
+    Hou & Kung for iterative pruning: the outputs of convolutions, the derivative by a factor on a
+    channel, rho = 0.1, batches of 128 (they sum over 10 of them). Drops are shares of TSS, summed
+    over layers.
+
+    Args:
+        selector: as in `discriminant`; there is no elimination.
+        before: look at what the layers compute instead of what they are given.
+        aim: as in `discriminant`.
+        ridge: rho.
+    """
+    taps = writers(network, space) if before else space.taps
+    score = _FLAT[selector]
+    totals: dict[int, Array] = {}
+    passes = 0
+    for found in observe(
+        network, taps, batches, lambda _, maps: maps.flatten(1), device=device, outputs=before
+    ):
+        passes += 1
+        Y = columns_of(found, aim).flatten(1).cpu().numpy()
+        total = float(((Y - Y.mean(0)) ** 2).sum()) or 1.0
+        layouts = {tap.module: tap for tap in taps}
+        for gene, seeing in enumerate(by_gene(space, taps)):
+            for name in {t.module for t in seeing if t.module in found.calls}:
+                X = torch.cat([*found.calls[name]]).double().cpu().numpy()
+                Ys = np.tile(Y, (len(X) // len(Y), 1))
+                groups = _flat_groups(space, gene, layouts[name], X.shape[1])
+                value = score(X, Ys, groups, ridge=ridge) / total
+                totals[gene] = totals.get(gene, 0) + value
+    genes = range(len(by_gene(space, taps)))
+    return judge(space, [totals[g] / passes if g in totals else _UNSEEN for g in genes])
+
+
+def hsic(
+    network: nn.Module,
+    space: SearchSpace,
+    batches: Loader,
+    *,
+    device: torch.device | str,
+    aim: Aim = "output",
+    images: int = 256,
+) -> Verdict:
+    """trace(H K_i H L) / N^2: how far a channel and the network's answer depend on each other.
+
+    K_i is the mean of Gaussian kernels of widths 1, 2, 4, 8, 16 on the channel's mean activation,
+    standardised over images; L = Y Y^T. The dependency of the pruning of vision transformers by
+    Hou & Kung (CVPRW 2022), without the other terms of their score. The mean over the layers
+    that read a channel.
+
+    Args:
+        aim: what Y is: the network's own answers (softmax), or the labels.
+        images: at most so many of the first ones; the cost grows with their square.
+    """
+    rows: dict[str, list[Array]] = {}
+    answers: list[Array] = []
+    for found in observe(network, space.taps, batches, _mean_of_map, device=device):
+        answers.append(columns_of(found, aim).cpu().numpy())
+        for name, calls in found.calls.items():
+            mean = torch.stack([*calls]).mean(0).cpu().numpy()
+            rows.setdefault(name, []).append(mean)
+        if sum(map(len, answers)) >= images:
+            break
+    Y = np.concatenate(answers)[:images]
+    HLH = doubly_centered(Y @ Y.T)
+    layers = {name: np.concatenate(parts)[:images] for name, parts in rows.items()}
+
+    def judged(gene: int) -> Array | str:
+        seen = [t for t in by_gene(space, space.taps)[gene] if t.module in layers]
+        scores = [_hsic_of_channels(space, gene, t, layers[t.module], HLH) for t in seen]
+        return np.mean(scores, axis=0) if scores else _UNSEEN
+
+    return judge(space, map(judged, width_genes(space)))
+
+
+def reconstruction(
+    network: nn.Module,
+    space: SearchSpace,
+    batches: Loader,
+    *,
+    device: torch.device | str,
+    ridge_share: float = 1e-6,
+) -> Verdict:
+    """What the next layers' outputs lose without a channel when their weights are refitted.
+
+    1/2 trace(W_G^T ((H^-1)_GG)^-1 W_G), H = X^T X + rho I, of Optimal Brain Surgeon (Hassibi &
+    Stork 1993) for layers, sequentially: discriminant information with a layer's own output
+    Y = X W as the target (so not halved, and as a share of ||Yc||^2). X are the inputs of a layer
+    at 2 x 2 positions of its output, all weights of a filter side by side. Layers of other kinds
+    than linears and plain 2-d convolutions, and of filters of over 5,120 weights, are left out.
+
+    Args:
+        ridge_share: the ridge, see `relative_ridge`.
+    """
+    held = checked_parameters(network, space)
+    taps = [t for t in space.taps if _fits(network.get_submodule(t.module), t)]
+    sums: dict[str, Scatter] = {}
+    passes = observe(network, taps, batches, _patches, device=device, kind=_geometry)
+    for found in passes:
+        for name, calls in found.calls.items():
+            rows = torch.cat([*calls]).double().cpu().numpy()
+            new = Scatter.of(rows, np.zeros((len(rows), 1)))
+            sums[name] = sums[name].merge(new) if name in sums else new
+    layers = {
+        tap.module: _reconstructed(network.get_submodule(tap.module), tap, sums[tap.module], held)
+        for tap in taps
+        if tap.module in sums
+    }
+
+    def judged(gene: int, seen: Sequence[Observed]) -> Elimination:
+        return _sequential([o.scatter for o in seen], _groups(space, gene, seen), ridge_share)
+
+    missing = "no plain convolution or linear of at most 5,120 weights a filter reads its channels"
+    return _over_layers(space, taps, layers, judged, missing)
+
+
+# -- selectors of discriminant information ---------------------------------------------------------
+
+
+def _sequential(
+    scatters: Sequence[Scatter], groups: Sequence[Groups], ridge_share: float
+) -> Elimination:
+    fits = [fit(s, ridge=relative_ridge(s, ridge_share)) for s in scatters]
+    return eliminate_jointly(fits, groups)
+
+
+def _one_shot(score: Callable[..., Array]) -> Callable[..., Array]:
+    """Scores as shares of TSS, summed over layers."""
+
+    def summed(scatters: Sequence[Scatter], groups: Sequence[Groups], ridge_share: float) -> Array:
+        parts = [
+            score(s, g, ridge=relative_ridge(s, ridge_share)) / (s.target_total or 1.0)
+            for s, g in zip(scatters, groups, strict=True)
+        ]
+        return np.asarray(np.sum(parts, axis=0))
+
+    return summed
+
+
+_SELECTORS: Final[dict[str, Callable[..., Elimination | Array]]] = {
+    "sequential": _sequential,
+    "single": _one_shot(stand_alone),
+    "leave_out": _one_shot(lambda s, groups, ridge: drops_of(fit(s, ridge=ridge), groups)),
+    "differential": _one_shot(differential),
+}
+_FLAT: Final[dict[str, Callable[..., Array]]] = {
+    "single": dual_stand_alone,
+    "leave_out": dual_leave_out,
+    "differential": dual_differential,
+}
+
+
+def _over_layers(
+    space: SearchSpace,
+    taps: Sequence[Tap],
+    layers: dict[str, Observed],
+    judged: Callable[[int, Sequence[Observed]], Elimination | Array],
+    missing: str = _UNSEEN,
+) -> Verdict:
+    """Every gene by the layers that see it; those that were given the same tensor count once."""
+    judgements: list[Elimination | Array | str] = []
+    for gene, seeing in enumerate(by_gene(space, taps)):
+        seen = {id(layers[t.module]): layers[t.module] for t in seeing if t.module in layers}
+        judgements.append(judged(gene, list(seen.values())) if seen else missing)
+    return judge(space, judgements, *_scarcity(layers))
+
+
+def _groups(space: SearchSpace, gene: int, seen: Sequence[Observed]) -> list[Groups]:
+    """For every layer the features that leave with each channel, in any factor."""
+    atoms = space.offsets[gene] + np.arange(space.widths[gene])
+    return [[np.flatnonzero((o.atoms == atom).any(0)) for atom in atoms] for o in seen]
+
+
+def _flat_groups(space: SearchSpace, gene: int, tap: Tap, features: int) -> Groups:
+    layout = np.stack(tap.atoms).repeat(features // len(tap.atoms[0]), axis=1)
+    atoms = space.offsets[gene] + np.arange(space.widths[gene])
+    return [np.flatnonzero((layout == atom).any(0)) for atom in atoms]
+
+
+def _scarcity(layers: dict[str, Observed]) -> Iterator[str]:
+    scarce = {name: o.scatter for name, o in layers.items() if is_scarce(o.scatter)}
+    if scarce:
+        widest = max(scarce, key=lambda name: len(scarce[name].total))
+        yield (
+            f"{scarce[widest].count} images are fewer than 5 a channel in {len(scarce)} of"
+            f" {len(layers)} layers (the widest, {widest}, has {len(scarce[widest].total)}):"
+            " their channels are told apart less surely than with more images"
+        )
+
+
+# -- kernels ---------------------------------------------------------------------------------------
+
+
+def _mean_of_map(layer: nn.Module, maps: torch.Tensor) -> torch.Tensor:
+    return maps.reshape(*maps.shape[:2], -1).mean(2, dtype=torch.float64)
+
+
+def _hsic_of_channels(space: SearchSpace, gene: int, tap: Tap, rows: Array, HLH: Array) -> Array:
+    spread = rows.std(0)
+    rows = (rows - rows.mean(0)) / np.where(spread > 0, spread, 1.0)
+    groups = _flat_groups(space, gene, tap, rows.shape[1])
+    return np.array([float((_gaussian(rows[:, g]) * HLH).sum()) for g in groups]) / len(rows) ** 2
+
+
+def _gaussian(rows: Array) -> Array:
+    """Mean of exp(-d^2 / 2 s^2) for s = 16, 8, 4, 2, 1: each the fourth power of the one before."""
+    squares = (rows**2).sum(1)
+    distances = np.maximum(squares[:, None] + squares - 2 * rows @ rows.T, 0)
+    kernel = np.exp(-distances / 512)
+    total = kernel
+    for _ in range(_BANDWIDTHS - 1):
+        kernel = kernel**2
+        kernel = kernel**2
+        total = total + kernel
+    return np.asarray(total / _BANDWIDTHS)
+
+
+# -- the inputs of layers, patch by patch ----------------------------------------------------------
+
+
+def _fits(layer: nn.Module, tap: Tap) -> bool:
+    if tap.depthwise:
+        return False
+    if isinstance(layer, nn.Conv2d):
+        plain = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+        return plain and layer.groups == 1 and layer.weight[0].numel() <= _WIDEST
+    return isinstance(layer, nn.Linear) and layer.in_features <= _WIDEST
+
+
+def _geometry(layer: nn.Module) -> Hashable:
+    if not isinstance(layer, nn.Conv2d):
+        return None
+    return layer.kernel_size, layer.stride, layer.padding, layer.dilation
+
+
+def _patches(layer: nn.Module, maps: torch.Tensor) -> torch.Tensor:
+    """(samples, weights of a filter) inputs of a layer at a few positions of its output."""
+    if not isinstance(layer, nn.Conv2d):
+        tokens = maps.reshape(*maps.shape[:2], -1)
+        chosen = torch.linspace(0, tokens.shape[2] - 1, min(tokens.shape[2], _PATCHES**2))
+        return tokens[:, :, chosen.long()].movedim(1, 2).flatten(0, 1)
+    kernel, padding = cast(Pair, layer.kernel_size), cast(Pair, layer.padding)
+    steps = tuple(_step(layer, maps.shape[2 + axis], axis) for axis in (0, 1))
+    columns = F.unfold(maps, kernel, cast(Pair, layer.dilation), padding, cast(Pair, steps))
+    return columns.movedim(1, 2).flatten(0, 1)
+
+
+def _step(layer: nn.Conv2d, side: int, axis: int) -> int:
+    """A multiple of the stride at which about `_PATCHES` positions of the output are left."""
+    reach = layer.dilation[axis] * (layer.kernel_size[axis] - 1) + 1
+    positions = (side + 2 * cast(Pair, layer.padding)[axis] - reach) // layer.stride[axis] + 1
+    return layer.stride[axis] * max(1, positions // _PATCHES)
+
+
+def _reconstructed(
+    layer: nn.Module, tap: Tap, inputs: Scatter, held: Mapping[str, torch.Tensor]
+) -> Observed:
+    """A layer's inputs as features and its own output as targets, Y = X W."""
+    weight = held[f"{tap.module}.weight"].detach().double().flatten(1).cpu().numpy()
+    cross = inputs.total @ weight.T
+    squares = (weight.T * cross).sum(0)
+    target_mean = weight @ inputs.feature_mean
+    scatter = Scatter(inputs.count, inputs.feature_mean, target_mean, inputs.total, cross, squares)
+    return Observed(scatter, np.stack(tap.atoms).repeat(len(inputs.total) // len(tap.atoms[0]), 1))
