@@ -37,7 +37,7 @@ from prunas.pipeline.small_images import Size
 from prunas.pipeline.stages import Job
 from prunas.search.archive import Archive
 from prunas.search.budget import Budget
-from prunas.supernet.grid import GRIDS, named_grid
+from prunas.supernet.grid import GRIDS, as_grid
 from prunas.supernet.trace import trace
 
 _DEMO: Final = Path("runs/demo")
@@ -148,7 +148,7 @@ def profile(
     with _stoppable():
         size, count = _pictures(model, data, input_size, classes)
         network = create_network(model, classes=count, input_size=size)
-        widths = named_grid(grid or "default")
+        widths = as_grid(grid or "default")
         space = trace(network, size, grid=widths, keep=keep or (), depth=depth)
         found = profiled(network, space, size, Budget.parse(budget) if budget else None)
     form: Any = network.prunas_origin["small_images"]  # type: ignore[index]

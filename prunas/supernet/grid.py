@@ -60,12 +60,17 @@ EVERY: Final = WidthGrid()
 GRIDS: Final = {"default": DEFAULT, "metapruning": METAPRUNING, "every": EVERY}
 
 
-def named_grid(name: str) -> WidthGrid:
-    """The grid of that name.
+def as_grid(grid: WidthGrid | str) -> WidthGrid:
+    """The grid itself, or the one of that name.
 
     Raises:
-        InputError: no grid is called so.
+        InputError: it is no grid, and no grid is called so.
     """
-    if name not in GRIDS:
-        raise InputError(f"no width grid is called {name!r}; choose one of {', '.join(GRIDS)}")
-    return GRIDS[name]
+    if isinstance(grid, WidthGrid):
+        return grid
+    if grid not in GRIDS:
+        raise InputError(
+            f"{grid!r} is neither a WidthGrid nor the name of a width grid; the names are"
+            f" {', '.join(GRIDS)}"
+        )
+    return GRIDS[grid]

@@ -16,7 +16,7 @@ from torch import nn
 from prunas.errors import InputError
 from prunas.supernet.blocks import Seen
 from prunas.supernet.depth import with_blocks
-from prunas.supernet.grid import DEFAULT, WidthGrid, named_grid
+from prunas.supernet.grid import DEFAULT, WidthGrid, as_grid
 from prunas.supernet.labels import BATCH, FIRST_IMAGE, PINNED, SECOND_IMAGE, Nodes, Solution
 from prunas.supernet.recorder import Check, Record, ShapeMismatchError, record
 from prunas.supernet.rows import distinct_rows
@@ -94,7 +94,7 @@ def trace(
         module.training = False
     found = record(bare, inputs, fixed)
     solution = _solved(found)
-    widths = named_grid(grid) if isinstance(grid, str) else grid
+    widths = as_grid(grid)
     draft = _Draft(network, inputs, found, solution, widths)
     space = draft.space({})
     dropped: dict[int, str] = {}

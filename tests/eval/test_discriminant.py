@@ -16,12 +16,15 @@ from prunas.eval.criteria.discriminant import (
     Scatter,
     differential,
     discriminant_information,
+    dual_differential,
     dual_discriminant_information,
     dual_leave_out,
+    dual_stand_alone,
     eliminate,
     eliminate_jointly,
     fit,
     is_scarce,
+    kernel_discriminant_information,
     leave_out,
     relative_ridge,
     stand_alone,
@@ -440,3 +443,65 @@ class TestRefusals:
         di = discriminant_information(scatter, ridge=1e-6)
         assert di == pytest.approx(scatter.target_total, rel=1e-4)
         assert leave_out(scatter, ridge=1e-6).sum() < 1e-3 * scatter.target_total
+
+
+MAPS = [np.arange(start, start + 30) for start in range(0, 120, 30)]
+
+
+@pytest.mark.parametrize("ridge", [0.1, 10.0])
+def test_dual_forms_take_groups_wider_than_the_samples(ridge: float) -> None:
+    features, targets = labelled(20, 120, 3)
+    whole = naive(features, targets, ridge)
+    drops = [whole - naive(np.delete(features, g, axis=1), targets, ridge) for g in MAPS]
+    alone = [naive(features[:, g], targets, ridge) for g in MAPS]
+    np.testing.assert_allclose(dual_leave_out(features, targets, MAPS, ridge=ridge), drops, 1e-8)
+    np.testing.assert_allclose(dual_stand_alone(features, targets, MAPS, ridge=ridge), alone, 1e-8)
+
+
+@pytest.mark.parametrize("groups", [None, PAIRS])
+def test_dual_scores_are_the_primal_ones(groups: list[NDArray[np.int64]] | None) -> None:
+    features, targets = labelled(300, 40, 4)
+    scatter = Scatter.of(features, targets)
+    for dual, primal in (
+        (dual_leave_out, leave_out),
+        (dual_stand_alone, stand_alone),
+        (dual_differential, differential),
+    ):
+        np.testing.assert_allclose(
+            dual(features, targets, groups, ridge=0.5), primal(scatter, groups, ridge=0.5), 1e-8
+        )
+
+
+def test_the_linear_kernel_gives_plain_discriminant_information() -> None:
+    features, targets = labelled(60, 10, 3)
+    found = kernel_discriminant_information(features @ features.T, targets, ridge=0.3)
+    assert found == pytest.approx(naive(features, targets, 0.3), rel=1e-10)
+
+
+def test_a_kernel_sees_what_no_line_can() -> None:
+    """Two rings: their radius tells the class, no direction does."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(2, size=200)
+    angle = rng.uniform(0, 2 * np.pi, size=200)
+    ring = (1 + 2 * labels)[:, None] * np.column_stack([np.cos(angle), np.sin(angle)])
+    targets = np.eye(2)[labels]
+    squares = ((ring[:, None] - ring) ** 2).sum(2)
+    total = Scatter.of(ring, targets).target_total
+    assert discriminant_information(Scatter.of(ring, targets), ridge=1e-3) < 0.1 * total
+    assert kernel_discriminant_information(np.exp(-squares), targets, ridge=1e-3) > 0.9 * total
+
+
+def test_refuses_a_kernel_that_is_not_square() -> None:
+    with pytest.raises(InputError, match="not square"):
+        kernel_discriminant_information(np.zeros((4, 3)), np.zeros((4, 2)), ridge=1.0)
+
+
+def test_a_large_ridge_leaves_the_dependency_of_hsic() -> None:
+    """rho DI -> trace(Kc Ky) as rho grows."""
+    features, targets = labelled(80, 12, 3)
+    X, Y = features - features.mean(0), targets - targets.mean(0)
+    rho = 1e9
+    expected = np.trace(X @ X.T @ Y @ Y.T)
+    assert rho * dual_discriminant_information(features, targets, ridge=rho) == pytest.approx(
+        expected, rel=1e-4
+    )

@@ -7,7 +7,7 @@ from torch import nn
 
 import prunas
 from prunas.errors import InputError
-from prunas.supernet.grid import DEFAULT, EVERY, GRIDS, METAPRUNING, WidthGrid, named_grid
+from prunas.supernet.grid import DEFAULT, EVERY, GRIDS, METAPRUNING, WidthGrid, as_grid
 
 
 @given(full=st.integers(1, 3000), name=st.sampled_from(sorted(GRIDS)))
@@ -47,14 +47,16 @@ def test_a_divisor_below_one_is_refused() -> None:
 
 
 def test_a_grid_by_name() -> None:
-    assert named_grid("every") is EVERY
-    with pytest.raises(InputError, match="no width grid is called 'fine'; choose one of default"):
-        named_grid("fine")
+    assert as_grid("every") is EVERY
+    with pytest.raises(InputError, match="'fine' is neither a WidthGrid nor the name"):
+        as_grid("fine")
+    with pytest.raises(InputError, match="8 is neither a WidthGrid nor"):
+        as_grid(8)  # type: ignore[arg-type]
 
 
 def test_trace_takes_a_grid_by_name() -> None:
     network = nn.Sequential(nn.Linear(4, 30), nn.Linear(30, 2))
     by_name = prunas.trace(network, (4,), grid="metapruning")
     assert by_name == prunas.trace(network, (4,), grid=METAPRUNING)
-    with pytest.raises(prunas.InputError, match="no width grid is called 'fine'"):
+    with pytest.raises(prunas.InputError, match="'fine' is neither"):
         prunas.trace(network, (4,), grid="fine")
