@@ -8,6 +8,8 @@ from prunas.errors import RunError as RunError
 from prunas.eval.cost import Cost as Cost
 from prunas.pipeline.artifact import load as load
 from prunas.pipeline.artifact import save as save
+from prunas.pipeline.pruning import Pruned as Pruned
+from prunas.pipeline.pruning import prune as prune
 from prunas.supernet.cut import cut as cut
 from prunas.supernet.grid import WidthGrid as WidthGrid
 from prunas.supernet.permute import permute as permute

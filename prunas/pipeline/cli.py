@@ -18,9 +18,11 @@ import typer
 from torch import nn
 
 from prunas.errors import InputError, RunError
+from prunas.eval.accuracy import accuracy
+from prunas.eval.criteria.table import CRITERIA
 from prunas.interruption import STOPPED, loaded
 from prunas.pipeline import terminal
-from prunas.pipeline.artifact import load
+from prunas.pipeline.artifact import load, save
 from prunas.pipeline.coverage import cover, lost, read_rows, zoo
 from prunas.pipeline.data import load_data
 from prunas.pipeline.export import Exported, export_onnx, export_timm, export_torch
@@ -30,11 +32,12 @@ from prunas.pipeline.found import run_search_stages
 from prunas.pipeline.networks import create_network
 from prunas.pipeline.profile import profile as profiled
 from prunas.pipeline.progress import Progress
+from prunas.pipeline.pruning import prune as pruned
 from prunas.pipeline.report import write_report
 from prunas.pipeline.request import SEARCHES, Request, demo_request
 from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.small_images import Size
-from prunas.pipeline.stages import Job
+from prunas.pipeline.stages import Job, fixed
 from prunas.search.archive import Archive
 from prunas.search.budget import Budget
 from prunas.supernet.grid import GRIDS, as_grid
@@ -192,6 +195,85 @@ def _size(text: str | None, own: Size) -> Size:
         raise InputError(f"input size {text!r} is not understood; write 224 or 3,224,224")
     sides = [int(part) for part in parts]
     return (own[0], sides[0], sides[0]) if len(sides) == 1 else (sides[0], sides[1], sides[2])
+
+
+# -- prune -----------------------------------------------------------------------------------------
+
+
+@app.command()
+def prune(
+    model: Annotated[str, typer.Argument(help="A timm network.")],
+    budget: Annotated[str, typer.Option(help="Upper bounds: macs=40%, macs=120M,params=2.5M.")],
+    criterion: Annotated[str, typer.Option(help=f"{', '.join(CRITERIA)}.", metavar="NAME")] = "di",
+    data: Annotated[
+        str | None, typer.Option(help="digits, photos, a folder, an .npz, or a data set of timm.")
+    ] = None,
+    pretrained: Annotated[bool, typer.Option("--pretrained", help="Timm's weights.")] = False,
+    weights: Annotated[
+        str | None, typer.Option(help="The weights in this .safetensors file or state dict.")
+    ] = None,
+    uniform: Annotated[
+        bool, typer.Option("--uniform", help="The same share of every layer, not by worth.")
+    ] = False,
+    images: Annotated[int, typer.Option(min=1, help="Training images to look at.")] = 4096,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the small network. [MODEL-CRITERION]")
+    ] = None,
+    input_size: Annotated[
+        int | None, typer.Option(min=1, help="Resize images to this side.", metavar="SIDE")
+    ] = None,
+    classes: Annotated[int | None, typer.Option(min=1)] = None,
+    grid: Grid = None,
+    keep: Keep = None,
+    depth: Depth = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Cut a trained network to a budget at once, by a criterion; training it is yours."""
+    where = _device(device)
+    folder = out or Path(f"{Path(model).name}-{criterion}")
+    with _stoppable():
+        side = None if input_size is None else str(input_size)
+        source = None if data is None else load_data(data, seed=0, input_size=input_size)
+        size, count = _pictures(model, data, side, classes)
+        size = size if source is None else source.input_size
+        network = create_network(
+            model, classes=count, input_size=size, pretrained=pretrained, weights=weights
+        )
+        network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        space = trace(network, size, grid=as_grid(grid or "default"), keep=keep or (), depth=depth)
+        found = pruned(
+            network,
+            space,
+            budget,
+            criterion_name=criterion,
+            batches=None if source is None else fixed(source.train, size, where, limit=images),
+            widths="uniform" if uniform else "allocated",
+            device=where,
+        )
+        shares = {}
+        if source is not None:
+            held_out = fixed(source.held_out, size, where)
+            shares = {
+                "full": accuracy(network, held_out),
+                "pruned": accuracy(found.network, held_out),
+            }
+        save(found.network, folder)
+    notes = list(found.ranking.notes)
+    if not pretrained and weights is None:
+        notes.append("the network has random weights; give --pretrained or --weights")
+    if as_json:
+        costs = {
+            name: {"pruned": pair[0], "full": pair[1]}
+            for name, pair in (("macs", found.macs), ("params", found.params))
+        }
+        about = {"model": str(folder), "criterion": criterion, "candidate": list(found.candidate)}
+        _print_json({**about, **costs, "held_out_accuracy": shares or None, "notes": notes})
+        return
+    typer.echo(terminal.pruned_text(found, shares))
+    for note in notes:
+        typer.echo(f"note: {note}")
+    typer.echo(terminal.loading_text(folder, size))
 
 
 # -- search ----------------------------------------------------------------------------------------
@@ -363,7 +445,7 @@ def train(
         return
     typer.echo(terminal.train_text(result))
     typer.echo(f"report: {report}")
-    typer.echo(terminal.loading_text(run, entries["network"]["input_size"]))
+    typer.echo(terminal.loading_text(run / "model", entries["network"]["input_size"]))
 
 
 @app.command()
@@ -497,7 +579,7 @@ def demo(
         return
     typer.echo(terminal.train_text(result))
     typer.echo(f"report, to be opened in a browser: {report}")
-    typer.echo(terminal.loading_text(out, entries["network"]["input_size"]))
+    typer.echo(terminal.loading_text(out / "model", entries["network"]["input_size"]))
 
 
 def _outdated(folder: RunFolder, request: Request, resume: bool | None) -> bool:

@@ -20,6 +20,7 @@ from prunas.pipeline.networks import create_network
 from prunas.pipeline.progress import Progress
 from prunas.pipeline.request import SEARCHES, WHOLE_FRONT, Request
 from prunas.pipeline.run_folder import RunFolder
+from prunas.pipeline.small_images import Size
 from prunas.pipeline.splits import Batch, Split
 from prunas.pipeline.training import optimizer_for, train
 from prunas.search.archive import Archive
@@ -67,6 +68,14 @@ class Fixed:
     def _read(self) -> Iterator[Batch]:
         chosen = self.split.first(self.limit)
         yield from chosen.batches(self.batch_size, device=self.device, channels_last=True)
+
+
+def fixed(
+    split: Split, input_size: Size, device: torch.device, *, limit: int | None = None
+) -> Fixed:
+    """The first images of a split, all of them without a limit."""
+    count = min(limit or len(split), len(split))
+    return Fixed(split, prod(input_size), _SCORING_BATCH, count, device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,8 +155,7 @@ class Job:
         return np.random.default_rng([self.request.seed, purpose])
 
     def fixed(self, split: Split, limit: int | None = None) -> Fixed:
-        count = min(limit or len(split), len(split))
-        return Fixed(split, prod(self.data.input_size), _SCORING_BATCH, count, self.device)
+        return fixed(split, self.data.input_size, self.device, limit=limit)
 
 
 def fair_uniform(feasible: Feasible) -> Candidate:

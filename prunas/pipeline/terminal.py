@@ -12,6 +12,7 @@ from rich.table import Table
 from prunas.pipeline.coverage import Row
 from prunas.pipeline.export import Exported
 from prunas.pipeline.profile import Price, Profile
+from prunas.pipeline.pruning import Pruned
 from prunas.pipeline.report import wording
 from prunas.pipeline.report.wording import THIN
 from prunas.supernet.space import Pinned
@@ -145,13 +146,26 @@ def _shortfall(row: Row) -> str:
     return f"  {row.model}: {'does not come back from disk' if row.runs else 'does not run'}"
 
 
-def loading_text(run: Path, input_size: Sequence[int]) -> str:
-    """The lines that load the network of a run."""
+def pruned_text(found: Pruned, held_out: Mapping[str, float]) -> str:
+    """What a cut network costs, and its accuracy beside that of the full one, untrained."""
+    costs = dict(zip(("macs", "macs_full"), found.macs, strict=True))
+    costs |= dict(zip(("params", "params_full"), found.params, strict=True))
+    lines = [f"pruned: {_size(costs, '')}, of {_size(costs, '_full')}"]
+    if held_out:
+        lines.append(
+            f"held-out accuracy without training: {_percent(held_out['pruned'])}, the full network"
+            f" {_percent(held_out['full'])}"
+        )
+    return "\n".join(lines)
+
+
+def loading_text(folder: Path, input_size: Sequence[int]) -> str:
+    """The lines that load a network from its folder."""
     return "\n".join(
         (
             "load the network in Python:",
             "  import prunas, torch",
-            f"  network = prunas.load({str(run / 'model')!r})",
+            f"  network = prunas.load({str(folder)!r})",
             f"  scores = network(torch.zeros(1, {', '.join(map(str, input_size))}))",
         )
     )

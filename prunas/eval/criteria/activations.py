@@ -43,7 +43,7 @@ def mean_activation(
     network: nn.Module, space: SearchSpace, batches: Loader, *, device: torch.device | str
 ) -> Verdict:
     """Mean |z| over images and positions, as a share of the layer's largest."""
-    layers = _means(network, space, batches, device, lambda z: z.abs().double())
+    layers = means_of(network, space, batches, device, lambda z: z.abs().double())
     return judge(space, _gathered(space, {name: _to_one(v) for name, v in layers.items()}, "mean"))
 
 
@@ -82,7 +82,7 @@ def hrank(
         ranks: torch.Tensor = torch.linalg.matrix_rank(maps.float())
         return ranks.double() / min(maps.shape[2:])
 
-    layers = _means(network, space, batches, device, shares_of_rank)
+    layers = means_of(network, space, batches, device, shares_of_rank)
     seen = {name: values for name, values in layers.items() if not np.isnan(values).any()}
     missing = "no layer that reads its channels is given maps of two dimensions, which have ranks"
     return judge(space, _gathered(space, seen, "mean", missing))
@@ -95,7 +95,7 @@ def wanda(
 
     Sun et al., "Wanda" (2024), for whole input channels j; ||Z_j|| over images and positions.
     """
-    squares = _means(network, space, batches, device, lambda z: z.double() ** 2)
+    squares = means_of(network, space, batches, device, lambda z: z.double() ** 2)
     weights = _read_weights(network, space, lambda rows: np.abs(rows).sum(1))
     return _weighted(space, {name: np.sqrt(v) for name, v in squares.items()}, weights)
 
@@ -113,7 +113,7 @@ def flap(
         return torch.cat([z.double(), z.double() ** 2], 1)
 
     variance = {}
-    for name, both in _means(network, space, batches, device, moments).items():
+    for name, both in means_of(network, space, batches, device, moments).items():
         mean, square = np.split(both, 2)
         variance[name] = np.maximum(square - mean**2, 0)
     weights = _read_weights(network, space, lambda rows: (rows**2).sum(1))
@@ -202,14 +202,14 @@ def _over_positions(maps: torch.Tensor) -> torch.Tensor:
     return maps.reshape(*maps.shape[:2], -1).mean(2, dtype=torch.float64)
 
 
-def _means(
+def means_of(
     network: nn.Module,
     space: SearchSpace,
     batches: Loader,
     device: torch.device | str,
     value: Callable[[torch.Tensor], torch.Tensor],
 ) -> dict[str, Array]:
-    """{tap: (channels,)} means over images and positions of a function of the maps."""
+    """{tap: (channels,)} means over images and positions of a function of its maps."""
 
     def averaged(layer: nn.Module, maps: torch.Tensor) -> torch.Tensor:
         return _over_positions(value(maps))
@@ -263,7 +263,7 @@ def _by_mean(
     device: torch.device | str,
     value: Callable[[torch.Tensor], torch.Tensor],
 ) -> Verdict:
-    return judge(space, _gathered(space, _means(network, space, batches, device, value), "mean"))
+    return judge(space, _gathered(space, means_of(network, space, batches, device, value), "mean"))
 
 
 def _gathered(

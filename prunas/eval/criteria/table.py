@@ -48,6 +48,23 @@ CRITERIA: Final[Mapping[str, Criterion]] = MappingProxyType(
 )
 """One function each, with its options set where there are variants."""
 
+WEIGHTS_ALONE: Final = frozenset(
+    {
+        "l1",
+        "l2",
+        "group-l1",
+        "group-l2",
+        "fpgm",
+        "geometric-median",
+        "bn-scale",
+        "lamp",
+        "leverage",
+        "cpmc",
+        "random",
+    }
+)
+"""Those that look at no image."""
+
 
 def criterion(name: str) -> Criterion:
     """The criterion of that name.

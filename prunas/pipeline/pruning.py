@@ -1,0 +1,97 @@
+"""One-shot pruning: a criterion, a budget, and no training."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from prunas.errors import InputError
+from prunas.eval.batches import Loader, pairs
+from prunas.eval.cost import Cost
+from prunas.eval.criteria.absorb import absorbed
+from prunas.eval.criteria.selection import Ranking, di_prior
+from prunas.eval.criteria.table import WEIGHTS_ALONE, criterion
+from prunas.eval.recalibration import recalibrate_
+from prunas.pipeline.stages import fair_uniform
+from prunas.search.budget import Budget, Feasible
+from prunas.search.prior import allocate
+from prunas.supernet.cut import cut
+from prunas.supernet.permute import permute
+from prunas.supernet.space import Candidate, SearchSpace
+
+Widths = Literal["allocated", "uniform"]
+"""Widths by the worth of their channels, or the same share of every gene."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pruned:
+    """A network inside a budget, and how it was chosen.
+
+    Attributes:
+        network: the small network; a plain module.
+        candidate: its widths.
+        ranking: order and worth of all channels.
+        macs: multiply-accumulates, of the small network and of the full one.
+        params: parameters, of the small network and of the full one.
+    """
+
+    network: nn.Module
+    candidate: Candidate
+    ranking: Ranking
+    macs: tuple[int, int]
+    params: tuple[int, int]
+
+
+def prune(
+    network: nn.Module,
+    space: SearchSpace,
+    budget: str | Budget,
+    *,
+    criterion_name: str = "di",
+    batches: Loader | None = None,
+    widths: Widths = "allocated",
+    device: torch.device | str = "cpu",
+) -> Pruned:
+    """Cut a trained network to a budget at once, by what a criterion says of its channels.
+
+    Channels are ordered by the criterion, widths are chosen by `allocate` (or uniformly), and
+    with images the mean of what was removed moves into the biases and batch norms are
+    recalibrated. The given network is not changed.
+
+    Args:
+        network: the traced network, with the weights that matter, on `device`.
+        space: its search space.
+        budget: such as "macs=50%" or "macs=120M,params=2M".
+        criterion_name: one of `prunas.eval.criteria.table.CRITERIA`.
+        batches: pairs (images, labels), iterated more than once; needed by criteria that look at
+            more than weights.
+        widths: how the budget is spent.
+        device: where to compute.
+
+    Raises:
+        InputError: the budget is out of reach, or the criterion lacks what it looks at.
+    """
+    judge = criterion(criterion_name)
+    if batches is None and criterion_name not in WEIGHTS_ALONE:
+        raise InputError(
+            f"criterion {criterion_name!r} looks at images; give some, or choose one that does"
+            f" without: {', '.join(sorted(WEIGHTS_ALONE))}"
+        )
+    wanted = Budget.parse(budget) if isinstance(budget, str) else budget
+    cost = Cost(space)
+    feasible = Feasible(space, wanted, cost)
+    ranking = di_prior(network, space, batches or (), device=device, criterion=judge)
+    if widths == "uniform":
+        candidate = fair_uniform(feasible)
+    else:
+        candidate = allocate(ranking.values, feasible)
+    ordered = permute(network, space, ranking.orders)
+    if batches is not None:
+        ordered = absorbed(ordered, space, candidate, batches, device=device)
+    small = cut(ordered, space, candidate).eval()
+    if batches is not None:
+        recalibrate_(small, ((images.to(device), images) for images, _ in pairs(batches)))
+    macs, full_macs = cost.macs([candidate, space.full()]).tolist()
+    params, full_params = cost.params([candidate, space.full()]).tolist()
+    return Pruned(small, candidate, ranking, (macs, full_macs), (params, full_params))

@@ -1,0 +1,129 @@
+"""One-shot pruning: inside the budget, by every criterion, from the command line as well."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import prunas
+from prunas.errors import InputError
+from prunas.eval.criteria.table import CRITERIA, WEIGHTS_ALONE
+from prunas.pipeline.cli import main
+from prunas.supernet.space import SearchSpace
+from tests.supernet.networks import IMAGE, Network
+
+
+def network_and_space() -> tuple[nn.Module, SearchSpace]:
+    network = Network(["Residual", "Depthwise"])
+    return network, prunas.trace(network, IMAGE)
+
+
+def batches() -> list[tuple[torch.Tensor, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(64, *IMAGE, generator=generator)
+    return [(images[:32], torch.arange(32) % 5), (images[32:], torch.arange(32) % 5)]
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+def test_every_criterion_prunes_into_the_budget(name: str) -> None:
+    network, space = network_and_space()
+    found = prunas.prune(network, space, "macs=60%", criterion_name=name, batches=batches())
+    assert found.macs[0] <= 0.6 * found.macs[1]
+    assert found.macs[0] > 0.4 * found.macs[1]
+    assert found.params[0] == sum(parameter.numel() for parameter in found.network.parameters())
+    assert found.network(batches()[0][0]).shape == (32, 5)
+
+
+@pytest.mark.parametrize("name", sorted(WEIGHTS_ALONE))
+def test_weights_alone_need_no_images(name: str) -> None:
+    network, space = network_and_space()
+    found = prunas.prune(network, space, "macs=60%", criterion_name=name)
+    assert found.macs[0] <= 0.6 * found.macs[1]
+
+
+def test_several_limits_hold_together() -> None:
+    network, space = network_and_space()
+    found = prunas.prune(network, space, "macs=70%,params=50%", criterion_name="l1")
+    assert found.macs[0] <= 0.7 * found.macs[1]
+    assert found.params[0] <= 0.5 * found.params[1]
+
+
+def test_uniform_widths_are_those_of_the_baseline() -> None:
+    network, space = network_and_space()
+    one, two = (
+        prunas.prune(network, space, "macs=60%", criterion_name=name, widths="uniform")
+        for name in ("l1", "random")
+    )
+    assert one.candidate == two.candidate
+    assert one.ranking.orders != two.ranking.orders
+
+
+def test_channels_of_no_use_go_first() -> None:
+    """Half of the channels of a layer hold no weights: cutting there costs nothing."""
+    network, space = network_and_space()
+    network.eval()
+    with torch.no_grad():
+        network.get_parameter("3.body.0.weight")[::2] = 0
+        network.get_parameter("3.body.1.bias")[::2] = 0
+        network.get_parameter("3.body.3.weight")[:, ::2] = 0
+        expected = network(batches()[0][0])
+    gene = next(i for i, g in enumerate(space.genes) if g.name.startswith("3.body"))
+    ranking = prunas.prune(network, space, "macs=80%", criterion_name="group-l1").ranking
+    candidate = list(space.full())
+    candidate[gene] = 6
+    small = prunas.cut(
+        prunas.permute(network, space, ranking.orders), space, space.candidate(candidate)
+    )
+    with torch.no_grad():
+        torch.testing.assert_close(small(batches()[0][0]), expected)
+
+
+def test_refuses_a_criterion_without_what_it_looks_at() -> None:
+    network, space = network_and_space()
+    with pytest.raises(InputError, match="'di' looks at images; give some"):
+        prunas.prune(network, space, "macs=60%")
+    with pytest.raises(InputError, match="there is no criterion 'l3'"):
+        prunas.prune(network, space, "macs=60%", criterion_name="l3")
+
+
+def test_refuses_a_budget_out_of_reach() -> None:
+    network, space = network_and_space()
+    with pytest.raises(InputError, match="the smallest one has"):
+        prunas.prune(network, space, "macs=2", criterion_name="l1")
+
+
+def test_from_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["prune", "mobilenetv2_050", "--budget", "macs=50%", "--data", "digits"]
+    assert main([*words, "--criterion", "di", "--images", "256", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["macs"]["pruned"] <= 0.5 * answer["macs"]["full"]
+    assert set(answer["held_out_accuracy"]) == {"full", "pruned"}
+    assert any("random weights" in note for note in answer["notes"])
+    small = prunas.load(answer["model"])
+    assert sum(p.numel() for p in small.parameters()) == answer["params"]["pruned"]
+    assert main([*words, "--uniform", "--criterion", "l1", "--out", "small"]) == 0
+    assert "held-out accuracy without training" in capsys.readouterr().out
+    assert (tmp_path / "small" / "arch.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--criterion", "taylor"], "'taylor' looks at images"),
+        (["--criterion", "magic"], "there is no criterion 'magic'"),
+        (["--criterion", "l1", "--weights", "missing.safetensors"], "missing.safetensors"),
+    ],
+)
+def test_what_cannot_be_pruned_is_refused_in_a_sentence(
+    words: list[str], sentence: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "small"
+    arguments = ["prune", "resnet10t", "--budget", "macs=50%", "--out", str(folder), *words]
+    assert main(arguments) == 2
+    assert sentence in capsys.readouterr().err
+    assert not folder.exists()
