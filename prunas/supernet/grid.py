@@ -69,8 +69,5 @@ def as_grid(grid: WidthGrid | str) -> WidthGrid:
     if isinstance(grid, WidthGrid):
         return grid
     if grid not in GRIDS:
-        raise InputError(
-            f"{grid!r} is neither a WidthGrid nor the name of a width grid; the names are"
-            f" {', '.join(GRIDS)}"
-        )
+        raise InputError(f"no width grid is called {grid!r}; choose one of {', '.join(GRIDS)}")
     return GRIDS[grid]
