@@ -19,14 +19,16 @@ from torch import nn
 
 from prunas.errors import InputError, RunError
 from prunas.eval.accuracy import accuracy
+from prunas.eval.criteria.comparison import findings
 from prunas.eval.criteria.table import CRITERIA
 from prunas.interruption import STOPPED, loaded
 from prunas.pipeline import terminal
 from prunas.pipeline.artifact import load, save
 from prunas.pipeline.coverage import cover, lost, read_rows, zoo
+from prunas.pipeline.criteria_study import study
 from prunas.pipeline.data import load_data
 from prunas.pipeline.export import Exported, export_onnx, export_timm, export_torch
-from prunas.pipeline.files import writing
+from prunas.pipeline.files import write_text, writing
 from prunas.pipeline.finals import train_finals
 from prunas.pipeline.found import run_search_stages
 from prunas.pipeline.networks import create_network
@@ -34,6 +36,7 @@ from prunas.pipeline.profile import profile as profiled
 from prunas.pipeline.progress import Progress
 from prunas.pipeline.pruning import prune as pruned
 from prunas.pipeline.report import write_report
+from prunas.pipeline.report.criteria_page import criteria_page
 from prunas.pipeline.request import SEARCHES, Request, demo_request
 from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.small_images import Size
@@ -274,6 +277,59 @@ def prune(
     for note in notes:
         typer.echo(f"note: {note}")
     typer.echo(terminal.loading_text(folder, size))
+
+
+# -- criteria --------------------------------------------------------------------------------------
+
+
+@app.command()
+def criteria(
+    model: Annotated[str, typer.Argument(help="A timm network.")],
+    data: Annotated[
+        str | None, typer.Option(help="digits, photos, a folder, an .npz, or a data set of timm.")
+    ] = None,
+    pretrained: Annotated[bool, typer.Option("--pretrained", help="Timm's weights.")] = False,
+    weights: Annotated[
+        str | None, typer.Option(help="The weights in this .safetensors file or state dict.")
+    ] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Option("--criterion", help="Only these; may be repeated. [all that can judge]"),
+    ] = None,
+    images: Annotated[int, typer.Option(min=1, help="Training images to look at.")] = 1024,
+    out: Annotated[Path | None, typer.Option(help="The page. [MODEL-criteria.html]")] = None,
+    input_size: Annotated[
+        int | None, typer.Option(min=1, help="Resize images to this side.", metavar="SIDE")
+    ] = None,
+    classes: Annotated[int | None, typer.Option(min=1)] = None,
+    keep: Keep = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Write a page about what criteria say of a network, and where choosing is pointless."""
+    where = _device(device)
+    file = out or Path(f"{Path(model).name}-criteria.html")
+    with _stoppable():
+        source = None if data is None else load_data(data, seed=0, input_size=input_size)
+        side = None if input_size is None else str(input_size)
+        size, count = _pictures(model, data, side, classes)
+        size = size if source is None else source.input_size
+        network = create_network(
+            model, classes=count, input_size=size, pretrained=pretrained, weights=weights
+        )
+        network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        space = trace(network, size, keep=keep or ())
+        found = study(
+            network, space, source, names or None, model, images, where, Progress(visible=True)
+        )
+        write_text(file, criteria_page(found))
+    said = findings(space, found.comparison)
+    if as_json:
+        _print_json({"page": str(file), "criteria": list(found.verdicts), "findings": said})
+        return
+    for sentence in said:
+        typer.echo(sentence)
+    typer.echo(f"page, to be opened in a browser: {file}")
 
 
 # -- search ----------------------------------------------------------------------------------------

@@ -6,12 +6,11 @@ from typing import Literal
 import torch
 from torch import nn
 
-from prunas.errors import InputError
 from prunas.eval.batches import Loader, pairs
 from prunas.eval.cost import Cost
 from prunas.eval.criteria.absorb import absorbed
 from prunas.eval.criteria.selection import Ranking, di_prior
-from prunas.eval.criteria.table import WEIGHTS_ALONE, criterion
+from prunas.eval.criteria.table import criterion
 from prunas.eval.recalibration import recalibrate_
 from prunas.pipeline.stages import fair_uniform
 from prunas.search.budget import Budget, Feasible
@@ -72,12 +71,7 @@ def prune(
     Raises:
         InputError: the budget is out of reach, or the criterion lacks what it looks at.
     """
-    judge = criterion(criterion_name)
-    if batches is None and criterion_name not in WEIGHTS_ALONE:
-        raise InputError(
-            f"criterion {criterion_name!r} looks at images; give some, or choose one that does"
-            f" without: {', '.join(sorted(WEIGHTS_ALONE))}"
-        )
+    judge = criterion(criterion_name, images=batches is not None)
     wanted = Budget.parse(budget) if isinstance(budget, str) else budget
     cost = Cost(space)
     feasible = Feasible(space, wanted, cost)

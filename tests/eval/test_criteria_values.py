@@ -250,18 +250,26 @@ def test_snip_is_a_share_over_the_whole_network(
     assert found.sum() + scores(verdict, SECOND).sum() == pytest.approx(1)
 
 
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.ReLU6])
 def test_synflow_is_conserved_from_layer_to_layer(
-    rows: list[tuple[torch.Tensor, torch.Tensor]],
+    rows: list[tuple[torch.Tensor, torch.Tensor]], activation: type[nn.Module]
 ) -> None:
     chain = nn.Sequential(
-        nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 10, 3),
-        nn.ReLU(), nn.Conv2d(10, 7, 1), nn.ReLU(), nn.Flatten(), nn.Linear(7 * 36, 5),
+        nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), activation(), nn.Conv2d(6, 10, 3),
+        activation(), nn.Conv2d(10, 7, 1), activation(), nn.Flatten(), nn.Linear(7 * 36, 5),
     ).eval()  # fmt: skip
     found = prunas.trace(chain, IMAGE)
     verdict = gradients.synflow(chain, found, rows, device="cpu")
-    flows = [scores(verdict, gene).sum() for gene in range(3)]
-    assert flows[0] > 0
-    assert flows == pytest.approx([flows[0]] * 3, rel=1e-12)
+    assert [scores(verdict, gene).sum() for gene in range(3)] == pytest.approx([1.0] * 3, rel=1e-12)
+
+
+def test_synflow_is_the_product_of_absolute_weights() -> None:
+    layers = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).double().eval()
+    space = prunas.trace(layers, example=torch.zeros(1, 3, dtype=torch.float64))
+    first, second = (layers.get_parameter(f"{i}.weight").detach().abs() for i in (0, 2))
+    paths = second.sum(0) * first.sum(1)
+    verdict = gradients.synflow(layers, space, [torch.zeros(1, 3)], device="cpu")
+    close(scores(verdict, 0), (paths / paths.sum()).numpy())
 
 
 # -- activations -----------------------------------------------------------------------------------

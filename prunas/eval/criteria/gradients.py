@@ -28,6 +28,7 @@ from prunas.supernet.tensors import buffers_of
 
 Tensors = Mapping[str, torch.Tensor]
 
+_FAINT = 1e-150
 _CHUNK = 16  # per-sample gradients held at a time, each of the size of the network
 
 
@@ -113,23 +114,27 @@ def fisher(
 def synflow(
     network: nn.Module, space: SearchSpace, batches: Loader, *, device: torch.device | str
 ) -> Verdict:
-    """Synaptic saliency sum |w dR/dw| over a channel's own filters, R = 1^T (prod |W|) 1.
+    """Synaptic saliency sum |w dR/dw| / R over a channel's own filters, R = 1^T (prod |W|) 1.
 
     Tanaka et al., "Pruning neural networks without any data" (2020). R is the sum of the outputs
-    for an image of ones when all weights are replaced by their absolute values, biases by 0 and
-    normalisations of batches by their scales, in float64. In networks of ReLUs every layer that
-    all paths lead through has the same sum. The images are not looked at, only their shape.
+    for an image of equal values when all weights are replaced by their absolute values, biases by
+    0 and normalisations of batches by their scales, in float64. The values are 1e-150 instead of
+    1, where no activation saturates (ReLU6 would, and its gradient vanish). In networks of ReLUs
+    the scores of every layer that all paths lead through add up to 1. Of the images only the
+    shape is looked at.
     """
     images = next((images for images, _ in pairs(batches)), None)
     if images is None:
         raise InputError("channels were to be judged on no images; give at least one batch")
     positive = _without_biases(_detached(network, space, device))
     with evaluating(network), torch.enable_grad():
-        ones = torch.ones_like(images[:1], dtype=torch.float64, device=device)
-        output = functional_call(network, {**positive, **_neutral_statistics(network)}, (ones,))
-        flow = torch.stack([o.sum() for o in tree_leaves(output) if isinstance(o, torch.Tensor)])
-        found = torch.autograd.grad(flow.sum(), list(positive.values()), allow_unused=True)
-    products = _products(positive, _filled(positive, found))
+        image = torch.full_like(images[:1], _FAINT, dtype=torch.float64, device=device)
+        output = functional_call(network, {**positive, **_neutral_statistics(network)}, (image,))
+        sums = [leaf.sum() for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor)]
+        flow = torch.stack(sums).sum()
+        found = torch.autograd.grad(flow, list(positive.values()), allow_unused=True)
+    whole = float(flow.detach()) or 1.0
+    products = {n: p / whole for n, p in _products(positive, _filled(positive, found)).items()}
     return judge(space, (_own(s, products) for s in slices_of(network, space)))
 
 

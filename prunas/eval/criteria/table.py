@@ -66,12 +66,20 @@ WEIGHTS_ALONE: Final = frozenset(
 """Those that look at no image."""
 
 
-def criterion(name: str) -> Criterion:
+def criterion(name: str, *, images: bool = True) -> Criterion:
     """The criterion of that name.
 
+    Args:
+        images: there are images to look at.
+
     Raises:
-        InputError: there is none.
+        InputError: there is none, or it looks at images and has none.
     """
     if name not in CRITERIA:
         raise InputError(f"there is no criterion {name!r}; choose one of {', '.join(CRITERIA)}")
+    if not images and name not in WEIGHTS_ALONE:
+        raise InputError(
+            f"criterion {name!r} looks at images; give some, or choose one that does without:"
+            f" {', '.join(sorted(WEIGHTS_ALONE))}"
+        )
     return CRITERIA[name]

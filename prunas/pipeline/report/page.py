@@ -1,14 +1,10 @@
 """The report's page: headline, tiles, plots, tables, as one HTML file that needs no network."""
 
-import json
 from collections.abc import Iterable
 from html import escape
-from importlib.resources import files
-from typing import Final
 
-from plotly.offline import get_plotlyjs
-
-from prunas.pipeline.report.figures import Figure, figures
+from prunas.pipeline.report.document import document, plot, section
+from prunas.pipeline.report.figures import figures
 from prunas.pipeline.report.run import Compared, Result, Run
 from prunas.pipeline.report.wording import (
     UNKNOWN,
@@ -20,56 +16,21 @@ from prunas.pipeline.report.wording import (
     points,
 )
 
-# Nothing is fetched, whatever a name in the run says; plotly draws with inline styles.
-_POLICY: Final = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
-)
-
 
 def page(run: Run) -> str:
     """The whole HTML document. Every text that comes from the run is escaped."""
     plots = figures(run)
-    drawn = {plot.name: {"data": plot.traces, "layout": plot.layout} for plot in plots}
-    body = "\n".join([
+    body = [
         _header(run),
         _tiles(run),
-        f"<div class=plots>{''.join(_plot(plot) for plot in plots)}</div>",
+        f"<div class=plots>{''.join(map(plot, plots))}</div>",
         _numbers(run.result) if run.result else "",
         _last_round(run.result) if run.result else "",
         _load(run) if run.result else "",
         _pinned(run.pinned),
         _making(run),
-    ])  # fmt: skip
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<link rel="icon" href="data:,">
-<title>{escape(run.model)} · prunas</title>
-<style>{_asset("page.css")}</style>
-</head>
-<body>
-<main>
-{body}
-</main>
-<script type="application/json" id="figures">{_script_json(drawn)}</script>
-<script>{get_plotlyjs()}</script>
-<script>{_asset("page.js")}</script>
-</body>
-</html>
-"""
-
-
-def _asset(name: str) -> str:
-    return files("prunas.pipeline.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _script_json(value: object) -> str:
-    """JSON that cannot end the script element it stands in."""
-    return json.dumps(value, allow_nan=False).replace("<", "\\u003c")
+    ]
+    return document(run.model, body, plots)
 
 
 def _header(run: Run) -> str:
@@ -166,20 +127,6 @@ def _accuracy(network: Compared) -> str:
     return f"{percent(network.accuracy)} ±{100 * network.spread:.1f}"
 
 
-def _plot(figure: Figure) -> str:
-    return _section(
-        figure.title,
-        f"<p class=caption>{figure.caption}</p>"
-        f'<div class="plot" id="{figure.name}" style="height:{figure.height}px" role="img"'
-        f' aria-label="{figure.title}"></div>',
-        "panel half" if figure.half else "panel",
-    )
-
-
-def _section(title: str, content: str, classes: str = "panel") -> str:
-    return f'<section class="{classes}"><h2>{title}</h2>{content}</section>'
-
-
 def _numbers(result: Result) -> str:
     full = result.full
     rows = "".join(
@@ -192,7 +139,7 @@ def _numbers(result: Result) -> str:
             ("found", "Found", result.found),
         )
     )
-    return _section(
+    return section(
         "The numbers",
         "<div class=scroll><table><thead><tr><th>Network<th>Test accuracy<th>MACs"
         f"<th>Parameters</tr></thead><tbody>{rows}</tbody></table></div>"
@@ -229,7 +176,7 @@ def _last_round(result: Result) -> str:
         f"<td class=words>{names.get(each.candidate, '')}</tr>"
         for place, each in enumerate(result.finalists, 1)
     )
-    return _section(
+    return section(
         "The last round",
         "<div class=scroll><table><thead><tr><th>Finalist<th>Before<th>After<th></tr></thead>"
         f"<tbody>{rows}</tbody></table></div><p class=caption>Held-out accuracy of the best"
@@ -255,7 +202,7 @@ def _seed_table(result: Result) -> str:
 def _load(run: Run) -> str:
     shape = ", ".join(map(str, run.input_size)) or "..."
     model = escape(repr((run.folder / "model").as_posix()))
-    return _section(
+    return section(
         "Use it",
         f"<pre><code>import prunas\nnetwork = prunas.load({model})\n"
         f"logits = network(images)  # float32 (n, {shape}), normalised as in training"
@@ -277,7 +224,7 @@ def _pinned(pinned: Iterable[tuple[str, str]]) -> str:
         "</details></li>"
         for reason, names in names_by_reason.items()
     )
-    return _section("What was left alone, and why", f"<ul class=pinned>{items}</ul>")
+    return section("What was left alone, and why", f"<ul class=pinned>{items}</ul>")
 
 
 def _making(run: Run) -> str:
@@ -293,7 +240,7 @@ def _making(run: Run) -> str:
         ("Versions", _pairs(run.versions)),
     ]
     listed = "".join(f"<dt>{label}<dd>{value}" for label, value in pairs if value)
-    return _section("How it was made", f"<dl>{listed}</dl>{_stages(run)}")
+    return section("How it was made", f"<dl>{listed}</dl>{_stages(run)}")
 
 
 def _pairs(values: object) -> str:
