@@ -335,14 +335,14 @@ class TestEliminate:
         np.testing.assert_allclose(found.drops, expected.drops, rtol=1e-8)
 
     def test_refactorising_on_the_way_changes_nothing(self) -> None:
-        features, targets = labelled(800, 150, 6)  # beyond two refreshes
+        features, targets = labelled(2800, 540, 6)  # beyond two refreshes, and folds between
         scatter = Scatter.of(features, targets)
         found = eliminate(scatter, ridge=1.0)
-        stay = np.ones(150, dtype=bool)
+        stay = np.ones(540, dtype=bool)
         before = naive(features, targets, 1.0)
         for step, (feature, drop) in enumerate(zip(found.order, found.drops, strict=True)):
             stay[feature] = False
-            if step % 25 == 0 or step > 145:
+            if step % 60 == 0 or step > 535:
                 after = naive(features[:, stay], targets, 1.0)
                 total = sum(found.drops[: step + 1])
                 assert before - after == pytest.approx(total, rel=1e-8)

@@ -33,7 +33,8 @@ Groups: TypeAlias = Sequence[NDArray[np.int64]]
 """Feature indices that stay or go together, one array a group; a group may be empty."""
 
 RIDGE_SHARE: Final = 1e-2  # of the mean feature variance; 1e-3 to 1e-1 rank alike
-_REFRESH: Final = 64  # removals between factorisations: keeps downdates at about 1e-12
+_FOLD: Final = 64  # columns of a downdate that are kept apart, so that most removals are cheap
+_REFRESH: Final = 256  # features removed between factorisations: keeps downdates near 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -406,7 +407,8 @@ class _Path:
 
     B of the features that are left is `_inverse - U U^T`, U the columns that `_removed` collects;
     removing G adds b L^-T, with b the columns G of B and L the Cholesky factor of B_GG, and takes
-    b B_GG^-1 W_G from W. Delaying the products makes a removal O(64 d) instead of O(d^2).
+    b B_GG^-1 W_G from W. Delaying the products makes a removal O(64 d) instead of O(d^2); only the
+    diagonal blocks B_GG, which drops need, are kept up to date.
     """
 
     def __init__(self, solved: RidgeFit, groups: Groups) -> None:
@@ -414,23 +416,27 @@ class _Path:
         self._total, self._ridge = solved.scatter.total, solved.ridge
         self._cross = _narrowed(solved.scatter.cross)
         self._members = _members(groups, width)
+        self._groups_with = _groups_with(self._members, width)
         self._alive = np.ones(width, dtype=bool)
         self._start(solved.inverse, solved.inverse @ self._cross)
 
     def _start(self, inverse: Array, weights: Array) -> None:
         self._inverse, self._weights = inverse, weights
         self._removed = np.zeros((len(inverse), 0))
+        self._since = 0
+        self._diagonal = _blocks(inverse, self._members)
 
     def drops(self) -> Array:
         """(groups,) what DI loses if a group goes now; 0 for those that are gone."""
-        U = _rows(self._removed, self._members)
-        blocks = _blocks(self._inverse, self._members) - U @ U.transpose(0, 2, 1)
-        return _quadratic(blocks, _rows(self._weights, self._members))
+        return _quadratic(self._diagonal, _rows(self._weights, self._members))
 
     def remove(self, group: int) -> None:
         """Take the features of a group out."""
-        if self._removed.shape[1] >= _REFRESH:
+        if self._since >= _REFRESH:
             self._refresh()
+        elif self._removed.shape[1] >= _FOLD:
+            self._inverse = self._inverse - self._removed @ self._removed.T
+            self._removed = self._removed[:, :0]
         gone = self._members[group]
         gone = gone[gone < len(self._alive)]
         columns = self._inverse[:, gone] - self._removed @ self._removed[gone].T
@@ -439,13 +445,36 @@ class _Path:
         self._weights = self._weights - update @ np.linalg.solve(factor, self._weights[gone])
         self._removed = np.hstack([self._removed, update])
         self._alive[gone] = False
-        self._members[np.isin(self._members, gone)] = len(self._alive)
+        self._since += len(gone)
+        self._forget(gone, update)
+
+    def _forget(self, gone: NDArray[np.int64], update: Array) -> None:
+        """Bring the diagonal blocks up to date; groups lose the features that are gone."""
+        change = _rows(update, self._members)
+        self._diagonal = self._diagonal - change @ change.transpose(0, 2, 1)
+        touched = np.unique(np.concatenate([self._groups_with[f] for f in gone] + [_NONE]))
+        members = self._members[touched]
+        members[~np.append(self._alive, True)[members]] = len(self._alive)
+        self._members[touched] = members
+        U = _rows(self._removed, members)
+        self._diagonal[touched] = _blocks(self._inverse, members) - U @ U.transpose(0, 2, 1)
 
     def _refresh(self) -> None:
         left = np.flatnonzero(self._alive)
         inverse = np.zeros_like(self._inverse)
         inverse[np.ix_(left, left)] = _inverse(self._total[np.ix_(left, left)], self._ridge)
         self._start(inverse, inverse @ self._cross)
+
+
+_NONE: Final = np.zeros(0, dtype=np.int64)
+
+
+def _groups_with(members: NDArray[np.int64], width: int) -> list[NDArray[np.int64]]:
+    """For every feature the groups that it belongs to."""
+    group, place = np.nonzero(members < width)
+    features = members[group, place]
+    order = np.argsort(features, kind="stable")
+    return np.split(group[order], np.cumsum(np.bincount(features, minlength=width))[:-1])
 
 
 def _narrowed(cross: Array) -> Array:
