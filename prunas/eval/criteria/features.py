@@ -52,7 +52,8 @@ def channel_features(
     One forward pass over `batches` serves all taps. Features are the means of a channel over a
     grid of `pool` x `pool` parts of the map (tokens: `pool`^2 stretches) of an image, by default
     one; scatters are summed in float64. Where a layer has more than 4096 features (a flattened
-    map), those with the same atoms are averaged. A layer that runs k times in a forward has k rows an image.
+    map), those with the same atoms are averaged. A layer that runs k times in a forward has k
+    rows an image.
 
     If targets have positions themselves (labels of pixels, images), samples are locations instead
     of images: features are a layer's channels at each location, and the targets are averaged to
