@@ -73,19 +73,40 @@ def prune(
     """
     judge = criterion(criterion_name, images=batches is not None)
     wanted = Budget.parse(budget) if isinstance(budget, str) else budget
-    cost = Cost(space)
-    feasible = Feasible(space, wanted, cost)
+    feasible = Feasible(space, wanted, Cost(space))  # refuses a budget out of reach at once
     ranking = di_prior(network, space, batches or (), device=device, criterion=judge)
-    if widths == "uniform":
-        candidate = fair_uniform(feasible)
-    else:
-        candidate = allocate(ranking.values, feasible)
+    return cut_to(network, feasible, ranking, batches=batches, widths=widths, device=device)
+
+
+def cut_to(
+    network: nn.Module,
+    feasible: Feasible,
+    ranking: Ranking,
+    *,
+    batches: Loader | None = None,
+    widths: Widths = "allocated",
+    device: torch.device | str = "cpu",
+) -> Pruned:
+    """Cut a trained network into a budget by what is known of its channels; see `prune`.
+
+    Args:
+        network: the network that was ranked, on `device`; not changed.
+        feasible: the candidates inside the budget.
+        ranking: order and worth of its channels.
+        batches: images that batch norms and biases are adapted on, if there are any.
+        widths: how the budget is spent.
+        device: where to compute.
+    """
+    space = feasible.space
+    uniform = widths == "uniform"
+    candidate = fair_uniform(feasible) if uniform else allocate(ranking.values, feasible)
     ordered = permute(network, space, ranking.orders)
     if batches is not None:
         ordered = absorbed(ordered, space, candidate, batches, device=device)
     small = cut(ordered, space, candidate).eval()
     if batches is not None:
         recalibrate_(small, ((images.to(device), images) for images, _ in pairs(batches)))
+    cost = Cost(space)
     macs, full_macs = cost.macs([candidate, space.full()]).tolist()
     params, full_params = cost.params([candidate, space.full()]).tolist()
     return Pruned(small, candidate, ranking, (macs, full_macs), (params, full_params))

@@ -1,0 +1,234 @@
+"""Accuracy right after cutting, by every criterion: batch norms recalibrated, nothing trained.
+
+For every data set, network and seed one network is trained on a split of its own; then every
+criterion prunes that very network to each budget, with widths allocated by its own values and with
+uniform ones, and Torch-Pruning 1.6.1 does so by magnitude, Taylor and Hessian, layer by layer
+alike and globally. All see the same training images; test accuracy is compared within seeds.
+Finished rows are kept in a .jsonl file beside this script.
+
+Run: OMP_NUM_THREADS=1 python benchmarks/criteria_accuracy.py [digits|photos] [seeds]
+"""
+
+import copy
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import prunas
+
+import torch  # isort: skip - prunas declares what imports of torchvision need
+import torch_pruning
+from torch import nn
+from torch.nn import functional as F
+
+from prunas.eval.accuracy import accuracy
+from prunas.eval.criteria.selection import di_prior
+from prunas.eval.criteria.table import CRITERIA
+from prunas.eval.recalibration import recalibrate_
+from prunas.eval.statistics import paired, spread
+from prunas.pipeline.data import Data, load_data
+from prunas.pipeline.networks import create_network
+from prunas.pipeline.pruning import Widths, cut_to
+from prunas.pipeline.stages import Fixed, fixed
+from prunas.pipeline.training import Recipe, train
+from prunas.search import Budget, Feasible
+
+BUDGETS: Final = (0.5, 0.3)
+IMAGES: Final = 1024
+"""Training images that criteria look at and batch norms are recalibrated on."""
+NETWORKS: Final[dict[str, dict[str, Recipe]]] = {
+    "digits": {
+        "mobilenetv2_050": Recipe(epochs=20, learning_rate=0.05),
+        "resnet10t": Recipe(epochs=12, learning_rate=0.05),
+    },
+    "photos": {
+        "mobilenetv2_035": Recipe(epochs=8, learning_rate=0.05),
+        "resnet10t": Recipe(epochs=5, learning_rate=0.05),
+    },
+}
+ROWS: Final = Path(__file__).with_suffix(".jsonl")
+CPU: Final = torch.device("cpu")
+
+Importance = Callable[[nn.Module], Any]
+"""Makes one of Torch-Pruning's importances, ready for a copy of the network."""
+
+
+def main(names: list[str], seeds: int) -> None:
+    done = {(row["data"], row["model"], row["seed"]) for row in rows()}
+    work = [
+        (data, model, seed)
+        for seed in range(seeds)
+        for data in names
+        for model in NETWORKS[data]
+        if (data, model, seed) not in done
+    ]
+    context = get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), context) as pool:
+        for found in pool.map(one_seed, *zip(*work, strict=True)) if work else ():
+            with ROWS.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(row) + "\n" for row in found)
+    for data in names:
+        for model in NETWORKS[data]:
+            for budget in BUDGETS:
+                report(data, model, budget)
+
+
+def rows() -> list[dict[str, Any]]:
+    if not ROWS.exists():
+        return []
+    return [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()]
+
+
+def one_seed(name: str, model: str, seed: int) -> list[dict[str, Any]]:
+    """Rows of all methods and budgets for one trained network."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    data = load_data(name, seed=seed)
+    network = create_network(
+        model, classes=len(data.classes), input_size=data.input_size, seed=seed
+    )
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    train(network, data.train, NETWORKS[name][model], seed=seed, device=CPU)
+    network.eval()
+    test = fixed(data.test, data.input_size, CPU)
+    row = {"data": name, "model": model, "seed": seed, "full": accuracy(network, test)}
+    found = []
+    for method, budget, macs, small in (
+        *by_prunas(network, data),
+        *by_torch_pruning(network, data),
+    ):
+        found.append(
+            {**row, "method": method, "budget": budget, "macs": macs, "test": accuracy(small, test)}
+        )
+    return found
+
+
+def by_prunas(network: nn.Module, data: Data) -> Iterator[tuple[str, float, float, nn.Module]]:
+    """(method, budget, share of MACs, small network)."""
+    space = prunas.trace(network, data.input_size, depth=False)
+    images = fixed(data.train, data.input_size, CPU, limit=IMAGES)
+    for name, judge in CRITERIA.items():
+        ranking = di_prior(network, space, images, device=CPU, criterion=judge)
+        for budget in BUDGETS:
+            feasible = Feasible(space, Budget.parse(f"macs={budget}"), prunas.Cost(space))
+            for widths in get_args(Widths):
+                found = cut_to(network, feasible, ranking, batches=images, widths=widths)
+                yield f"{name}, {widths}", budget, found.macs[0] / found.macs[1], found.network
+
+
+def by_torch_pruning(
+    network: nn.Module, data: Data
+) -> Iterator[tuple[str, float, float, nn.Module]]:
+    """The same for Torch-Pruning, one step each; its ratio is found by bisection."""
+    images = fixed(data.train, data.input_size, CPU, limit=IMAGES)
+    for name, prepare in IMPORTANCES.items():
+        ready = copy.deepcopy(network)
+        gradients = prepare(ready, images)
+        for together in (False, True):
+            for budget in BUDGETS:
+                share, small = _bisected(ready, gradients, data, budget, together)
+                recalibrate_(small, images)
+                scope = "global" if together else "uniform"
+                yield f"torch-pruning {name}, {scope}", budget, share, small
+
+
+def _bisected(
+    network: nn.Module, prepared: Importance, data: Data, budget: float, together: bool
+) -> tuple[float, nn.Module]:
+    """The mildest of its ratios, to a hundredth, that meets the budget."""
+    example = torch.zeros(1, *data.input_size)
+    whole, _ = torch_pruning.utils.count_ops_and_params(network, example)
+    mild, strong, best = 0.0, 0.95, None
+    while strong - mild > 0.01:
+        ratio = (mild + strong) / 2
+        small = copy.deepcopy(network)
+        classifier = [m for m in small.modules() if isinstance(m, nn.Linear)][-1:]
+        pruner = torch_pruning.pruner.BasePruner(
+            small,
+            example,
+            prepared(small),
+            global_pruning=together,
+            pruning_ratio=ratio,
+            max_pruning_ratio=0.95,
+            ignored_layers=classifier,
+        )
+        pruner.step()
+        share = torch_pruning.utils.count_ops_and_params(small, example)[0] / whole
+        if share <= budget:
+            strong, best = ratio, (share, small.eval())
+        else:
+            mild = ratio
+    if best is None:
+        raise RuntimeError(f"Torch-Pruning does not reach {budget:.0%} of the MACs")
+    return best
+
+
+def _magnitude(network: nn.Module, images: Fixed) -> Importance:
+    return lambda _: torch_pruning.importance.GroupMagnitudeImportance()
+
+
+def _taylor(network: nn.Module, images: Fixed) -> Importance:
+    """The gradient over all images."""
+    network.eval().zero_grad()
+    for pictures, labels in images:
+        F.cross_entropy(network(pictures), labels).backward()
+    gradients = [parameter.grad for parameter in network.parameters()]
+
+    def prepared(small: nn.Module) -> Any:
+        for parameter, gradient in zip(small.parameters(), gradients, strict=True):
+            parameter.grad = None if gradient is None else gradient.clone()
+        return torch_pruning.importance.GroupTaylorImportance()
+
+    return prepared
+
+
+def _hessian(network: nn.Module, images: Fixed) -> Importance:
+    """As its documentation says: squared gradients of single samples, here of 64."""
+    pictures, labels = next(iter(images))
+
+    def prepared(small: nn.Module) -> Any:
+        importance = torch_pruning.importance.GroupHessianImportance()
+        small.eval()
+        losses = F.cross_entropy(small(pictures[:64]), labels[:64], reduction="none")
+        for loss in losses:
+            small.zero_grad()
+            loss.backward(retain_graph=True)
+            importance.accumulate_grad(small)
+        return importance
+
+    return prepared
+
+
+IMPORTANCES: Final[dict[str, Callable[[nn.Module, Fixed], Importance]]] = {
+    "magnitude": _magnitude,
+    "taylor": _taylor,
+    "hessian": _hessian,
+}
+
+
+def report(data: str, model: str, budget: float) -> None:
+    """Every method by its mean, with its difference from DI with allocated widths."""
+    chosen = [r for r in rows() if (r["data"], r["model"], r["budget"]) == (data, model, budget)]
+    by_method: dict[str, dict[int, float]] = {}
+    for row in chosen:
+        by_method.setdefault(row["method"], {})[row["seed"]] = row["test"]
+    ours = by_method.get("di, allocated", {})
+    if len(ours) < 2:
+        return
+    full = {row["seed"]: row["full"] for row in chosen}
+    print(f"\n{data}, {model}, {budget:.0%} of the MACs; full {spread(list(full.values()))}")
+    means = {m: sum(found.values()) / len(found) for m, found in by_method.items()}
+    for method in sorted(by_method, key=lambda m: -means[m]):
+        both = sorted(ours.keys() & by_method[method].keys())
+        compared = paired([by_method[method][s] for s in both], [ours[s] for s in both])
+        print(f"  {method:34} {100 * means[method]:5.1f}   {compared.sentence_in_points}")
+
+
+if __name__ == "__main__":
+    main([sys.argv[1]] if len(sys.argv) > 1 else list(NETWORKS), int((sys.argv[2:] or ["10"])[0]))
