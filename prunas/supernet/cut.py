@@ -66,8 +66,19 @@ def kept_tensors(
         if id(indices) not in places:
             places[id(indices)] = torch.from_numpy(indices)
         where = places[id(indices)].to(source.device)
-        result[name] = source.index_select(dimension, where)
+        result[name] = _selected(source, dimension, where)
     return result
+
+
+def _selected(source: torch.Tensor, dimension: int, where: torch.Tensor) -> torch.Tensor:
+    """Those entries of a dimension. One number seen at every position stays one, of its own.
+
+    Weights that are not there yet are such tensors; a giant's would fill the memory.
+    """
+    if source.numel() == 1 or any(source.stride()):
+        return source.index_select(dimension, where)
+    shape = [len(where) if d == dimension else n for d, n in enumerate(source.shape)]
+    return source[(0,) * source.ndim].clone().expand(shape)
 
 
 def copied_with(network: nn.Module, tensors: Mapping[str, torch.Tensor]) -> nn.Module:

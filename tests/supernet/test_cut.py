@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from prunas.errors import InputError, RunError
+from prunas.pipeline.weightless import weightless
 from prunas.supernet.cut import cut
 from prunas.supernet.grid import EVERY
 from prunas.supernet.space import SearchSpace
@@ -80,6 +81,19 @@ def test_the_full_candidate_is_a_copy() -> None:
     assert torch.equal(whole(image), network(image))
     theirs = {tensor.data_ptr() for tensor in network.parameters()}
     assert not theirs & {tensor.data_ptr() for tensor in whole.parameters()}
+
+
+def test_weights_that_are_not_there_yet_take_no_memory() -> None:
+    with weightless():
+        network = plain_chain()
+    space = trace(network, IMAGE)
+    small = cut(network, space, space.uniform(0.5))
+    weight, source = small.get_parameter("3.weight"), network.get_parameter("3.weight")
+    assert weight.shape == (8, 4, 3, 3)
+    assert weight.untyped_storage().nbytes() == weight.element_size()
+    assert weight.data_ptr() != source.data_ptr()
+    assert isinstance(weight, nn.Parameter)
+    assert torch.equal(weight, torch.zeros(8, 4, 3, 3))
 
 
 def test_the_network_is_not_changed() -> None:
