@@ -7,14 +7,19 @@ import torch
 
 from prunas.errors import InputError
 
-Loader: TypeAlias = Iterable[torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor]]
+Pair: TypeAlias = tuple[torch.Tensor, torch.Tensor | None]
+"""Images and their targets, if there are any."""
+
+Loader: TypeAlias = Iterable[
+    torch.Tensor | Sequence[torch.Tensor] | Pair | Mapping[str, torch.Tensor]
+]
 """What loaders yield: pairs (images, targets), images alone, or dictionaries with them."""
 
 _IMAGES: Final = ("images", "image", "pixel_values", "input", "inputs", "x")
 _TARGETS: Final = ("targets", "target", "labels", "label", "y")
 
 
-def pairs(batches: Loader) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+def pairs(batches: Loader) -> Iterator[Pair]:
     """(images, targets) of every batch that has images; targets None where there are none.
 
     Args:
@@ -22,8 +27,10 @@ def pairs(batches: Loader) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]
             usual names ("image", "pixel_values", "label", "target" ... and their plurals).
 
     Raises:
-        InputError: a batch of another form, or with another number of targets than images.
+        InputError: a batch of another form, or with another number of targets than images; no
+            image at all.
     """
+    empty = True
     for batch in batches:
         images, targets = _parts(batch)
         if not isinstance(images, torch.Tensor) or not images.ndim:
@@ -42,7 +49,10 @@ def pairs(batches: Loader) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]
                 " each image"
             )
         if len(images):
+            empty = False
             yield images, targets
+    if empty:
+        raise InputError("there are no images to look at; give at least one batch")
 
 
 def _parts(batch: Any) -> tuple[Any, Any]:

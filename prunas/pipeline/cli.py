@@ -26,7 +26,7 @@ from prunas.pipeline import terminal
 from prunas.pipeline.artifact import load, save
 from prunas.pipeline.coverage import cover, lost, read_rows, zoo
 from prunas.pipeline.criteria_study import study
-from prunas.pipeline.data import load_data
+from prunas.pipeline.data import Data, load_data
 from prunas.pipeline.export import Exported, export_onnx, export_timm, export_torch
 from prunas.pipeline.files import write_text, writing
 from prunas.pipeline.finals import train_finals
@@ -73,6 +73,13 @@ Grid = Annotated[
 Depth = Annotated[bool, typer.Option("--depth", help="Residual blocks may be left out, too.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Device = Annotated[str, typer.Option(help=f"{', '.join(_DEVICES)} (auto: cuda if there is one).")]
+DataName = Annotated[
+    str | None, typer.Option(help="digits, photos, a folder, an .npz, or a data set of timm.")
+]
+Pretrained = Annotated[bool, typer.Option("--pretrained", help="Timm's weights.")]
+WeightsFile = Annotated[
+    str | None, typer.Option(help="The weights in this .safetensors file or state dict.")
+]
 Run = Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")]
 Seeds = Annotated[
     int | None, typer.Option(help="Final trainings of the found and the uniform network.")
@@ -152,7 +159,8 @@ def profile(
 ) -> None:
     """Show what a network costs, what of it can be searched, and what cannot."""
     with _stoppable():
-        size, count = _pictures(model, data, input_size, classes)
+        source = None if data is None else load_data(data, seed=0)
+        size, count = _pictures(model, source, input_size, classes)
         network = create_network(model, classes=count, input_size=size)
         widths = as_grid(grid or "default")
         space = trace(network, size, grid=widths, keep=keep or (), depth=depth)
@@ -171,19 +179,18 @@ def profile(
 
 
 def _pictures(
-    model: str, data: str | None, text: str | None, classes: int | None
+    model: str, data: Data | None, text: str | None, classes: int | None
 ) -> tuple[Size, int]:
-    """The image size and the number of classes to profile with."""
+    """The image size and the number of classes of a network for these data, or of its own."""
+    if data is not None:
+        count = len(data.classes)
+        if classes not in (None, count):
+            raise InputError(f"{data.name} has {count} classes, not {classes}; leave out --classes")
+        return _size(text, data.input_size), count
     config: Any = timm.get_pretrained_cfg(model) if timm.is_model(model) else None
     own_size: Size = tuple(config.input_size) if config else (3, 224, 224)
-    if data is None:
-        own_classes = config.num_classes if config else 0
-        return _size(text, own_size), classes or own_classes or 1000
-    loaded = load_data(data, seed=0)
-    count = len(loaded.classes)
-    if classes not in (None, count):
-        raise InputError(f"{data} has {count} classes, not {classes}; leave out --classes")
-    return _size(text, loaded.input_size), count
+    own_classes = config.num_classes if config else 0
+    return _size(text, own_size), classes or own_classes or 1000
 
 
 def _size(text: str | None, own: Size) -> Size:
@@ -208,16 +215,16 @@ def prune(
     model: Annotated[str, typer.Argument(help="A timm network.")],
     budget: Annotated[str, typer.Option(help="Upper bounds: macs=40%, macs=120M,params=2.5M.")],
     criterion: Annotated[str, typer.Option(help=f"{', '.join(CRITERIA)}.", metavar="NAME")] = "di",
-    data: Annotated[
-        str | None, typer.Option(help="digits, photos, a folder, an .npz, or a data set of timm.")
-    ] = None,
-    pretrained: Annotated[bool, typer.Option("--pretrained", help="Timm's weights.")] = False,
-    weights: Annotated[
-        str | None, typer.Option(help="The weights in this .safetensors file or state dict.")
-    ] = None,
+    data: DataName = None,
+    pretrained: Pretrained = False,
+    weights: WeightsFile = None,
     uniform: Annotated[
         bool, typer.Option("--uniform", help="The same share of every layer, not by worth.")
     ] = False,
+    refit: Annotated[
+        bool,
+        typer.Option(help="Solve the layers left by least squares, or recalibrate batch norms."),
+    ] = True,
     images: Annotated[int, typer.Option(min=1, help="Training images to look at.")] = 4096,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the small network. [MODEL-CRITERION]")
@@ -236,14 +243,8 @@ def prune(
     where = _device(device)
     folder = out or Path(f"{Path(model).name}-{criterion}")
     with _stoppable():
-        side = None if input_size is None else str(input_size)
         source = None if data is None else load_data(data, seed=0, input_size=input_size)
-        size, count = _pictures(model, data, side, classes)
-        size = size if source is None else source.input_size
-        network = create_network(
-            model, classes=count, input_size=size, pretrained=pretrained, weights=weights
-        )
-        network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network, size = _trained(model, source, input_size, classes, pretrained, weights, where)
         space = trace(network, size, grid=as_grid(grid or "default"), keep=keep or (), depth=depth)
         found = pruned(
             network,
@@ -252,6 +253,7 @@ def prune(
             criterion_name=criterion,
             batches=None if source is None else fixed(source.train, size, where, limit=images),
             widths="uniform" if uniform else "allocated",
+            adaptation="refit" if refit else "recalibrate",
             device=where,
         )
         shares = {}
@@ -279,19 +281,33 @@ def prune(
     typer.echo(terminal.loading_text(folder, size))
 
 
+def _trained(
+    model: str,
+    data: Data | None,
+    side: int | None,
+    classes: int | None,
+    pretrained: bool,
+    weights: str | None,
+    device: torch.device,
+) -> tuple[nn.Module, Size]:
+    """A network with the weights asked for, on the device, and the size of its images."""
+    size, count = _pictures(model, data, None if side is None else str(side), classes)
+    network = create_network(
+        model, classes=count, input_size=size, pretrained=pretrained, weights=weights
+    )
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network, size
+
+
 # -- criteria --------------------------------------------------------------------------------------
 
 
 @app.command()
 def criteria(
     model: Annotated[str, typer.Argument(help="A timm network.")],
-    data: Annotated[
-        str | None, typer.Option(help="digits, photos, a folder, an .npz, or a data set of timm.")
-    ] = None,
-    pretrained: Annotated[bool, typer.Option("--pretrained", help="Timm's weights.")] = False,
-    weights: Annotated[
-        str | None, typer.Option(help="The weights in this .safetensors file or state dict.")
-    ] = None,
+    data: DataName = None,
+    pretrained: Pretrained = False,
+    weights: WeightsFile = None,
     names: Annotated[
         list[str] | None,
         typer.Option("--criterion", help="Only these; may be repeated. [all that can judge]"),
@@ -311,19 +327,13 @@ def criteria(
     file = out or Path(f"{Path(model).name}-criteria.html")
     with _stoppable():
         source = None if data is None else load_data(data, seed=0, input_size=input_size)
-        side = None if input_size is None else str(input_size)
-        size, count = _pictures(model, data, side, classes)
-        size = size if source is None else source.input_size
-        network = create_network(
-            model, classes=count, input_size=size, pretrained=pretrained, weights=weights
-        )
-        network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network, size = _trained(model, source, input_size, classes, pretrained, weights, where)
         space = trace(network, size, keep=keep or ())
         found = study(
             network, space, source, names or None, model, images, where, Progress(visible=True)
         )
         write_text(file, criteria_page(found))
-    said = findings(space, found.comparison)
+    said = findings(found.comparison)
     if as_json:
         _print_json({"page": str(file), "criteria": list(found.verdicts), "findings": said})
         return
@@ -340,10 +350,7 @@ def search(
     model: Annotated[
         str | None, typer.Argument(help="A timm network; left out with --resume --out DIR.")
     ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(help="digits, photos, a folder, an .npz, or a data set of timm."),
-    ] = None,
+    data: DataName = None,
     budget: Annotated[
         str | None, typer.Option(help="Upper bounds: macs=40%, macs=120M,params=2.5M.")
     ] = None,

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from prunas.eval.criteria.comparison import compared, normality
-from prunas.eval.criteria.selection import di_prior
+from prunas.eval.criteria.selection import ranking
 from prunas.eval.criteria.sensitivity import sensitivities
 from prunas.eval.criteria.table import CRITERIA, WEIGHTS_ALONE, criterion
 from prunas.eval.criteria.verdict import width_genes
@@ -56,12 +56,12 @@ def study(
     rows = []
     by = "di" if "di" in chosen else chosen[0]
     if data is not None:
-        ranking = di_prior(network, space, batches, device=device, criterion=judges[by])
+        orders = ranking(network, space, verdicts[by]).orders
         held_out = fixed(data.held_out, data.input_size, device, limit=_MEASURED)
         calibration = fixed(data.train, data.input_size, device, limit=_MEASURED)
         count = len(width_genes(space))
         with progress.task("sensitivity") as task:
-            for row in sensitivities(network, space, ranking.orders, held_out, calibration):
+            for row in sensitivities(network, space, orders, held_out, calibration):
                 rows.append(row)
                 task.update(len(rows), count)
     return Study(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -12,6 +13,7 @@ from prunas.eval.criteria.absorb import absorbed
 from prunas.eval.criteria.selection import Ranking, di_prior
 from prunas.eval.criteria.table import criterion
 from prunas.eval.recalibration import recalibrate_
+from prunas.eval.refit import refit_
 from prunas.pipeline.stages import fair_uniform
 from prunas.search.budget import Budget, Feasible
 from prunas.search.prior import allocate
@@ -21,6 +23,9 @@ from prunas.supernet.space import Candidate, SearchSpace
 
 Widths = Literal["allocated", "uniform"]
 """Widths by the worth of their channels, or the same share of every gene."""
+
+Adaptation = Literal["refit", "recalibrate"]
+"""Solve the layers that are left anew, or only take new statistics for their batch norms."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,12 +55,14 @@ def prune(
     criterion_name: str = "di",
     batches: Loader | None = None,
     widths: Widths = "allocated",
+    adaptation: Adaptation = "refit",
     device: torch.device | str = "cpu",
 ) -> Pruned:
     """Cut a trained network to a budget at once, by what a criterion says of its channels.
 
     Channels are ordered by the criterion, widths are chosen by `allocate` (or uniformly), and
-    with images the mean of what was removed moves into the biases and batch norms are
+    with images the small network is adapted to what it lost: its layers are solved anew by least
+    squares (`refit_`), or the mean of what was removed moves into the biases and batch norms are
     recalibrated. The given network is not changed.
 
     Args:
@@ -66,6 +73,7 @@ def prune(
         batches: pairs (images, labels), iterated more than once; needed by criteria that look at
             more than weights.
         widths: how the budget is spent.
+        adaptation: what is done with images after the cut.
         device: where to compute.
 
     Raises:
@@ -75,7 +83,15 @@ def prune(
     wanted = Budget.parse(budget) if isinstance(budget, str) else budget
     feasible = Feasible(space, wanted, Cost(space))  # refuses a budget out of reach at once
     ranking = di_prior(network, space, batches or (), device=device, criterion=judge)
-    return cut_to(network, feasible, ranking, batches=batches, widths=widths, device=device)
+    return cut_to(
+        network,
+        feasible,
+        ranking,
+        batches=batches,
+        widths=widths,
+        adaptation=adaptation,
+        device=device,
+    )
 
 
 def cut_to(
@@ -85,6 +101,7 @@ def cut_to(
     *,
     batches: Loader | None = None,
     widths: Widths = "allocated",
+    adaptation: Adaptation = "refit",
     device: torch.device | str = "cpu",
 ) -> Pruned:
     """Cut a trained network into a budget by what is known of its channels; see `prune`.
@@ -93,20 +110,23 @@ def cut_to(
         network: the network that was ranked, on `device`; not changed.
         feasible: the candidates inside the budget.
         ranking: order and worth of its channels.
-        batches: images that batch norms and biases are adapted on, if there are any.
+        batches: images that the small network is adapted on, if there are any.
         widths: how the budget is spent.
+        adaptation: what is done with them.
         device: where to compute.
     """
     space = feasible.space
     uniform = widths == "uniform"
     candidate = fair_uniform(feasible) if uniform else allocate(ranking.values, feasible)
     ordered = permute(network, space, ranking.orders)
-    if batches is not None:
+    if batches is not None and adaptation == "recalibrate":
         ordered = absorbed(ordered, space, candidate, batches, device=device)
     small = cut(ordered, space, candidate).eval()
-    if batches is not None:
+    if batches is not None and adaptation == "recalibrate":
         recalibrate_(small, ((images.to(device), images) for images, _ in pairs(batches)))
-    cost = Cost(space)
-    macs, full_macs = cost.macs([candidate, space.full()]).tolist()
-    params, full_params = cost.params([candidate, space.full()]).tolist()
+    elif batches is not None:
+        refit_(small, ordered, space, candidate, batches, device=device)
+    both = np.array([candidate, space.full()])
+    macs, full_macs = feasible.cost.macs(both).tolist()
+    params, full_params = feasible.cost.params(both).tolist()
     return Pruned(small, candidate, ranking, (macs, full_macs), (params, full_params))

@@ -63,7 +63,7 @@ def test_filters_of_many_scales_are_ranked_alike_by_any_norm() -> None:
     }
     found = compared(space, verdicts)
     assert found.similarity[0, 1] > 0.998
-    assert "pointless" in findings(space, found)[0]
+    assert "pointless" in findings(found)[0]
 
 
 def test_gaussian_filters_pass_every_test_of_normality() -> None:
@@ -131,7 +131,7 @@ def test_findings_name_what_is_pointless_blind_and_opposed() -> None:
         "close": scored([100, 101, 103, 102]),
         "down": scored([4, 3, 2, 1]),
     }
-    text = " ".join(findings(space, compared(space, verdicts)))
+    text = " ".join(findings(compared(space, verdicts)))
     assert "up and same (1.00)" in text
     assert "close in 1 of 1 groups" in text
     assert "up and down contradict each other" in text
@@ -140,6 +140,6 @@ def test_findings_name_what_is_pointless_blind_and_opposed() -> None:
 def test_different_criteria_are_said_to_matter() -> None:
     space = space_of([4], [])
     found = compared(space, {"one": scored([1, 2, 3, 4]), "two": scored([2, 4, 1, 3])})
-    assert findings(space, found) == [
+    assert findings(found) == [
         "No two of these criteria order the channels alike: the choice matters here."
     ]

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import prunas
 from prunas.eval.criteria import activations, dependence, gradients, weights
-from prunas.eval.criteria.discriminant import Scatter, eliminate, leave_out, stand_alone
+from prunas.eval.criteria.discriminant import Groups, Scatter, eliminate, leave_out, stand_alone
 from prunas.eval.criteria.verdict import Verdict, scores_of
 from prunas.supernet.space import SearchSpace
 from tests.supernet.networks import plain_chain
@@ -497,6 +497,16 @@ def test_hsic(
     close(scores(verdict, SECOND), expected, rtol=1e-7)
 
 
+def losses_after_refit(X: Array, Y: Array, groups: Groups) -> list[float]:
+    """For every group the share of Y that least squares on the other columns leave unexplained."""
+    losses = []
+    for group in groups:
+        left = np.delete(X, group, axis=1)
+        refit = left @ np.linalg.lstsq(left, Y)[0]
+        losses.append(float(((Y - refit) ** 2).sum() / (Y**2).sum()))
+    return losses
+
+
 def test_reconstruction_is_what_a_refit_cannot_make_good(
     network: nn.Sequential,
     space: SearchSpace,
@@ -506,11 +516,7 @@ def test_reconstruction_is_what_a_refit_cannot_make_good(
     """Of the classifier: least squares on the inputs that are left, for the first removal."""
     X = (read[1] - read[1].mean(0)).numpy()
     Y = X @ network.get_parameter("7.weight").detach().numpy().T
-    losses = []
-    for channel in range(16):
-        left = np.delete(X, channel, axis=1)
-        refit = left @ np.linalg.lstsq(left, Y)[0]
-        losses.append(float(((Y - refit) ** 2).sum() / (Y**2).sum()))
+    losses = losses_after_refit(X, Y, [np.array([channel]) for channel in range(16)])
     verdict = dependence.reconstruction(network, space, rows, device="cpu", ridge_share=1e-12)
     elimination = verdict.eliminations[SECOND]
     assert elimination is not None
@@ -528,12 +534,7 @@ def test_reconstruction_of_a_convolution_takes_its_patches(
     columns = F.unfold(read[0], 3, padding=1, stride=4).movedim(1, 2).flatten(0, 1).numpy()
     X = columns - columns.mean(0)
     Y = X @ filters(network, 3).T
-    groups = [np.arange(9 * c, 9 * c + 9) for c in range(8)]
-    losses = []
-    for group in groups:
-        left = np.delete(X, group, axis=1)
-        refit = left @ np.linalg.lstsq(left, Y)[0]
-        losses.append(float(((Y - refit) ** 2).sum() / (Y**2).sum()))
+    losses = losses_after_refit(X, Y, [np.arange(9 * c, 9 * c + 9) for c in range(8)])
     verdict = dependence.reconstruction(network, space, rows, device="cpu", ridge_share=1e-12)
     elimination = verdict.eliminations[FIRST]
     assert elimination is not None

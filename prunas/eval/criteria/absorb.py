@@ -36,12 +36,17 @@ def absorbed(
         InputError: no image, or another network than the space's.
     """
     kept = space.kept(space.candidate(candidate))
-    means = means_of(network, space, batches, device, lambda z: z.double())
+    losing = [
+        (tap, gone)
+        for tap in space.taps
+        if (gone := np.asarray(~kept[np.stack(tap.atoms)].all(0))).any()
+        and _reads_all(network.get_submodule(tap.module), tap)
+    ]
+    means = means_of(network, space, batches, device, lambda z: z.double(), [t for t, _ in losing])
     biases = {}
-    for tap in space.taps:
-        gone = np.asarray(~kept[np.stack(tap.atoms)].all(0))
-        layer = network.get_submodule(tap.module)
-        if tap.module in means and gone.any() and _reads_all(layer, tap):
+    for tap, gone in losing:
+        if tap.module in means:
+            layer = network.get_submodule(tap.module)
             biases[f"{tap.module}.bias"] = _shifted(layer, means[tap.module], gone)
     return copied_with(network, {name: new for name, new in biases.items() if name in space.shapes})
 

@@ -7,26 +7,22 @@ features there (a head) gets their mean, or their sum.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import torch
 from torch import nn
 
-from prunas.errors import InputError
 from prunas.eval.accuracy import evaluating
-from prunas.eval.batches import Loader, pairs
+from prunas.eval.batches import Loader
 from prunas.eval.criteria.discriminant import Array
-from prunas.eval.criteria.gradients import loss_of
-from prunas.eval.criteria.observe import by_gene, layer_of, maps_of, observe
+from prunas.eval.criteria.gradients import labelled, loss_of
+from prunas.eval.criteria.observe import UNSEEN, by_gene, layer_of, maps_of, observe, over_positions
 from prunas.eval.criteria.slices import Slice, checked_parameters, joined, places_of, slices_of
 from prunas.eval.criteria.verdict import Verdict, judge
 from prunas.supernet.space import SearchSpace, Tap
 
 _BINS: Final = 100
-_UNSEEN: Final = "no layer that could be observed reads its channels"
-
-Together = Literal["mean", "sum"]
 
 
 def apoz(
@@ -36,7 +32,8 @@ def apoz(
 
     Hu et al., "Network Trimming" (2016). Says little where no ReLU precedes.
     """
-    return _by_mean(network, space, batches, device, lambda z: (z != 0).double())
+    layers = means_of(network, space, batches, device, lambda z: (z != 0).double())
+    return judge(space, _gathered(space, layers))
 
 
 def mean_activation(
@@ -44,7 +41,7 @@ def mean_activation(
 ) -> Verdict:
     """Mean |z| over images and positions, as a share of the layer's largest."""
     layers = means_of(network, space, batches, device, lambda z: z.abs().double())
-    return judge(space, _gathered(space, {name: _to_one(v) for name, v in layers.items()}, "mean"))
+    return judge(space, _gathered(space, {name: _to_one(v) for name, v in layers.items()}))
 
 
 def entropy(
@@ -64,8 +61,8 @@ def entropy(
     def of(rows: Array) -> Array:
         return np.array([_entropy(column, bins) for column in rows.T])
 
-    layers = rows_of(network, space, batches, device, _over_positions)
-    return judge(space, _gathered(space, {name: of(rows) for name, rows in layers.items()}, "mean"))
+    layers = rows_of(network, space, batches, device, over_positions)
+    return judge(space, _gathered(space, {name: of(rows) for name, rows in layers.items()}))
 
 
 def hrank(
@@ -85,7 +82,7 @@ def hrank(
     layers = means_of(network, space, batches, device, shares_of_rank)
     seen = {name: values for name, values in layers.items() if not np.isnan(values).any()}
     missing = "no layer that reads its channels is given maps of two dimensions, which have ranks"
-    return judge(space, _gathered(space, seen, "mean", missing))
+    return judge(space, _gathered(space, seen, missing))
 
 
 def wanda(
@@ -134,7 +131,7 @@ def zero_channel(
 
     layers = rows_of(network, space, batches, device, largest)
     seen = {name: _to_one(rows.max(0)) for name, rows in layers.items()}
-    return judge(space, _gathered(space, seen, "mean"))
+    return judge(space, _gathered(space, seen))
 
 
 def taylor_activation(
@@ -146,19 +143,13 @@ def taylor_activation(
     of each image's own loss.
     """
     sums: dict[str, Array] = {}
-    count = 0
     with evaluating(network):
-        for images, targets in pairs(batches):
-            if targets is None:
-                raise InputError("the batches have no targets; a gradient needs labels")
+        for images, targets in labelled(batches):
             found = _products(network, space, images.to(device), targets.to(device))
             for name, values in found.items():
                 sums[name] = sums.get(name, 0) + values
-            count += len(images)
-    if not count:
-        raise InputError("channels were to be judged on no images; give at least one batch")
     layers = {name: total / (np.linalg.norm(total) or 1.0) for name, total in sums.items()}
-    return judge(space, _gathered(space, layers, "mean"))
+    return judge(space, _gathered(space, layers))
 
 
 def _products(
@@ -198,25 +189,26 @@ def _products(
 # -- statistics ------------------------------------------------------------------------------------
 
 
-def _over_positions(maps: torch.Tensor) -> torch.Tensor:
-    return maps.reshape(*maps.shape[:2], -1).mean(2, dtype=torch.float64)
-
-
 def means_of(
     network: nn.Module,
     space: SearchSpace,
     batches: Loader,
     device: torch.device | str,
     value: Callable[[torch.Tensor], torch.Tensor],
+    taps: Sequence[Tap] | None = None,
 ) -> dict[str, Array]:
-    """{tap: (channels,)} means over images and positions of a function of its maps."""
+    """{tap: (channels,)} means over images and positions of a function of its maps.
+
+    Of all taps of the space, or of these.
+    """
 
     def averaged(layer: nn.Module, maps: torch.Tensor) -> torch.Tensor:
-        return _over_positions(value(maps))
+        return over_positions(value(maps))
 
     sums: dict[str, Array] = {}
     rows: dict[str, int] = {}
-    for found in observe(network, space.taps, batches, averaged, device=device):
+    chosen = space.taps if taps is None else taps
+    for found in observe(network, chosen, batches, averaged, device=device):
         for name, calls in found.calls.items():
             for call in calls:
                 sums[name] = sums.get(name, 0) + call.sum(0).cpu().numpy()
@@ -256,25 +248,14 @@ def _to_one(values: Array) -> Array:
 # -- from layers to genes --------------------------------------------------------------------------
 
 
-def _by_mean(
-    network: nn.Module,
-    space: SearchSpace,
-    batches: Loader,
-    device: torch.device | str,
-    value: Callable[[torch.Tensor], torch.Tensor],
-) -> Verdict:
-    return judge(space, _gathered(space, means_of(network, space, batches, device, value), "mean"))
-
-
 def _gathered(
-    space: SearchSpace, layers: Mapping[str, Array], together: Together, missing: str = _UNSEEN
+    space: SearchSpace, layers: Mapping[str, Array], missing: str = UNSEEN
 ) -> list[Array | str]:
-    """For every gene the values of its channels, together over the layers that read them."""
+    """For every gene the values of its channels, their mean over the layers that read them."""
     judgements: list[Array | str] = []
     for gene, taps in enumerate(by_gene(space, space.taps)):
         seen = [_of_channels(space, gene, t, layers[t.module]) for t in taps if t.module in layers]
-        table = np.array(seen)
-        judgements.append(getattr(table, together)(0) if seen else missing)
+        judgements.append(np.mean(seen, axis=0) if seen else missing)
     return judgements
 
 
@@ -323,5 +304,5 @@ def _weighted(
                 values = _of_channels(space, gene, tap, layers[tap.module])
                 product = values * weights[gene][tap.module]
                 total, seen = total + product / (product.sum() or 1.0), True
-        judgements.append(total if seen else _UNSEEN)
+        judgements.append(total if seen else UNSEEN)
     return judge(space, judgements)

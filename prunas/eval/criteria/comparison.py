@@ -95,7 +95,7 @@ def normality(network: nn.Module, space: SearchSpace) -> tuple[Normality | None,
     )
 
 
-def findings(space: SearchSpace, found: Comparison) -> list[str]:
+def findings(found: Comparison) -> list[str]:
     """What a user should take from it, in sentences; where choosing is pointless first."""
     return [*_pointless(found), *_blind(found), *_opposed(found)]
 

@@ -28,14 +28,13 @@ from prunas.eval.criteria.discriminant import (
     stand_alone,
 )
 from prunas.eval.criteria.features import Aim, Observed, channel_features, columns_of
-from prunas.eval.criteria.observe import by_gene, observe
+from prunas.eval.criteria.observe import UNSEEN, by_gene, observe, over_positions
 from prunas.eval.criteria.slices import checked_parameters, writers
 from prunas.eval.criteria.verdict import Verdict, judge, width_genes
 from prunas.supernet.space import SearchSpace, Tap
 
 Pair: TypeAlias = tuple[int, int]
 
-_UNSEEN: Final = "no layer that could be observed reads its channels"
 _BANDWIDTHS: Final = 5
 _WIDEST: Final = 5120  # weights of a filter: the inverse of their scatter takes seconds
 _PATCHES: Final = 2  # positions along a side at which a layer's output is reconstructed
@@ -112,6 +111,7 @@ def flat_discriminant(
     """
     taps = writers(network, space) if before else space.taps
     score = _FLAT[selector]
+    readers = by_gene(space, taps)
     totals: dict[int, Array] = {}
     passes = 0
     for found in observe(
@@ -120,16 +120,14 @@ def flat_discriminant(
         passes += 1
         Y = columns_of(found, aim).flatten(1).cpu().numpy()
         total = float(((Y - Y.mean(0)) ** 2).sum()) or 1.0
-        layouts = {tap.module: tap for tap in taps}
-        for gene, seeing in enumerate(by_gene(space, taps)):
-            for name in {t.module for t in seeing if t.module in found.calls}:
-                X = torch.cat([*found.calls[name]]).double().cpu().numpy()
+        for gene, seeing in enumerate(readers):
+            for tap in (t for t in seeing if t.module in found.calls):
+                X = torch.cat([*found.calls[tap.module]]).double().cpu().numpy()
                 Ys = np.tile(Y, (len(X) // len(Y), 1))
-                groups = _flat_groups(space, gene, layouts[name], X.shape[1])
+                groups = _flat_groups(space, gene, tap, X.shape[1])
                 value = score(X, Ys, groups, ridge=ridge) / total
                 totals[gene] = totals.get(gene, 0) + value
-    genes = range(len(by_gene(space, taps)))
-    return judge(space, [totals[g] / passes if g in totals else _UNSEEN for g in genes])
+    return judge(space, [totals[g] / passes if g in totals else UNSEEN for g in width_genes(space)])
 
 
 def hsic(
@@ -154,7 +152,9 @@ def hsic(
     """
     rows: dict[str, list[Array]] = {}
     answers: list[Array] = []
-    for found in observe(network, space.taps, batches, _mean_of_map, device=device):
+    for found in observe(
+        network, space.taps, batches, lambda _, maps: over_positions(maps), device=device
+    ):
         answers.append(columns_of(found, aim).cpu().numpy())
         for name, calls in found.calls.items():
             mean = torch.stack([*calls]).mean(0).cpu().numpy()
@@ -165,12 +165,12 @@ def hsic(
     HLH = doubly_centered(Y @ Y.T)
     layers = {name: np.concatenate(parts)[:images] for name, parts in rows.items()}
 
-    def judged(gene: int) -> Array | str:
-        seen = [t for t in by_gene(space, space.taps)[gene] if t.module in layers]
-        scores = [_hsic_of_channels(space, gene, t, layers[t.module], HLH) for t in seen]
-        return np.mean(scores, axis=0) if scores else _UNSEEN
-
-    return judge(space, map(judged, width_genes(space)))
+    judgements: list[Array | str] = []
+    for gene, taps in enumerate(by_gene(space, space.taps)):
+        seen = [(t, layers[t.module]) for t in taps if t.module in layers]
+        scores = [_hsic_of_channels(space, gene, t, rows_of_tap, HLH) for t, rows_of_tap in seen]
+        judgements.append(np.mean(scores, axis=0) if scores else UNSEEN)
+    return judge(space, judgements)
 
 
 def reconstruction(
@@ -255,7 +255,7 @@ def _over_layers(
     taps: Sequence[Tap],
     layers: dict[str, Observed],
     judged: Callable[[int, Sequence[Observed]], Elimination | Array],
-    missing: str = _UNSEEN,
+    missing: str = UNSEEN,
 ) -> Verdict:
     """Every gene by the layers that see it; those that were given the same tensor count once."""
     judgements: list[Elimination | Array | str] = []
@@ -289,10 +289,6 @@ def _scarcity(layers: dict[str, Observed]) -> Iterator[str]:
 
 
 # -- kernels ---------------------------------------------------------------------------------------
-
-
-def _mean_of_map(layer: nn.Module, maps: torch.Tensor) -> torch.Tensor:
-    return maps.reshape(*maps.shape[:2], -1).mean(2, dtype=torch.float64)
 
 
 def _hsic_of_channels(space: SearchSpace, gene: int, tap: Tap, rows: Array, HLH: Array) -> Array:

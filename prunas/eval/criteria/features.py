@@ -80,15 +80,14 @@ def channel_features(
             form, or activations that are NaN or infinite.
     """
     chosen = {tap.module: tap for tap in (space.taps if taps is None else taps)}
-    batches = iter(batches)
-    first = next(batches, None)
-    goals = None if first is None or aim == "output" else next(pairs([first]), (None, None))[1]
-    dense = goals is not None and (goals.ndim > 2 if goals.is_floating_point() else goals.ndim > 1)
+    stream = pairs(batches)
+    first = next(stream)
+    dense = aim == "labels" and first[1] is not None and _has_positions(first[1])
     statistic = _at_locations if dense else _in_parts(pool)
     passes = observe(
         network,
         list(chosen.values()),
-        chain([] if first is None else [first], batches),
+        chain([first], stream),
         statistic,
         device=device,
         outputs=outputs,
@@ -105,6 +104,10 @@ def channel_features(
         name: shared.setdefault(id(scatter), Observed(scatter, layouts[name].atoms))
         for name, scatter in scatters.items()
     }
+
+
+def _has_positions(targets: torch.Tensor) -> bool:
+    return targets.ndim > (2 if targets.is_floating_point() else 1)
 
 
 def _averaged(maps: torch.Tensor, parts: Sequence[int]) -> torch.Tensor:

@@ -97,7 +97,7 @@ def fisher(
     squares = {name: torch.zeros_like(tensor) for name, tensor in held.items()}
     samples = 0
     with evaluating(network):
-        for images, targets in _labelled(batches):
+        for images, targets in labelled(batches):
             for start in range(0, len(images), _CHUNK):
                 part = slice(start, start + _CHUNK)
                 rows, goals = images[part].to(device), targets[part].to(device)
@@ -106,7 +106,6 @@ def fisher(
                 for name, gradient in each.items():
                     squares[name] += (gradient**2).sum(0)
             samples += len(images)
-    _require_images(samples)
     curved = {name: held[name] ** 2 * squares[name] / (2 * samples) for name in held}
     return judge(space, (_reduced(s.all, curved, _sum) for s in slices_of(network, space)))
 
@@ -123,9 +122,7 @@ def synflow(
     the scores of every layer that all paths lead through add up to 1. Of the images only the
     shape is looked at.
     """
-    images = next((images for images, _ in pairs(batches)), None)
-    if images is None:
-        raise InputError("channels were to be judged on no images; give at least one batch")
+    images, _ = next(pairs(batches))
     positive = _without_biases(_detached(network, space, device))
     with evaluating(network), torch.enable_grad():
         image = torch.full_like(images[:1], _FAINT, dtype=torch.float64, device=device)
@@ -173,16 +170,13 @@ def _weight_gradients(
 ) -> Iterator[tuple[Tensors, Tensors]]:
     """(parameters, gradients of the mean loss) for every batch; zeros where nothing flows."""
     held = {n: t.requires_grad_() for n, t in _detached(network, space, device).items()}
-    images_seen = 0
     with evaluating(network):
-        for images, targets in _labelled(batches):
-            images_seen += len(images)
+        for images, targets in labelled(batches):
             with torch.enable_grad():
                 output = functional_call(network, dict(held), (images.to(device),))
                 loss = loss_of(output, targets.to(device))
                 found = torch.autograd.grad(loss, list(held.values()), allow_unused=True)
             yield held, _filled(held, found)
-    _require_images(images_seen)
 
 
 def _per_sample(
@@ -298,13 +292,13 @@ def _neutral_statistics(network: nn.Module) -> Tensors:
     return result
 
 
-def _labelled(batches: Loader) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def labelled(batches: Loader) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The pairs of batches whose images all have targets.
+
+    Raises:
+        InputError: a batch without targets, no image, and as `prunas.eval.batches.pairs`.
+    """
     for images, targets in pairs(batches):
         if targets is None:
             raise InputError("the batches have no targets; a gradient needs labels of the images")
         yield images, targets
-
-
-def _require_images(count: int) -> None:
-    if not count:
-        raise InputError("channels were to be judged on no images; give at least one batch")

@@ -4,7 +4,7 @@ import weakref
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import torch
@@ -19,6 +19,10 @@ from prunas.supernet.space import SearchSpace, Tap
 
 Statistic: TypeAlias = Callable[[nn.Module, torch.Tensor], torch.Tensor | None]
 """Makes a tensor of a layer and its maps (images, channels, *positions); None: leave it out."""
+
+
+UNSEEN: Final = "no layer that could be observed reads its channels"
+"""Why a gene is not judged by what its readers are given."""
 
 
 def _alike(layer: nn.Module) -> Hashable:
@@ -70,15 +74,11 @@ def observe(
     Raises:
         InputError: no image, or a layer that the network does not have.
     """
-    images_seen = 0
     with evaluating(network), _watching(network, taps, _Watch(statistic, kind), outputs) as watch:
         for images, targets in pairs(batches):
             watch.begin(len(images))
             output = network(images.to(device))
-            images_seen += len(images)
             yield Pass(len(images), targets, output, watch.calls)
-    if not images_seen:
-        raise InputError("channels were to be judged on no images; give at least one batch")
 
 
 def maps_of(
@@ -94,6 +94,11 @@ def maps_of(
         return maps
     windows = maps.reshape(images, -1, width, maps[0, 0].numel())
     return windows.movedim(2, 1).flatten(2)
+
+
+def over_positions(maps: torch.Tensor) -> torch.Tensor:
+    """(images, channels) means of maps over their positions, in float64."""
+    return maps.reshape(*maps.shape[:2], -1).mean(2, dtype=torch.float64)
 
 
 class _Watch:

@@ -58,9 +58,13 @@ def di_prior(
     Raises:
         InputError: as the criterion; for the default one see `channel_features`.
     """
+    return ranking(network, space, criterion(network, space, batches, device=device))
+
+
+def ranking(network: nn.Module, space: SearchSpace, verdict: Verdict) -> Ranking:
+    """`di_prior` from a verdict that is there already."""
     widths = width_genes(space)
-    verdict = criterion(network, space, batches, device=device)
-    spare = magnitude(network, space, batches, device=device).eliminations
+    spare = magnitude(network, space, (), device="cpu").eliminations
     typical = median([sum(e.drops) for e in verdict.eliminations if e is not None] or [1.0])
     orders, values = [], []
     for gene in widths:

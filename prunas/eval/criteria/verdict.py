@@ -11,7 +11,7 @@ from torch import nn
 
 from prunas.errors import InputError
 from prunas.eval.batches import Loader
-from prunas.eval.criteria.discriminant import Elimination
+from prunas.eval.criteria.discriminant import Array, Elimination
 from prunas.supernet.space import SearchSpace
 
 
@@ -56,7 +56,7 @@ def width_genes(space: SearchSpace) -> range:
 
 
 def judge(
-    space: SearchSpace, judgements: Iterable["ArrayLike | Elimination | str"], *notes: str
+    space: SearchSpace, judgements: Iterable[ArrayLike | Elimination | str], *notes: str
 ) -> Verdict:
     """The verdict from one judgement per gene of width.
 
@@ -83,20 +83,20 @@ def judge(
     return Verdict(tuple(eliminations), reasons, tuple(notes))
 
 
-def shares(scores: ArrayLike) -> np.typing.NDArray[np.float64]:
+def shares(scores: ArrayLike) -> Array:
     """Scores divided by their sum, for criteria whose scales differ from layer to layer."""
     values = np.asarray(scores, dtype=np.float64)
     return np.asarray(values / (values.sum() or 1.0))
 
 
-def scores_of(elimination: Elimination) -> np.typing.NDArray[np.float64]:
+def scores_of(elimination: Elimination) -> Array:
     """(channels,) what each channel cost when it was removed, by position."""
     scores = np.empty(len(elimination.order))
     scores[list(elimination.order)] = elimination.drops
     return scores
 
 
-def _one_shot(space: SearchSpace, gene: int, scores: np.typing.NDArray[np.float64]) -> Elimination:
+def _one_shot(space: SearchSpace, gene: int, scores: Array) -> Elimination:
     """Removal by ascending score, equal ones by position."""
     if not np.isfinite(scores).all():
         raise InputError(

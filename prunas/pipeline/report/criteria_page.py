@@ -61,7 +61,7 @@ def criteria_page(study: Study) -> str:
     drawn = [figure for figure in plots if figure is not None]
     body = [
         _header(study),
-        section("What it says", _list(findings(study.space, study.comparison))),
+        section("What it says", _list(findings(study.comparison))),
         f"<div class=plots>{''.join(map(plot, drawn))}</div>",
         _not_judged(study),
     ]
