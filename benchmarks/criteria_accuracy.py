@@ -57,6 +57,8 @@ NETWORKS: Final[dict[str, dict[str, Recipe]]] = {
         "test_resnet": Recipe(epochs=6),
     },
 }
+FIRST_SEED: Final = 2
+"""Seeds 0 and 1 served while methods were chosen."""
 SIDES: Final = {"mobilenetv2_035": 16}
 """Smaller photographs, which leave time for more steps: deep thin networks need them."""
 ROWS: Final = Path(__file__).with_suffix(".jsonl")
@@ -71,7 +73,7 @@ def main(names: list[str], seeds: int) -> None:
     done = {(row["data"], row["model"], row["seed"]) for row in rows()}
     work = [
         (data, model, seed)
-        for seed in range(seeds)
+        for seed in range(FIRST_SEED, FIRST_SEED + seeds)
         for data in names
         for model in NETWORKS[data]
         if (data, model, seed) not in done
@@ -213,13 +215,16 @@ def _taylor(network: nn.Module, images: Fixed) -> Importance:
 
 
 def _hessian(network: nn.Module, images: Fixed) -> Importance:
-    """As its documentation says: squared gradients of single samples, here of 64."""
+    """As its documentation says: squared gradients of single samples, here of 16.
+
+    More would not help: its accumulator keeps the last one only.
+    """
     pictures, labels = next(iter(images))
 
     def prepared(small: nn.Module) -> Any:
         importance = torch_pruning.importance.GroupHessianImportance()
         small.eval()
-        losses = F.cross_entropy(small(pictures[:64]), labels[:64], reduction="none")
+        losses = F.cross_entropy(small(pictures[:16]), labels[:16], reduction="none")
         for loss in losses:
             small.zero_grad()
             loss.backward(retain_graph=True)
