@@ -246,7 +246,7 @@ def _inputs(layer: nn.Module, x: torch.Tensor, places: torch.Tensor) -> torch.Te
     if not isinstance(layer, nn.Conv2d):
         return x.reshape(-1, x.shape[-1])[places]
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    padded = F.pad(x, layer._reversed_padding_repeated_twice, mode=mode).movedim(1, -1)
+    padded = F.pad(x, _padding(layer), mode=mode).movedim(1, -1)
     kernel, stride, dilation = (
         cast(tuple[int, int], setting)
         for setting in (layer.kernel_size, layer.stride, layer.dilation)
@@ -261,6 +261,19 @@ def _inputs(layer: nn.Module, x: torch.Tensor, places: torch.Tensor) -> torch.Te
     at_row, at_column = (c[:, None] + step for c, step in zip(corner, steps, strict=True))
     patches = padded[image[:, None, None], at_row[:, :, None], at_column[:, None, :]]
     return patches.movedim(-1, 1).flatten(1)
+
+
+def _padding(layer: nn.Conv2d) -> list[int]:
+    """Left, right, top, bottom. Not torch's own list, which is made once, at construction."""
+    sides = []
+    for axis in (1, 0):
+        if layer.padding == "same":
+            total = layer.dilation[axis] * (layer.kernel_size[axis] - 1)
+            sides += [total // 2, total - total // 2]
+        else:
+            side = 0 if isinstance(layer.padding, str) else layer.padding[axis]
+            sides += [side, side]
+    return sides
 
 
 def _channels_last(layer: nn.Module, output: torch.Tensor) -> torch.Tensor:

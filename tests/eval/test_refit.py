@@ -53,13 +53,15 @@ def twins(*middle: nn.Module, settings: Settings | None = None) -> nn.Sequential
     return network
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 @pytest.mark.parametrize(
     "settings",
     [
         {},
         {"bias": True},
         {"padding": 1},
-        {"padding": "same"},
+        {"padding": "same", "kernel_size": (4, 2)},
+        {"padding": "valid"},
         {"padding": (2, 1), "padding_mode": "reflect"},
         {"stride": 2, "dilation": 2, "padding": 2},
         {"kernel_size": (1, 3), "stride": (1, 2), "padding": (0, 1)},
@@ -174,6 +176,17 @@ def test_layers_that_cannot_be_solved_stay_as_they_are() -> None:
     assert same["again.weight"]
     assert same["odd.weight"]
     assert not same["last.weight"]
+
+
+def test_padding_may_be_changed_after_construction() -> None:
+    network = twins()
+    reader = network[1]
+    assert isinstance(reader, nn.Conv2d)
+    reader.padding = "same"
+    space = prunas.trace(network, IMAGE, grid="every")
+    small = refitted(network, space, space.candidate([4]), ridge_share=1e-10)
+    with torch.no_grad():
+        torch.testing.assert_close(small(images()), network(images()), rtol=1e-5, atol=1e-5)
 
 
 def test_no_more_images_are_read_than_fit(monkeypatch: pytest.MonkeyPatch) -> None:
