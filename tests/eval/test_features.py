@@ -8,6 +8,7 @@ from torch import nn
 
 from prunas.errors import InputError
 from prunas.eval.accuracy import Batches
+from prunas.eval.criteria import features
 from prunas.eval.criteria.discriminant import Scatter
 from prunas.eval.criteria.features import channel_features
 from prunas.supernet.space import SearchSpace
@@ -95,6 +96,13 @@ def assert_same(found: Scatter, expected: Scatter) -> None:
     np.testing.assert_allclose(found.target_squares, expected.target_squares, rtol=1e-9)
 
 
+@pytest.fixture(params=["each by itself", "all together"])
+def summed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many batches are waited for before they are summed."""
+    monkeypatch.setattr(features, "_HELD", 1 if request.param == "each by itself" else 2**40)
+
+
+@pytest.mark.usefixtures("summed")
 def test_every_tap_sees_its_pooled_input(
     network: Branching, space: SearchSpace, batches: list[tuple[torch.Tensor, torch.Tensor]]
 ) -> None:
@@ -109,6 +117,7 @@ def test_every_tap_sees_its_pooled_input(
     np.testing.assert_array_equal(found["tokens"].atoms, [[5, 6, 7]])
 
 
+@pytest.mark.usefixtures("summed")
 def test_branches_given_the_same_tensor_share_and_changed_content_does_not(
     network: Branching, space: SearchSpace, batches: Batches
 ) -> None:

@@ -72,7 +72,7 @@ def discriminant(
         aim: "output" asks for the network's own answers instead of labels.
         ridge_share: the ridge, see `relative_ridge`.
     """
-    taps = writers(network, space) if before else space.taps
+    taps = _judging(space, writers(network, space) if before else space.taps)
     layers = channel_features(
         network, space, batches, device=device, taps=taps, outputs=before, pool=pool, aim=aim
     )
@@ -248,6 +248,12 @@ _FLAT: Final[dict[str, Callable[..., Array]]] = {
     "leave_out": dual_leave_out,
     "differential": dual_differential,
 }
+
+
+def _judging(space: SearchSpace, taps: Sequence[Tap]) -> list[Tap]:
+    """Those that some gene is judged by: depthwise layers mostly are not."""
+    judging = {tap.module for seeing in by_gene(space, taps) for tap in seeing}
+    return [tap for tap in taps if tap.module in judging]
 
 
 def _over_layers(

@@ -20,7 +20,7 @@ relative to its trace, so that it need not be retuned for every N (they use 1e-4
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Self, TypeAlias
+from typing import Final, Protocol, Self, TypeAlias
 
 import numpy as np
 import scipy.linalg
@@ -371,7 +371,7 @@ def eliminate(
     _warn_if_few(scatter)
     width = len(scatter.total)
     singles = [np.array([feature]) for feature in range(width)]
-    path = _Path(fit(scatter, ridge=ridge), singles if groups is None else groups)
+    path = _path(fit(scatter, ridge=ridge), singles if groups is None else groups)
     return _eliminate([path], [1.0])
 
 
@@ -393,7 +393,7 @@ def eliminate_jointly(fits: Sequence[RidgeFit], groups: Sequence[Groups]) -> Eli
             f"{len(fits)} layers came with groups of {[len(seen) for seen in groups]};"
             " every layer needs its features of every group, none of them if it does not see it"
         )
-    paths = [_Path(solved, seen) for solved, seen in zip(fits, groups, strict=True)]
+    paths = [_path(solved, seen) for solved, seen in zip(fits, groups, strict=True)]
     return _eliminate(paths, [1 / (solved.scatter.target_total or 1.0) for solved in fits])
 
 
@@ -402,71 +402,151 @@ def is_scarce(scatter: Scatter) -> bool:
     return scatter.count < 5 * len(scatter.total)
 
 
-class _Path:
-    """Where the elimination stands in one layer.
+class _Remaining:
+    """The ridge regression on the features that are left.
 
-    B of the features that are left is `_inverse - U U^T`, U the columns that `_removed` collects;
-    removing G adds b L^-T, with b the columns G of B and L the Cholesky factor of B_GG, and takes
-    b B_GG^-1 W_G from W. Delaying the products makes a removal O(64 d) instead of O(d^2); only the
-    diagonal blocks B_GG, which drops need, are kept up to date.
+    B of these is `_inverse - U U^T`, U the columns that `_removed` collects; removing G adds
+    u = b L^-T, with b the columns G of B and L the Cholesky factor of B_GG, and takes u L^-1 W_G
+    from W. Delaying the products makes a removal O(64 d) instead of O(d^2).
+
+    Attributes:
+        weights: (d, q) W; rows of removed features are 0.
     """
 
-    def __init__(self, solved: RidgeFit, groups: Groups) -> None:
-        width = len(solved.scatter.total)
+    def __init__(self, solved: RidgeFit) -> None:
         self._total, self._ridge = solved.scatter.total, solved.ridge
         self._cross = _narrowed(solved.scatter.cross)
-        self._members = _members(groups, width)
-        self._groups_with = _groups_with(self._members, width)
-        self._alive = np.ones(width, dtype=bool)
-        self._start(solved.inverse, solved.inverse @ self._cross)
+        self._alive = np.ones(len(self._total), dtype=bool)
+        self._start(solved.inverse)
 
-    def _start(self, inverse: Array, weights: Array) -> None:
-        self._inverse, self._weights = inverse, weights
-        self._removed = np.zeros((len(inverse), 0))
-        self._since = 0
-        self._diagonal = _blocks(inverse, self._members)
+    def _start(self, inverse: Array) -> None:
+        self._inverse, self.weights = inverse, inverse @ self._cross
+        self._removed = np.zeros((len(inverse), _FOLD))
+        self._filled = self._since = 0
 
-    def drops(self) -> Array:
-        """(groups,) what DI loses if a group goes now; 0 for those that are gone."""
-        return _quadratic(self._diagonal, _rows(self._weights, self._members))
+    @property
+    def is_stale(self) -> bool:
+        return self._since >= _REFRESH
 
-    def remove(self, group: int) -> None:
-        """Take the features of a group out."""
-        if self._since >= _REFRESH:
-            self._refresh()
-        elif self._removed.shape[1] >= _FOLD:
-            self._inverse = self._inverse - self._removed @ self._removed.T
-            self._removed = self._removed[:, :0]
-        gone = self._members[group]
-        gone = gone[gone < len(self._alive)]
-        columns = self._inverse[:, gone] - self._removed @ self._removed[gone].T
-        factor = np.linalg.cholesky(columns[gone])
-        update = np.linalg.solve(factor, columns.T).T
-        self._weights = self._weights - update @ np.linalg.solve(factor, self._weights[gone])
-        self._removed = np.hstack([self._removed, update])
-        self._alive[gone] = False
-        self._since += len(gone)
-        self._forget(gone, update)
-
-    def _forget(self, gone: NDArray[np.int64], update: Array) -> None:
-        """Bring the diagonal blocks up to date; groups lose the features that are gone."""
-        change = _rows(update, self._members)
-        self._diagonal = self._diagonal - change @ change.transpose(0, 2, 1)
-        touched = np.unique(np.concatenate([self._groups_with[f] for f in gone] + [_NONE]))
-        members = self._members[touched]
-        members[~np.append(self._alive, True)[members]] = len(self._alive)
-        self._members[touched] = members
-        U = _rows(self._removed, members)
-        self._diagonal[touched] = _blocks(self._inverse, members) - U @ U.transpose(0, 2, 1)
-
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
+        """Factorise what is left anew."""
         left = np.flatnonzero(self._alive)
         inverse = np.zeros_like(self._inverse)
         inverse[np.ix_(left, left)] = _inverse(self._total[np.ix_(left, left)], self._ridge)
-        self._start(inverse, inverse @ self._cross)
+        self._start(inverse)
+
+    def take(self, gone: NDArray[np.int64]) -> Array:
+        """Remove features, and give (d, features) u: B falls by u u^T."""
+        if self._filled + len(gone) > self._removed.shape[1]:
+            self._fold(len(gone))
+        U = self._removed[:, : self._filled]
+        columns = self._inverse[gone].T - U @ U[gone].T
+        if len(gone) == 1:
+            root = np.sqrt(columns[gone[0], 0])
+            update, shift = columns / root, self.weights[gone] / root
+        else:
+            factor = np.linalg.cholesky(columns[gone])
+            update = np.linalg.solve(factor, columns.T).T
+            shift = np.linalg.solve(factor, self.weights[gone])
+        self.weights -= update @ shift
+        self.weights[gone] = 0
+        self._removed[:, self._filled : self._filled + len(gone)] = update
+        self._filled += len(gone)
+        self._since += len(gone)
+        self._alive[gone] = False
+        return np.asarray(update)
+
+    def _fold(self, room: int) -> None:
+        U = self._removed[:, : self._filled]
+        self._inverse = self._inverse - U @ U.T
+        self._removed = np.zeros((len(U), max(_FOLD, room)))
+        self._filled = 0
+
+    def diagonal(self) -> Array:
+        """(d,) the diagonal of B; 1 for removed features. Only after a refresh."""
+        return np.where(self._alive, self._inverse.diagonal(), 1.0)
+
+    def blocks(self, members: NDArray[np.int64]) -> Array:
+        """B_GG of every group."""
+        U = _rows(self._removed[:, : self._filled], members)
+        return np.asarray(_blocks(self._inverse, members) - U @ U.transpose(0, 2, 1))
 
 
-_NONE: Final = np.zeros(0, dtype=np.int64)
+class _Path(Protocol):
+    """Where the elimination stands in one layer."""
+
+    def drops(self) -> Array:
+        """(groups,) what DI loses if a group goes now; 0 for those that are gone."""
+        ...
+
+    def remove(self, group: int) -> None:
+        """Take the features of a group out."""
+        ...
+
+
+def _path(solved: RidgeFit, groups: Groups) -> _Path:
+    members = _members(groups, len(solved.scatter.total))
+    real = members[members < len(solved.scatter.total)]
+    alone = members.shape[1] <= 1 and len(np.unique(real)) == len(real)
+    return _SinglesPath(solved, members) if alone else _BlocksPath(solved, members)
+
+
+class _SinglesPath:
+    """Groups of at most one feature each: the diagonal of B is all that drops need."""
+
+    def __init__(self, solved: RidgeFit, members: NDArray[np.int64]) -> None:
+        self._none = len(solved.inverse)
+        self._feature = members.min(1, initial=self._none)
+        self._left = _Remaining(solved)
+        self._diagonal = self._left.diagonal()
+
+    def drops(self) -> Array:
+        W = self._left.weights
+        every = np.einsum("ij,ij->i", W, W) / self._diagonal
+        return np.asarray(np.append(every, 0.0)[self._feature])
+
+    def remove(self, group: int) -> None:
+        if self._left.is_stale:
+            self._left.refresh()
+            self._diagonal = self._left.diagonal()
+        feature = self._feature[group]
+        if feature < self._none:
+            self._diagonal -= self._left.take(feature[None])[:, 0] ** 2
+            self._diagonal[feature] = 1.0
+
+
+class _BlocksPath:
+    """Groups of several features: the diagonal blocks B_GG are kept up to date."""
+
+    def __init__(self, solved: RidgeFit, members: NDArray[np.int64]) -> None:
+        self._left = _Remaining(solved)
+        self._members = members
+        self._groups_with = _groups_with(members, len(solved.inverse))
+        self._alive = np.ones(len(solved.inverse) + 1, dtype=bool)
+        self._diagonal = self._left.blocks(members)
+
+    def drops(self) -> Array:
+        return _quadratic(self._diagonal, _rows(self._left.weights, self._members))
+
+    def remove(self, group: int) -> None:
+        if self._left.is_stale:
+            self._left.refresh()
+            self._diagonal = self._left.blocks(self._members)
+        gone = self._members[group]
+        gone = gone[gone < len(self._alive) - 1]
+        if len(gone):
+            change = _rows(self._left.take(gone), self._members)
+            self._diagonal = self._diagonal - change @ change.transpose(0, 2, 1)
+            self._alive[gone] = False
+            self._forget(gone)
+
+    def _forget(self, gone: NDArray[np.int64]) -> None:
+        """Groups lose the features that are gone, and their blocks these rows and columns."""
+        touched = np.unique(np.concatenate([self._groups_with[feature] for feature in gone]))
+        members = self._members[touched]
+        members[~self._alive[members]] = len(self._alive) - 1
+        self._members[touched] = members
+        self._diagonal[touched] = self._left.blocks(members)
 
 
 def _groups_with(members: NDArray[np.int64], width: int) -> list[NDArray[np.int64]]:

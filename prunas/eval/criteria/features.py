@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from typing import Any, Final, Literal
 
@@ -20,6 +21,7 @@ Aim = Literal["labels", "output"]
 """What features should tell: the targets of the batches, or what the network makes of them."""
 
 _WIDEST: Final = 4096  # features of one layer told apart: a scatter of 4096^2 is 128 MiB
+_HELD: Final = 2**23  # numbers kept before they are summed: larger products are faster
 _FINEST: Final = 8  # locations along a side; layers of finer maps are averaged to it
 
 
@@ -94,11 +96,16 @@ def channel_features(
     )
     layouts: dict[str, _Layout] = {}
     scatters: dict[str, Scatter] = {}
+    waiting: list[_Seen] = []
     for found in passes:
         for name, calls in found.calls.items():
             if name not in layouts:
                 layouts[name] = _Layout.of(chosen[name], 1 if dense else calls[0][0, 0].numel())
-        _merge(scatters, found.calls, layouts, _Targets(found, aim), dense)
+        waiting.append(_Seen(found.calls, columns_of(found, aim)))
+        if sum(seen.numbers for seen in waiting) >= _HELD:
+            _merge(scatters, waiting, layouts, dense)
+            waiting = []
+    _merge(scatters, waiting, layouts, dense)
     shared: dict[int, Observed] = {}
     return {
         name: shared.setdefault(id(scatter), Observed(scatter, layouts[name].atoms))
@@ -150,15 +157,20 @@ def _at_locations(layer: nn.Module, maps: torch.Tensor) -> torch.Tensor:
 _POOLING: Final = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
 
 
-class _Targets:
-    """The targets of one pass, as rows (samples, q) in float64."""
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What the layers saw of one batch, and its targets (n, q, ...)."""
 
-    def __init__(self, found: Pass, aim: Aim) -> None:
-        self._columns = columns_of(found, aim)
+    calls: Mapping[str, Sequence[torch.Tensor]]
+    columns: torch.Tensor
+
+    @cached_property
+    def numbers(self) -> int:
+        return sum(call.numel() for calls in self.calls.values() for call in calls)
 
     def beside(self, call: torch.Tensor, *, dense: bool) -> Array:
-        """Averaged to the resolution of a layer, if samples are locations."""
-        columns = self._columns
+        """(samples, q) targets, averaged to the resolution of a layer if samples are locations."""
+        columns = self.columns
         if dense:
             columns = _averaged(columns, call.shape[2:]).movedim(1, -1).flatten(0, 2)
         return np.asarray(columns.cpu().numpy())
@@ -202,19 +214,19 @@ def _logits(output: Any, rank: int, so: str) -> torch.Tensor:
 
 def _merge(
     scatters: dict[str, Scatter],
-    calls_of: Mapping[str, Sequence[torch.Tensor]],
+    batches: Sequence[_Seen],
     layouts: Mapping[str, "_Layout"],
-    targets: _Targets,
     dense: bool,
 ) -> None:
-    """Add one forward pass, computing once what several layers were given alike."""
+    """Add some batches, computing once what several layers were given alike."""
     fresh: dict[tuple[int, ...], Scatter] = {}
     joined: dict[tuple[int, int], Scatter] = {}
-    for name, calls in calls_of.items():
-        alike = tuple(map(id, calls))
+    for name in dict.fromkeys(name for seen in batches for name in seen.calls):
+        calls = [(seen, call) for seen in batches for call in seen.calls.get(name, ())]
+        alike = tuple(id(call) for _, call in calls)
         if alike not in fresh:
-            rows = torch.cat([_samples(call, dense) for call in calls]).cpu().numpy()
-            beside = np.concatenate([targets.beside(call, dense=dense) for call in calls])
+            rows = torch.cat([_samples(call, dense) for _, call in calls]).cpu().numpy()
+            beside = np.concatenate([seen.beside(call, dense=dense) for seen, call in calls])
             fresh[alike] = Scatter.of(layouts[name].features(rows), beside)
         new, old = fresh[alike], scatters.get(name)
         pair = (id(old), id(new))
