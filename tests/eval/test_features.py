@@ -1,5 +1,7 @@
 """What taps see, against inputs collected and pooled by hand."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -124,6 +126,30 @@ def test_branches_given_the_same_tensor_share_and_changed_content_does_not(
     found = channel_features(network, space, batches, device="cpu")
     assert found["left"] is found["right"]
     assert found["late"] is not found["left"]
+
+
+def test_parts_of_several_processes_are_merged_into_one_pass(
+    network: Branching, space: SearchSpace, batches: list[tuple[torch.Tensor, torch.Tensor]]
+) -> None:
+    whole = channel_features(network, space, batches, device="cpu")
+    parts = [channel_features(network, space, [batch], device="cpu") for batch in batches]
+    sent = [pickle.loads(pickle.dumps(part)) for part in parts]  # noqa: S301 - our own bytes
+    found = features.merged(sent)
+    assert found.keys() == whole.keys()
+    for name, observed in found.items():
+        assert_same(observed.scatter, whole[name].scatter)
+        np.testing.assert_array_equal(observed.atoms, whole[name].atoms)
+    assert found["left"] is found["right"]  # still summed once
+    assert found["late"] is not found["left"]
+
+
+def test_refuses_to_merge_parts_that_do_not_fit(
+    network: Branching, space: SearchSpace, batches: Batches
+) -> None:
+    one = channel_features(network, space, batches, device="cpu")
+    two = channel_features(network, space, batches, device="cpu", pool=2)
+    with pytest.raises(InputError, match=r"'.*' has . features in one part and .* in another"):
+        features.merged([one, two])
 
 
 def test_network_is_left_as_found(network: Branching, space: SearchSpace, batches: Batches) -> None:

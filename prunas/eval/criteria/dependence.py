@@ -40,13 +40,16 @@ _WIDEST: Final = 5120  # weights of a filter: the inverse of their scatter takes
 _PATCHES: Final = 2  # positions along a side at which a layer's output is reconstructed
 
 
+Selector: TypeAlias = Literal["sequential", "single", "leave_out", "differential"]
+
+
 def discriminant(
     network: nn.Module,
     space: SearchSpace,
     batches: Loader,
     *,
     device: torch.device | str,
-    selector: Literal["sequential", "single", "leave_out", "differential"] = "sequential",
+    selector: Selector = "sequential",
     pool: int = 1,
     before: bool = False,
     balanced: bool = True,
@@ -72,10 +75,42 @@ def discriminant(
         aim: "output" asks for the network's own answers instead of labels.
         ridge_share: the ridge, see `relative_ridge`.
     """
-    taps = _judging(space, writers(network, space) if before else space.taps)
+    taps = judging_taps(network, space, before=before)
     layers = channel_features(
         network, space, batches, device=device, taps=taps, outputs=before, pool=pool, aim=aim
     )
+    return discriminant_of(
+        space, taps, layers, selector=selector, balanced=balanced, ridge_share=ridge_share
+    )
+
+
+def judging_taps(network: nn.Module, space: SearchSpace, *, before: bool = False) -> list[Tap]:
+    """The layers that genes are judged by: what is given to them, or `before`, what they give.
+
+    Depthwise ones only if no other layer has a gene's channels.
+    """
+    taps = writers(network, space) if before else space.taps
+    judging = {tap.module for seeing in by_gene(space, taps) for tap in seeing}
+    return [tap for tap in taps if tap.module in judging]
+
+
+def discriminant_of(
+    space: SearchSpace,
+    taps: Sequence[Tap],
+    layers: Mapping[str, Observed],
+    *,
+    selector: Selector = "sequential",
+    balanced: bool = True,
+    ridge_share: float = RIDGE_SHARE,
+) -> Verdict:
+    """`discriminant` from what layers saw: of one process, or of several (`merged`).
+
+    Args:
+        space: the search space.
+        taps: the layers, as from `judging_taps`.
+        layers: what they saw, as from `channel_features`.
+        selector: as in `discriminant`, and so are the others.
+    """
     select = _SELECTORS[selector]
 
     def judged(gene: int, seen: Sequence[Observed]) -> Elimination | Array:
@@ -250,16 +285,10 @@ _FLAT: Final[dict[str, Callable[..., Array]]] = {
 }
 
 
-def _judging(space: SearchSpace, taps: Sequence[Tap]) -> list[Tap]:
-    """Those that some gene is judged by: depthwise layers mostly are not."""
-    judging = {tap.module for seeing in by_gene(space, taps) for tap in seeing}
-    return [tap for tap in taps if tap.module in judging]
-
-
 def _over_layers(
     space: SearchSpace,
     taps: Sequence[Tap],
-    layers: dict[str, Observed],
+    layers: Mapping[str, Observed],
     judged: Callable[[int, Sequence[Observed]], Elimination | Array],
     missing: str = UNSEEN,
 ) -> Verdict:
@@ -283,7 +312,7 @@ def _flat_groups(space: SearchSpace, gene: int, tap: Tap, features: int) -> Grou
     return [np.flatnonzero((layout == atom).any(0)) for atom in atoms]
 
 
-def _scarcity(layers: dict[str, Observed]) -> Iterator[str]:
+def _scarcity(layers: Mapping[str, Observed]) -> Iterator[str]:
     scarce = {name: o.scatter for name, o in layers.items() if is_scarce(o.scatter)}
     if scarce:
         widest = max(scarce, key=lambda name: len(scarce[name].total))

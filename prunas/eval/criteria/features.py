@@ -1,6 +1,6 @@
 """What every layer is given against what it should tell, gathered in a single pass."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -111,6 +111,37 @@ def channel_features(
         name: shared.setdefault(id(scatter), Observed(scatter, layouts[name].atoms))
         for name, scatter in scatters.items()
     }
+
+
+def merged(parts: Iterable[Mapping[str, Observed]]) -> dict[str, Observed]:
+    """What layers saw in several processes, each with images of its own.
+
+    Values can be pickled and sent. The result is that of one pass over all the images, but for
+    rounding.
+
+    Raises:
+        InputError: layers with other features or targets: another network, or other data.
+    """
+    result: dict[str, Observed] = {}
+    for part in parts:
+        joined: dict[tuple[int, int], Observed] = {}
+        for name, new in part.items():
+            old = result.get(name)
+            pair = (id(old), id(new))
+            if pair not in joined:
+                joined[pair] = new if old is None else _joined(name, old, new)
+            result[name] = joined[pair]
+    return result
+
+
+def _joined(name: str, old: Observed, new: Observed) -> Observed:
+    if not np.array_equal(old.atoms, new.atoms):
+        raise InputError(
+            f"layer {name!r} has {old.atoms.shape[1]} features in one part and"
+            f" {new.atoms.shape[1]} in another, or those of other channels; merge parts of one"
+            " network, pooled alike"
+        )
+    return Observed(old.scatter.merge(new.scatter), old.atoms)
 
 
 def _has_positions(targets: torch.Tensor) -> bool:
