@@ -15,6 +15,7 @@ from prunas.errors import InputError
 from prunas.eval.accuracy import evaluating
 from prunas.eval.batches import Loader, pairs
 from prunas.eval.criteria.discriminant import RIDGE_SHARE
+from prunas.eval.device import require_on
 from prunas.supernet.space import Candidate, SearchSpace
 
 _MOST_BYTES: Final = 2**30  # of the largest output: the cut network sees all images at once
@@ -68,6 +69,8 @@ def refit_(
     Raises:
         InputError: no images, or activations that are NaN or infinite.
     """
+    require_on(whole, device)
+    require_on(small, device)
     layers = {name: layer for name, layer in small.named_modules() if _is_plain(layer)}
     stream = pairs(batches)
     first, _ = next(stream)

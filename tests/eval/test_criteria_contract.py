@@ -187,6 +187,24 @@ def test_refuses_activations_that_are_nan(name: str) -> None:
         criterion(name)(network, space, [(images, torch.tensor([0, 1, 2, 3]))], device="cpu")
 
 
+@pytest.mark.parametrize("name", NEEDS_IMAGES)
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [("meta", "images are sent to meta, but .* is on cpu"), ("gpu0", "no device 'gpu0'")],
+)
+def test_refuses_a_device_where_the_network_is_not(name: str, device: str, words: str) -> None:
+    network, space = traced("residual")
+    with pytest.raises(InputError, match=words):
+        criterion(name)(network, space, batches(), device=device)
+
+
+@pytest.mark.parametrize("name", sorted(CRITERIA.keys() - {"random"}))
+def test_refuses_a_network_without_weights(name: str) -> None:
+    network, space = traced("residual")
+    with pytest.raises(InputError, match="has no values yet"):
+        criterion(name)(copy.deepcopy(network).to("meta"), space, batches(), device="cpu")
+
+
 @ALL
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_sample_or_one_class_gives_finite_scores(name: str, count: int) -> None:

@@ -20,6 +20,7 @@ from prunas.eval.criteria.gradients import labelled, loss_of
 from prunas.eval.criteria.observe import UNSEEN, by_gene, layer_of, maps_of, observe, over_positions
 from prunas.eval.criteria.slices import Slice, checked_parameters, joined, places_of, slices_of
 from prunas.eval.criteria.verdict import Verdict, judge
+from prunas.eval.device import require_on
 from prunas.supernet.space import SearchSpace, Tap
 
 _BINS: Final = 100
@@ -142,6 +143,7 @@ def taylor_activation(
     Molchanov et al., "Pruning CNNs for Resource Efficient Inference" (2017). The gradient is that
     of each image's own loss.
     """
+    require_on(network, device)
     sums: dict[str, Array] = {}
     with evaluating(network):
         for images, targets in labelled(batches):

@@ -23,6 +23,7 @@ from prunas.eval.batches import Loader, pairs
 from prunas.eval.criteria.discriminant import Array
 from prunas.eval.criteria.slices import Slice, Slices, checked_parameters, joined, slices_of
 from prunas.eval.criteria.verdict import Verdict, judge
+from prunas.eval.device import require_on
 from prunas.supernet.space import SearchSpace
 from prunas.supernet.tensors import buffers_of
 
@@ -267,8 +268,9 @@ def _filled(held: Tensors, gradients: Sequence[torch.Tensor | None]) -> Tensors:
 def _detached(
     network: nn.Module, space: SearchSpace, device: torch.device | str
 ) -> dict[str, torch.Tensor]:
+    require_on(network, device)
     held = checked_parameters(network, space)
-    return {name: tensor.detach().to(device).clone() for name, tensor in held.items()}
+    return {name: tensor.detach().clone() for name, tensor in held.items()}
 
 
 def _without_biases(held: Tensors) -> Tensors:

@@ -15,6 +15,7 @@ from prunas.errors import InputError
 from prunas.eval.accuracy import evaluating
 from prunas.eval.batches import Loader, pairs
 from prunas.eval.criteria.verdict import width_genes
+from prunas.eval.device import require_on
 from prunas.supernet.space import SearchSpace, Tap
 
 Statistic: TypeAlias = Callable[[nn.Module, torch.Tensor], torch.Tensor | None]
@@ -74,6 +75,7 @@ def observe(
     Raises:
         InputError: no image, or a layer that the network does not have.
     """
+    require_on(network, device)
     with evaluating(network), _watching(network, taps, _Watch(statistic, kind), outputs) as watch:
         for images, targets in pairs(batches):
             watch.begin(len(images))

@@ -17,6 +17,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from prunas.errors import InputError
 from prunas.eval.criteria.discriminant import Array
 from prunas.eval.criteria.verdict import width_genes
+from prunas.eval.device import require_values
 from prunas.supernet.space import Atoms, SearchSpace, Tap
 from prunas.supernet.tensors import parameters_of
 
@@ -94,8 +95,9 @@ def checked_parameters(network: nn.Module, space: SearchSpace) -> Mapping[str, t
     """The network's parameters by the names of the space.
 
     Raises:
-        InputError: they are not those of the traced network.
+        InputError: they are not those of the traced network, or have no values.
     """
+    require_values(network)
     held = parameters_of(network)
     for name in sorted(space.parameters):
         if name not in held or tuple(held[name].shape) != space.shapes[name]:

@@ -1,0 +1,40 @@
+"""Where a network has to be for what is about to be computed."""
+
+import torch
+from torch import nn
+
+from prunas.errors import InputError
+from prunas.supernet.tensors import all_tensors_of
+
+
+def require_on(network: nn.Module, device: torch.device | str) -> None:
+    """Refuse a network that is not where its images are sent.
+
+    Raises:
+        InputError: there is no such device, or a tensor of the network is on another, or has no
+            values.
+    """
+    try:
+        wanted = torch.device(device)
+    except RuntimeError:
+        raise InputError(f"there is no device {str(device)!r}; write cpu, cuda or cuda:1") from None
+    require_values(network)
+    for name, tensor in all_tensors_of(network).items():
+        found = tensor.device
+        elsewhere = None not in (found.index, wanted.index) and found.index != wanted.index
+        if found.type != wanted.type or elsewhere:
+            raise InputError(
+                f"the images are sent to {wanted}, but {name} of the network is on {found}; move"
+                f" the network there, or give device={str(found)!r}"
+            )
+
+
+def require_values(network: nn.Module) -> None:
+    """Refuse a network without weights.
+
+    Raises:
+        InputError: a tensor is on the meta device.
+    """
+    for name, tensor in all_tensors_of(network).items():
+        if tensor.is_meta:
+            raise InputError(f"{name} has no values yet (device meta); load weights first")
