@@ -1,10 +1,9 @@
 """What is left of a cut network, solved anew by least squares to do what the whole one did."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, Final, cast
 
 import torch
@@ -72,12 +71,13 @@ def refit_(
     require_on(whole, device)
     require_on(small, device)
     layers = {name: layer for name, layer in small.named_modules() if _is_plain(layer)}
-    stream = pairs(batches)
-    first, _ = next(stream)
+    stream = (images for images, _ in pairs(batches))
+    head = _at_least(2, stream)
     with evaluating(whole), evaluating(small):
-        outputs = _outputs(whole, layers, first[:2].to(device))
-        images = _first_of(chain([first], (more for more, _ in stream)), _that_fit(outputs))
-        images = images.to(device)
+        outputs = _outputs(whole, layers, torch.cat(head)[:2].to(device))
+        most = _that_fit(outputs)
+        more = _at_least(most - sum(map(len, head)), stream)
+        images = torch.cat([*head, *more])[:most].to(device)
         rows = {
             name: _Rows.of(whole.get_submodule(name), output, len(images), seed)
             for name, output in outputs.items()
@@ -99,45 +99,58 @@ def _is_plain(layer: nn.Module) -> bool:
 def _outputs(
     whole: nn.Module, layers: Mapping[str, nn.Module], images: torch.Tensor
 ) -> dict[str, torch.Size]:
-    """What layers give for these two images, with the images as first dimension, if called once.
+    """{layer: (rows, ...) what it gives for one image}, of those that can be solved.
 
-    Windows and the like follow their image in that dimension; where they cannot, or a weight is
-    another layer's too, the layer is left out.
+    That is if they run once, keep their weight to themselves, and have the rows of an image (its
+    windows, say) together: what they give for the first image is what they give for it alone.
     """
-    found: dict[str, list[torch.Size]] = {}
+    alone, both = (_given(whole, layers, part) for part in (images[:1], images))
+    owners = Counter(id(layer.get_parameter("weight")) for layer in layers.values())
+    return {
+        name: alone[name][0].shape
+        for name, calls in both.items()
+        if len(calls) == 1
+        and owners[id(layers[name].get_parameter("weight"))] == 1
+        and _begins_with(calls[0], alone[name][0], len(images))
+    }
+
+
+def _given(
+    whole: nn.Module, layers: Mapping[str, nn.Module], images: torch.Tensor
+) -> dict[str, list[torch.Tensor]]:
+    """What each call of the layers gives."""
+    found: dict[str, list[torch.Tensor]] = {}
 
     def look(name: str) -> Hook:
         def remember(layer: nn.Module, arguments: Any, output: torch.Tensor) -> None:
-            found.setdefault(name, []).append(output.shape)
+            found.setdefault(name, []).append(output)
 
         return remember
 
     with _hooked(whole, {name: look(name) for name in layers}):
         whole(images)
-    owners = Counter(id(layer.get_parameter("weight")) for layer in layers.values())
-    return {
-        name: torch.Size((len(images), shapes[0][0] // len(images), *shapes[0][1:]))
-        for name, shapes in found.items()
-        if len(shapes) == 1
-        and shapes[0][0] % len(images) == 0
-        and owners[id(layers[name].get_parameter("weight"))] == 1
-    }
+    return found
+
+
+def _begins_with(whole: torch.Tensor, first: torch.Tensor, images: int) -> bool:
+    if whole.shape != (images * len(first), *first.shape[1:]):
+        return False
+    tolerance = 1e-3 * first.abs().max()
+    return not bool((whole[: len(first)] - first).abs().max() > tolerance)  # NaN is refused later
 
 
 def _that_fit(outputs: Mapping[str, torch.Size]) -> int:
-    largest = max((shape[1:].numel() for shape in outputs.values()), default=1)
+    largest = max((shape.numel() for shape in outputs.values()), default=1)
     return max(_FEWEST_IMAGES, _MOST_BYTES // (4 * largest))
 
 
-def _first_of(parts: Iterable[torch.Tensor], most: int) -> torch.Tensor:
-    """Together at most so many images; what follows them is not read."""
-    taken, count = list[torch.Tensor](), 0
-    for part in parts:
-        taken.append(part[: most - count])
-        count += len(taken[-1])
-        if count == most:
-            break
-    return torch.cat(taken)
+def _at_least(count: int, stream: Iterator[torch.Tensor]) -> list[torch.Tensor]:
+    """Batches until they hold so many images, or end; what follows is not read."""
+    taken, held = list[torch.Tensor](), 0
+    while held < count and (part := next(stream, None)) is not None:
+        taken.append(part)
+        held += len(part)
+    return taken
 
 
 def _kept_outputs(space: SearchSpace, candidate: Candidate) -> dict[str, torch.Tensor]:
@@ -163,9 +176,9 @@ class _Rows:
 
     @classmethod
     def of(cls, layer: nn.Module, output: torch.Size, images: int, seed: int) -> "_Rows":
-        """About four samples a weight of a filter, from an output for two images."""
+        """About four samples a weight of a filter, given what it gives for one image."""
         weight = layer.get_parameter("weight")
-        positions = output[1:].numel() // len(weight) if len(weight) else 0
+        positions = output.numel() // len(weight)
         features = weight[0].numel()
         wanted = _ROWS[0] if features > _WIDE else min(max(4 * features, _ROWS[0]), _ROWS[1])
         each = min(positions, -(-wanted // images))

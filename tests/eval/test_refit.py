@@ -189,6 +189,28 @@ def test_padding_may_be_changed_after_construction() -> None:
         torch.testing.assert_close(small(images()), network(images()), rtol=1e-5, atol=1e-5)
 
 
+class Sequence(nn.Module):
+    """A layer that is given (positions, images, channels), as torch's transformers are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.middle, self.last = nn.Conv2d(3, 8, 1), nn.Linear(8, 8), nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = F.relu(self.middle(self.first(x).flatten(2).permute(2, 0, 1)))
+        out: torch.Tensor = self.last(tokens.mean(0))
+        return out
+
+
+def test_layers_whose_rows_are_not_image_by_image_stay_as_they_are() -> None:
+    network = Sequence().double().eval()
+    space = prunas.trace(network, IMAGE, grid="every")
+    candidate = space.candidate([4, 4])
+    plain, small = prunas.cut(network, space, candidate), refitted(network, space, candidate)
+    assert torch.equal(small.get_parameter("middle.weight"), plain.get_parameter("middle.weight"))
+    assert not torch.equal(small.get_parameter("last.weight"), plain.get_parameter("last.weight"))
+
+
 def test_no_more_images_are_read_than_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refit, "_MOST_BYTES", 4 * 24 * 8 * 8 * 4)
     monkeypatch.setattr(refit, "_FEWEST_IMAGES", 1)
