@@ -16,7 +16,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
@@ -80,9 +80,9 @@ def main(names: list[str], seeds: int) -> None:
     ]
     context = get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), context) as pool:
-        for found in pool.map(one_seed, *zip(*work, strict=True)) if work else ():
+        for finished in as_completed([pool.submit(one_seed, *each) for each in work]):
             with ROWS.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(row) + "\n" for row in found)
+                file.writelines(json.dumps(row) + "\n" for row in finished.result())
     for data in names:
         for model in NETWORKS[data]:
             for budget in BUDGETS:
