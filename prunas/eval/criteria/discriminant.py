@@ -407,7 +407,8 @@ class _Remaining:
 
     B of these is `_inverse - U U^T`, U the columns that `_removed` collects; removing G adds
     u = b L^-T, with b the columns G of B and L the Cholesky factor of B_GG, and takes u L^-1 W_G
-    from W. Delaying the products makes a removal O(64 d) instead of O(d^2).
+    from W. Delaying the products makes a removal O(64 d) instead of O(d^2). Both hold the features
+    that were left at the last factorisation.
 
     Attributes:
         weights: (d, q) W; rows of removed features are 0.
@@ -420,41 +421,47 @@ class _Remaining:
         self._start(solved.inverse)
 
     def _start(self, inverse: Array) -> None:
-        self._inverse, self.weights = inverse, inverse @ self._cross
+        self._features = np.flatnonzero(self._alive)
+        self._place = np.full(len(self._alive) + 1, len(self._features))
+        self._place[self._features] = np.arange(len(self._features))
+        self._inverse = inverse
+        self.weights = np.zeros_like(self._cross)
+        self.weights[self._features] = inverse @ self._cross[self._features]
         self._removed = np.zeros((len(inverse), _FOLD))
         self._filled = self._since = 0
 
     @property
     def is_stale(self) -> bool:
-        return self._since >= _REFRESH
+        return self._since >= _REFRESH and bool(self._alive.any())
 
     def refresh(self) -> None:
         """Factorise what is left anew."""
         left = np.flatnonzero(self._alive)
-        inverse = np.zeros_like(self._inverse)
-        inverse[np.ix_(left, left)] = _inverse(self._total[np.ix_(left, left)], self._ridge)
-        self._start(inverse)
+        self._start(_inverse(self._total[np.ix_(left, left)], self._ridge))
 
     def take(self, gone: NDArray[np.int64]) -> Array:
         """Remove features, and give (d, features) u: B falls by u u^T."""
         if self._filled + len(gone) > self._removed.shape[1]:
             self._fold(len(gone))
+        places = self._place[gone]
         U = self._removed[:, : self._filled]
-        columns = self._inverse[gone].T - U @ U[gone].T
+        columns = self._inverse[places].T - U @ U[places].T
         if len(gone) == 1:
-            root = np.sqrt(columns[gone[0], 0])
+            root = np.sqrt(columns[places[0], 0])
             update, shift = columns / root, self.weights[gone] / root
         else:
-            factor = np.linalg.cholesky(columns[gone])
+            factor = np.linalg.cholesky(columns[places])
             update = np.linalg.solve(factor, columns.T).T
             shift = np.linalg.solve(factor, self.weights[gone])
-        self.weights -= update @ shift
-        self.weights[gone] = 0
         self._removed[:, self._filled : self._filled + len(gone)] = update
         self._filled += len(gone)
         self._since += len(gone)
         self._alive[gone] = False
-        return np.asarray(update)
+        change = np.zeros((len(self._alive), len(gone)))
+        change[self._features] = update
+        self.weights -= change @ shift
+        self.weights[gone] = 0
+        return change
 
     def _fold(self, room: int) -> None:
         U = self._removed[:, : self._filled]
@@ -464,12 +471,15 @@ class _Remaining:
 
     def diagonal(self) -> Array:
         """(d,) the diagonal of B; 1 for removed features. Only after a refresh."""
-        return np.where(self._alive, self._inverse.diagonal(), 1.0)
+        result = np.ones(len(self._alive))
+        result[self._features] = self._inverse.diagonal()
+        return result
 
     def blocks(self, members: NDArray[np.int64]) -> Array:
         """B_GG of every group."""
-        U = _rows(self._removed[:, : self._filled], members)
-        return np.asarray(_blocks(self._inverse, members) - U @ U.transpose(0, 2, 1))
+        places = self._place[members]
+        U = _rows(self._removed[:, : self._filled], places)
+        return np.asarray(_blocks(self._inverse, places) - U @ U.transpose(0, 2, 1))
 
 
 class _Path(Protocol):
