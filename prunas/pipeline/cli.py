@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from shutil import get_terminal_size, rmtree
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast, get_args
 
 import numpy as np
 import timm
@@ -34,6 +34,7 @@ from prunas.pipeline.found import run_search_stages
 from prunas.pipeline.networks import create_network
 from prunas.pipeline.profile import profile as profiled
 from prunas.pipeline.progress import Progress
+from prunas.pipeline.pruning import Widths
 from prunas.pipeline.pruning import prune as pruned
 from prunas.pipeline.report import write_report
 from prunas.pipeline.report.criteria_page import criteria_page
@@ -218,9 +219,9 @@ def prune(
     data: DataName = None,
     pretrained: Pretrained = False,
     weights: WeightsFile = None,
-    uniform: Annotated[
-        bool, typer.Option("--uniform", help="The same share of every layer, not by worth.")
-    ] = False,
+    widths: Annotated[
+        str, typer.Option(help=f"How the budget is spent: {', '.join(get_args(Widths))}.")
+    ] = "allocated",
     refit: Annotated[
         bool,
         typer.Option(help="Solve the layers left by least squares, or recalibrate batch norms."),
@@ -241,6 +242,10 @@ def prune(
 ) -> None:
     """Cut a trained network to a budget at once, by a criterion; training it is yours."""
     where = _device(device)
+    if widths not in get_args(Widths):
+        raise InputError(
+            f"widths cannot be {widths!r}; choose one of {', '.join(get_args(Widths))}"
+        )
     folder = out or Path(f"{Path(model).name}-{criterion}")
     with _stoppable():
         source = None if data is None else load_data(data, seed=0, input_size=input_size)
@@ -252,7 +257,7 @@ def prune(
             budget,
             criterion_name=criterion,
             batches=None if source is None else fixed(source.train, size, where, limit=images),
-            widths="uniform" if uniform else "allocated",
+            widths=cast(Widths, widths),
             adaptation="refit" if refit else "recalibrate",
             device=where,
         )

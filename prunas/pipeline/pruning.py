@@ -1,6 +1,6 @@
 """One-shot pruning: a criterion, a budget, and no training."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch import nn
 from prunas.eval.batches import Loader, pairs
 from prunas.eval.cost import Cost
 from prunas.eval.criteria.absorb import absorbed
+from prunas.eval.criteria.measured import measured_values
 from prunas.eval.criteria.selection import Ranking, di_prior
 from prunas.eval.criteria.table import criterion
 from prunas.eval.recalibration import recalibrate_
@@ -21,8 +22,9 @@ from prunas.supernet.cut import cut
 from prunas.supernet.permute import permute
 from prunas.supernet.space import Candidate, SearchSpace
 
-Widths = Literal["allocated", "uniform"]
-"""Widths by the worth of their channels, or the same share of every gene."""
+Widths = Literal["allocated", "measured", "uniform"]
+"""Widths by the worth of their channels, by what narrowing each gene alone does to the network's
+answers (`measured_values`), or the same share of every gene."""
 
 Adaptation = Literal["refit", "recalibrate"]
 """Solve the layers that are left anew, or only take new statistics for their batch norms."""
@@ -114,18 +116,30 @@ def cut_to(
         widths: how the budget is spent.
         adaptation: what is done with them.
         device: where to compute.
+
+    Raises:
+        InputError: widths are to be measured without images, and as `measured_values`.
     """
     space = feasible.space
+
+    def cutting(ordered: nn.Module, candidate: Candidate) -> nn.Module:
+        if batches is not None and adaptation == "recalibrate":
+            ordered = absorbed(ordered, space, candidate, batches, device=device)
+        small = cut(ordered, space, candidate).eval()
+        if batches is not None and adaptation == "recalibrate":
+            recalibrate_(small, ((images.to(device), images) for images, _ in pairs(batches)))
+        elif batches is not None:
+            refit_(small, ordered, space, candidate, batches, device=device)
+        return small
+
+    if widths == "measured":
+        values = measured_values(
+            network, space, ranking.orders, batches or (), cutting, device=device
+        )
+        ranking = replace(ranking, values=values)
     uniform = widths == "uniform"
     candidate = fair_uniform(feasible) if uniform else allocate(ranking.values, feasible)
-    ordered = permute(network, space, ranking.orders)
-    if batches is not None and adaptation == "recalibrate":
-        ordered = absorbed(ordered, space, candidate, batches, device=device)
-    small = cut(ordered, space, candidate).eval()
-    if batches is not None and adaptation == "recalibrate":
-        recalibrate_(small, ((images.to(device), images) for images, _ in pairs(batches)))
-    elif batches is not None:
-        refit_(small, ordered, space, candidate, batches, device=device)
+    small = cutting(permute(network, space, ranking.orders), candidate)
     both = np.array([candidate, space.full()])
     macs, full_macs = feasible.cost.macs(both).tolist()
     params, full_params = feasible.cost.params(both).tolist()

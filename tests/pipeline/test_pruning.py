@@ -106,7 +106,7 @@ def test_from_the_command_line(
     assert any("random weights" in note for note in answer["notes"])
     small = prunas.load(answer["model"])
     assert sum(p.numel() for p in small.parameters()) == answer["params"]["pruned"]
-    assert main([*words, "--uniform", "--criterion", "l1", "--out", "small"]) == 0
+    assert main([*words, "--widths", "uniform", "--criterion", "l1", "--out", "small"]) == 0
     assert "held-out accuracy without training" in capsys.readouterr().out
     assert (tmp_path / "small" / "arch.json").exists()
 
@@ -115,6 +115,8 @@ def test_from_the_command_line(
     ("words", "sentence"),
     [
         (["--criterion", "taylor"], "'taylor' looks at images"),
+        (["--criterion", "l1", "--widths", "measured"], "no images"),
+        (["--criterion", "l1", "--widths", "odd"], "widths cannot be 'odd'; choose one of all"),
         (["--criterion", "magic"], "there is no criterion 'magic'"),
         (["--criterion", "l1", "--weights", "missing.safetensors"], "missing.safetensors"),
     ],
@@ -127,3 +129,23 @@ def test_what_cannot_be_pruned_is_refused_in_a_sentence(
     assert main(arguments) == 2
     assert sentence in capsys.readouterr().err
     assert not folder.exists()
+
+
+def test_measured_widths_follow_the_answers_not_the_criterion() -> None:
+    """Nothing listens to a block: it is left out, which its weights do not tell."""
+    network, space = network_and_space()
+    network.eval()
+    with torch.no_grad():
+        network.get_parameter("3.body.3.weight").zero_()
+    block = next(i for i, g in enumerate(space.genes) if g.kind == "depth")
+    by_weights, by_answers = (
+        prunas.prune(
+            network, space, "macs=40%", criterion_name="l1", batches=batches(), widths=widths
+        )
+        for widths in ("allocated", "measured")
+    )
+    assert by_weights.candidate[block] == 1
+    assert by_answers.candidate[block] == 0
+    assert by_answers.ranking.orders == by_weights.ranking.orders
+    assert by_answers.ranking.values[block][-1] == pytest.approx(0, abs=1e-6)
+    assert by_answers.macs[0] <= 0.4 * by_answers.macs[1]
