@@ -37,7 +37,7 @@ from prunas.eval.recalibration import recalibrate_
 from prunas.eval.statistics import paired, spread
 from prunas.pipeline.data import Data, load_data
 from prunas.pipeline.networks import create_network
-from prunas.pipeline.pruning import Adaptation, Widths, cut_to
+from prunas.pipeline.pruning import Adaptation, cut_to, measured
 from prunas.pipeline.stages import Fixed, fixed
 from prunas.pipeline.training import Recipe, train
 from prunas.search import Budget, Feasible
@@ -47,6 +47,10 @@ IMAGES: Final = 512
 """Training images that criteria look at and networks are adapted on."""
 REFIT: Final = ("di", "di-output", "reconstruction", "taylor", "fisher", "flap", "l1", "random")
 """Criteria whose cut networks are also solved anew instead of recalibrated."""
+MEASURED: Final = ("di",)
+"""Criteria whose orders are also cut to widths by the network's own answers ..."""
+FEW_IMAGES: Final = 256
+"""... on so many images."""
 NETWORKS: Final[dict[str, dict[str, Recipe]]] = {
     "digits": {
         "mobilenetv2_050": Recipe(epochs=40, learning_rate=0.05),
@@ -70,7 +74,8 @@ Importance = Callable[[nn.Module], Any]
 
 
 def main(names: list[str], seeds: int) -> None:
-    done = {(row["data"], row["model"], row["seed"]) for row in rows()}
+    last = f"{MEASURED[-1]}, measured, refit"  # rows of an earlier form of this script lack it
+    done = {(row["data"], row["model"], row["seed"]) for row in rows() if row["method"] == last}
     work = [
         (data, model, seed)
         for seed in range(FIRST_SEED, FIRST_SEED + seeds)
@@ -134,15 +139,24 @@ def by_prunas(network: nn.Module, data: Data) -> Iterator[tuple[str, float, floa
     """(method, budget, share of MACs, small network)."""
     space = prunas.trace(network, data.input_size, depth=False)
     images = fixed(data.train, data.input_size, CPU, limit=IMAGES)
+    few = fixed(data.train, data.input_size, CPU, limit=FEW_IMAGES)
     for name, judge in CRITERIA.items():
         ranking = di_prior(network, space, images, device=CPU, criterion=judge)
-        for budget in BUDGETS:
-            feasible = Feasible(space, Budget.parse(f"macs={budget}"), prunas.Cost(space))
-            for widths, adaptation in product(get_args(Widths), get_args(Adaptation)):
-                if adaptation == "refit" and name not in REFIT:
-                    continue
+        for adaptation in get_args(Adaptation):
+            if adaptation == "refit" and name not in REFIT:
+                continue
+            rankings = {"allocated": ranking, "uniform": ranking}
+            if name in MEASURED:
+                rankings["measured"] = measured(network, space, ranking, few, adaptation)
+            for budget, (widths, known) in product(BUDGETS, rankings.items()):
+                feasible = Feasible(space, Budget.parse(f"macs={budget}"), prunas.Cost(space))
                 found = cut_to(
-                    network, feasible, ranking, batches=images, widths=widths, adaptation=adaptation
+                    network,
+                    feasible,
+                    known,
+                    batches=images,
+                    uniform=widths == "uniform",
+                    adaptation=adaptation,
                 )
                 method = f"{name}, {widths}" + (", refit" if adaptation == "refit" else "")
                 yield method, budget, found.macs[0] / found.macs[1], found.network

@@ -85,15 +85,35 @@ def prune(
     wanted = Budget.parse(budget) if isinstance(budget, str) else budget
     feasible = Feasible(space, wanted, Cost(space))  # refuses a budget out of reach at once
     ranking = di_prior(network, space, batches or (), device=device, criterion=judge)
+    if widths == "measured":
+        ranking = measured(network, space, ranking, batches or (), adaptation, device=device)
     return cut_to(
         network,
         feasible,
         ranking,
         batches=batches,
-        widths=widths,
+        uniform=widths == "uniform",
         adaptation=adaptation,
         device=device,
     )
+
+
+def measured(
+    network: nn.Module,
+    space: SearchSpace,
+    ranking: Ranking,
+    batches: Loader,
+    adaptation: Adaptation = "refit",
+    *,
+    device: torch.device | str = "cpu",
+) -> Ranking:
+    """The same orders, with `measured_values` of networks cut and adapted as `cut_to` does."""
+
+    def cutting(ordered: nn.Module, candidate: Candidate) -> nn.Module:
+        return _cut(ordered, space, candidate, batches, adaptation, device)
+
+    values = measured_values(network, space, ranking.orders, batches, cutting, device=device)
+    return replace(ranking, values=values)
 
 
 def cut_to(
@@ -102,7 +122,7 @@ def cut_to(
     ranking: Ranking,
     *,
     batches: Loader | None = None,
-    widths: Widths = "allocated",
+    uniform: bool = False,
     adaptation: Adaptation = "refit",
     device: torch.device | str = "cpu",
 ) -> Pruned:
@@ -113,34 +133,36 @@ def cut_to(
         feasible: the candidates inside the budget.
         ranking: order and worth of its channels.
         batches: images that the small network is adapted on, if there are any.
-        widths: how the budget is spent.
-        adaptation: what is done with them.
+        uniform: give every gene the same share instead of what its channels are worth.
+        adaptation: what is done with the images.
         device: where to compute.
-
-    Raises:
-        InputError: widths are to be measured without images, and as `measured_values`.
     """
     space = feasible.space
-
-    def cutting(ordered: nn.Module, candidate: Candidate) -> nn.Module:
-        if batches is not None and adaptation == "recalibrate":
-            ordered = absorbed(ordered, space, candidate, batches, device=device)
-        small = cut(ordered, space, candidate).eval()
-        if batches is not None and adaptation == "recalibrate":
-            recalibrate_(small, ((images.to(device), images) for images, _ in pairs(batches)))
-        elif batches is not None:
-            refit_(small, ordered, space, candidate, batches, device=device)
-        return small
-
-    if widths == "measured":
-        values = measured_values(
-            network, space, ranking.orders, batches or (), cutting, device=device
-        )
-        ranking = replace(ranking, values=values)
-    uniform = widths == "uniform"
     candidate = fair_uniform(feasible) if uniform else allocate(ranking.values, feasible)
-    small = cutting(permute(network, space, ranking.orders), candidate)
+    ordered = permute(network, space, ranking.orders)
+    small = _cut(ordered, space, candidate, batches, adaptation, device)
     both = np.array([candidate, space.full()])
     macs, full_macs = feasible.cost.macs(both).tolist()
     params, full_params = feasible.cost.params(both).tolist()
     return Pruned(small, candidate, ranking, (macs, full_macs), (params, full_params))
+
+
+def _cut(
+    ordered: nn.Module,
+    space: SearchSpace,
+    candidate: Candidate,
+    batches: Loader | None,
+    adaptation: Adaptation,
+    device: torch.device | str,
+) -> nn.Module:
+    """Cut, and adapt what is left to these images, if there are any."""
+    if batches is None:
+        return cut(ordered, space, candidate).eval()
+    if adaptation == "refit":
+        small = cut(ordered, space, candidate).eval()
+        refit_(small, ordered, space, candidate, batches, device=device)
+        return small
+    shifted = absorbed(ordered, space, candidate, batches, device=device)
+    small = cut(shifted, space, candidate).eval()
+    recalibrate_(small, ((images.to(device), images) for images, _ in pairs(batches)))
+    return small
