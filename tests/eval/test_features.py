@@ -1,6 +1,6 @@
 """What taps see, against inputs collected and pooled by hand."""
 
-import pickle
+from multiprocessing import Pipe
 
 import numpy as np
 import pytest
@@ -133,7 +133,11 @@ def test_parts_of_several_processes_are_merged_into_one_pass(
 ) -> None:
     whole = channel_features(network, space, batches, device="cpu")
     parts = [channel_features(network, space, [batch], device="cpu") for batch in batches]
-    sent = [pickle.loads(pickle.dumps(part)) for part in parts]  # noqa: S301 - our own bytes
+    receiver, sender = Pipe(duplex=False)
+    sent = []
+    for part in parts:
+        sender.send(part)
+        sent.append(receiver.recv())
     found = features.merged(sent)
     assert found.keys() == whole.keys()
     for name, observed in found.items():

@@ -34,13 +34,11 @@ from prunas.eval.criteria.verdict import Verdict, judge, width_genes
 from prunas.supernet.space import SearchSpace, Tap
 
 Pair: TypeAlias = tuple[int, int]
+Selector: TypeAlias = Literal["sequential", "single", "leave_out", "differential"]
 
 _BANDWIDTHS: Final = 5
 _WIDEST: Final = 5120  # weights of a filter: the inverse of their scatter takes seconds
 _PATCHES: Final = 2  # positions along a side at which a layer's output is reconstructed
-
-
-Selector: TypeAlias = Literal["sequential", "single", "leave_out", "differential"]
 
 
 def discriminant(

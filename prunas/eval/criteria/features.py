@@ -116,8 +116,8 @@ def channel_features(
 def merged(parts: Iterable[Mapping[str, Observed]]) -> dict[str, Observed]:
     """What layers saw in several processes, each with images of its own.
 
-    Values can be pickled and sent. The result is that of one pass over all the images, but for
-    rounding.
+    Parts are plain arrays that processes can send each other. The result is that of one pass over
+    all the images, but for rounding.
 
     Raises:
         InputError: layers with other features or targets: another network, or other data.
