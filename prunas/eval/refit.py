@@ -52,7 +52,7 @@ def refit_(
     taking X from the cut one keeps errors from piling up (as in channel pruning by He et al. 2017).
     Batch norms keep the statistics of the whole network, which its outputs again have; do not
     recalibrate them. Plain ungrouped convolutions and linears are solved, if they run once in a
-    forward; all other layers stay as they are.
+    forward and have weights of their own; all other layers stay as they are.
 
     Args:
         small: `cut(whole, space, candidate)`, on `device`; changed in place.
@@ -70,7 +70,7 @@ def refit_(
     """
     require_on(whole, device)
     require_on(small, device)
-    layers = {name: layer for name, layer in small.named_modules() if _is_plain(layer)}
+    layers = _plain_layers(small)
     stream = (images for images, _ in pairs(batches))
     head = _at_least(2, stream)
     with evaluating(whole), evaluating(small):
@@ -88,12 +88,25 @@ def refit_(
             small(images)
 
 
+def _plain_layers(network: nn.Module) -> dict[str, nn.Module]:
+    """Those that compute what their class does, every output from all inputs, by their own weight.
+
+    A weight that is computed from others (weight norm) or shared is none of their own.
+    """
+    uses = Counter(id(tensor) for _, tensor in network.named_parameters(remove_duplicate=False))
+    return {
+        name: layer
+        for name, layer in network.named_modules()
+        if _is_plain(layer) and all(uses[id(tensor)] == 1 for tensor in layer.parameters())
+    }
+
+
 def _is_plain(layer: nn.Module) -> bool:
-    """Whether it computes what its class does, every output from all inputs."""
     computes = type(layer).forward
-    return computes is nn.Linear.forward or (
+    connected = computes is nn.Linear.forward or (
         computes is nn.Conv2d.forward and cast(nn.Conv2d, layer).groups == 1
     )
+    return connected and layer._parameters.get("weight") is not None
 
 
 def _outputs(
@@ -101,17 +114,14 @@ def _outputs(
 ) -> dict[str, torch.Size]:
     """{layer: (rows, ...) what it gives for one image}, of those that can be solved.
 
-    That is if they run once, keep their weight to themselves, and have the rows of an image (its
-    windows, say) together: what they give for the first image is what they give for it alone.
+    That is if they run once, and have the rows of an image (its windows, say) together: what they
+    give for the first image is what they give for it alone.
     """
     alone, both = (_given(whole, layers, part) for part in (images[:1], images))
-    owners = Counter(id(layer.get_parameter("weight")) for layer in layers.values())
     return {
         name: alone[name][0].shape
         for name, calls in both.items()
-        if len(calls) == 1
-        and owners[id(layers[name].get_parameter("weight"))] == 1
-        and _begins_with(calls[0], alone[name][0], len(images))
+        if len(calls) == 1 and _begins_with(calls[0], alone[name][0], len(images))
     }
 
 

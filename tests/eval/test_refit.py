@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils.parametrizations import weight_norm
 
 import prunas
 from prunas.errors import InputError
@@ -187,6 +188,24 @@ def test_padding_may_be_changed_after_construction() -> None:
     small = refitted(network, space, space.candidate([4]), ridge_share=1e-10)
     with torch.no_grad():
         torch.testing.assert_close(small(images()), network(images()), rtol=1e-5, atol=1e-5)
+
+
+def test_weights_that_are_computed_or_shared_stay_as_they_are() -> None:
+    layers = [nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)]
+    network = nn.Sequential(
+        nn.Flatten(), nn.Linear(192, 8), nn.ReLU(), weight_norm(layers[0]), nn.ReLU(), layers[1],
+        nn.ReLU(), layers[2], nn.ReLU(), nn.Linear(8, 5),
+    ).double().eval()  # fmt: skip
+    layers[2].weight = layers[1].weight
+    space = prunas.trace(network, IMAGE, grid="every")
+    candidate = space.candidate([max(2, width // 2) for width in space.widths])
+    plain, small = prunas.cut(network, space, candidate), refitted(network, space, candidate)
+    changed = {
+        name.partition(".")[0]
+        for name, tensor in small.named_parameters()
+        if not torch.allclose(tensor, plain.get_parameter(name), rtol=1e-9)
+    }
+    assert changed == {"9"}  # and the first, whose inputs are whole, has nothing to mend
 
 
 class Sequence(nn.Module):
