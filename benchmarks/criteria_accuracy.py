@@ -30,6 +30,7 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 from torch.nn import functional as F
 
+from prunas.allocator import keep_freed_memory
 from prunas.eval.accuracy import accuracy
 from prunas.eval.criteria.selection import di_prior
 from prunas.eval.criteria.table import CRITERIA
@@ -47,9 +48,12 @@ IMAGES: Final = 512
 """Training images that criteria look at and networks are adapted on."""
 REFIT: Final = ("di", "di-output", "reconstruction", "taylor", "fisher", "flap", "l1", "random")
 """Criteria whose cut networks are also solved anew instead of recalibrated."""
-MEASURED: Final = ("di",)
+MEASURED: Final[dict[Adaptation, tuple[str, ...]]] = {
+    "recalibrate": ("di", "taylor"),
+    "refit": ("di",),
+}
 """Criteria whose orders are also cut to widths by the network's own answers ..."""
-FEW_IMAGES: Final = 256
+FEW_IMAGES: Final = 128
 """... on so many images."""
 NETWORKS: Final[dict[str, dict[str, Recipe]]] = {
     "digits": {
@@ -74,7 +78,7 @@ Importance = Callable[[nn.Module], Any]
 
 
 def main(names: list[str], seeds: int) -> None:
-    last = f"{MEASURED[-1]}, measured, refit"  # rows of an earlier form of this script lack it
+    last = "taylor, measured"  # rows of an earlier form of this script lack it
     done = {(row["data"], row["model"], row["seed"]) for row in rows() if row["method"] == last}
     work = [
         (data, model, seed)
@@ -83,6 +87,7 @@ def main(names: list[str], seeds: int) -> None:
         for model in NETWORKS[data]
         if (data, model, seed) not in done
     ]
+    keep_freed_memory()
     context = get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), context) as pool:
         for finished in as_completed([pool.submit(one_seed, *each) for each in work]):
@@ -146,7 +151,7 @@ def by_prunas(network: nn.Module, data: Data) -> Iterator[tuple[str, float, floa
             if adaptation == "refit" and name not in REFIT:
                 continue
             rankings = {"allocated": ranking, "uniform": ranking}
-            if name in MEASURED:
+            if name in MEASURED[adaptation]:
                 rankings["measured"] = measured(network, space, ranking, few, adaptation)
             for budget, (widths, known) in product(BUDGETS, rankings.items()):
                 feasible = Feasible(space, Budget.parse(f"macs={budget}"), prunas.Cost(space))

@@ -1,15 +1,20 @@
 """The package as it is installed: what it can be imported beside, and what it is made of."""
 
+import ctypes
+import os
+import platform
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import prunas
+from prunas.allocator import keep_freed_memory
 from tests.import_every_module import import_every_module
 
 ROOT = Path(__file__).parent.parent
@@ -52,6 +57,61 @@ def test_kernels_of_many_candidates_are_kept_unless_the_user_says_otherwise(
         f"runpy.run_path({str(file)!r}); print(os.environ.get({KERNELS!r}))"
     )
     assert run(code) == f"{after}\n"
+
+
+TRIM, MAP = "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"
+
+
+def faults_of_a_reused_tensor(*, kept: bool) -> int:
+    """Pages mapped while 32 tensors of 16 MiB are made and freed one after the other."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
+    code = f"""
+import resource, torch
+from prunas.allocator import keep_freed_memory
+assert not {kept} or keep_freed_memory()
+torch.ones(2**22)
+count = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+before = count()
+for _ in range(32):
+    torch.ones(2**22), torch.ones(2**23)
+print(count() - before)
+"""
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    return int(result.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="asks glibc")
+def test_freed_memory_is_kept() -> None:
+    assert faults_of_a_reused_tensor(kept=True) < faults_of_a_reused_tensor(kept=False) / 4
+
+
+@pytest.mark.parametrize("chosen", [TRIM, MAP, "GLIBC_TUNABLES", "LD_PRELOAD"])
+def test_the_users_choice_of_allocator_stays(chosen: str) -> None:
+    environment = {chosen: "7"}
+    assert not keep_freed_memory(environment)
+    assert environment == {chosen: "7"}
+
+
+def test_other_c_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def on_windows(_: None) -> None:
+        raise TypeError("no library without a name")
+
+    for opened in (on_windows, lambda _: SimpleNamespace()):
+        monkeypatch.setattr(ctypes, "CDLL", opened)
+        environment: dict[str, str] = {}
+        assert not keep_freed_memory(environment)
+        assert not environment
+
+
+def test_processes_that_are_started_keep_theirs_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    library = SimpleNamespace(gnu_get_libc_version=None, mallopt=lambda *a: asked.append(a))
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: library)
+    environment: dict[str, str] = {}
+    assert keep_freed_memory(environment)
+    assert environment == {TRIM: str(2**31 - 1), MAP: str(2**28)}
+    assert asked == [(-1, 2**31 - 1), (-3, 2**28)]  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
 
 
 FOLDER = Path(prunas.__file__).parent

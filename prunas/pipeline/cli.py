@@ -17,6 +17,7 @@ import torch
 import typer
 from torch import nn
 
+from prunas.allocator import keep_freed_memory
 from prunas.errors import InputError, RunError
 from prunas.eval.accuracy import accuracy
 from prunas.eval.criteria.comparison import findings
@@ -98,6 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     loaded()
+    keep_freed_memory()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.filterwarnings("default", module="prunas")
