@@ -1,1 +1,1 @@
-"""Weights generated from the candidate (MetaPruning) will live here; nothing does yet."""
+"""Weights generated from the candidate: the PruningNet of MetaPruning, and a lean one."""

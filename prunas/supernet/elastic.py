@@ -1,11 +1,9 @@
-"""One candidate without copying: the network runs on slices of its own weights.
+"""One candidate without copying: the network runs on slices of its own weights, or on others."""
 
-In a network whose channels are sorted (`prunas.permute`), a candidate keeps a prefix of every
-group, so its weights are views of the full ones, and gradients flow into the shared tensors.
-"""
-
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import final
 
 import numpy as np
 import torch
@@ -19,11 +17,11 @@ from prunas.supernet.space import Atoms, SearchSpace
 from prunas.supernet.tensors import tensors_of
 
 
-class Supernet:
-    """One set of weights for every candidate; a weights source.
+class Elastic(ABC):
+    """One network that runs as any of its candidates; a weights source.
 
     Args:
-        network: the traced network, its channels sorted; it holds the weights and is not copied.
+        network: the traced network; it is not copied, and what no gene decides runs as it is.
         space: its search space.
 
     Raises:
@@ -36,19 +34,14 @@ class Supernet:
         self.space = space
         self._kept = dictionaries(network)
 
+    @abstractmethod
     def weights(self, candidate: Sequence[int]) -> Mapping[str, torch.Tensor]:
-        """The candidate's parameters and buffers that differ from the full network's, as views.
+        """The candidate's parameters and buffers that differ from those the network holds."""
 
-        A dimension whose surviving indices are not one run is gathered instead (concatenations).
-        """
-        held = tensors_of(self.network)
-        result: dict[str, torch.Tensor] = {}
-        for name, dimension, indices in self.space.survivors(candidate):
-            result[name] = _sliced(result.get(name, held[name]), dimension, indices)
-        for alias, name in self.space.aliases.items():
-            if name in result:
-                result[alias] = result[name]
-        return result
+    @property
+    @abstractmethod
+    def learnt(self) -> nn.Module:
+        """A module of all that training changes."""
 
     def integers(self, candidate: Sequence[int]) -> dict[Place, int]:
         """The sizes that modules must keep while the candidate runs."""
@@ -56,23 +49,27 @@ class Supernet:
 
     @contextmanager
     def running(self, candidate: Sequence[int]) -> Iterator[nn.Module]:
-        """The network as this candidate, sharing weights; the full network again afterwards."""
-        with self._holding(candidate, self.weights(candidate)) as network:
+        """The network as this candidate, with gradients; as it was afterwards."""
+        with self._holding(candidate, self._at_once(candidate)) as network:
             yield network
 
     @contextmanager
     def frozen(self, candidate: Sequence[int]) -> Iterator[nn.Module]:
         """The network as this candidate, for many forwards without gradient.
 
-        The slices are made contiguous once: a convolution would do so in every forward.
+        Weights are made, and made contiguous, once: a convolution would do so in every forward.
         """
         with torch.no_grad():
             weights = {
                 name: t.contiguous(memory_format=_layout(t))
-                for name, t in self.weights(candidate).items()
+                for name, t in self._at_once(candidate).items()
             }
             with self._holding(candidate, weights) as network:
                 yield network
+
+    def _at_once(self, candidate: Sequence[int]) -> Mapping[str, torch.Tensor]:
+        """The tensors that are held as long as the candidate runs."""
+        return self.weights(candidate)
 
     @contextmanager
     def _holding(
@@ -90,11 +87,39 @@ class Supernet:
             forget(self._kept)
 
 
+@final
+class Supernet(Elastic):
+    """One set of weights for every candidate.
+
+    In a network whose channels are sorted (`prunas.permute`), a candidate keeps a prefix of every
+    group, so its weights are views of the full ones, and gradients flow into the shared tensors.
+    """
+
+    def weights(self, candidate: Sequence[int]) -> Mapping[str, torch.Tensor]:
+        """The candidate's parameters and buffers that differ from the full network's, as views.
+
+        A dimension whose surviving indices are not one run is gathered instead (concatenations).
+        """
+        held = tensors_of(self.network)
+        result: dict[str, torch.Tensor] = {}
+        for name, dimension, indices in self.space.survivors(candidate):
+            result[name] = sliced(result.get(name, held[name]), dimension, indices)
+        for alias, name in self.space.aliases.items():
+            if name in result:
+                result[alias] = result[name]
+        return result
+
+    @property
+    def learnt(self) -> nn.Module:
+        return self.network
+
+
 def _layout(tensor: torch.Tensor) -> torch.memory_format:
     return torch.channels_last if tensor.dim() == 4 else torch.contiguous_format
 
 
-def _sliced(tensor: torch.Tensor, dimension: int, indices: Atoms) -> torch.Tensor:
+def sliced(tensor: torch.Tensor, dimension: int, indices: Atoms) -> torch.Tensor:
+    """These ascending indices of a dimension: a view where they are one run."""
     start, length = int(indices[0]), len(indices)
     if int(indices[-1]) - start + 1 == length:
         return tensor.narrow(dimension, start, length)

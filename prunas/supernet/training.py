@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from prunas.errors import RunError
-from prunas.supernet.elastic import Supernet
+from prunas.supernet.elastic import Elastic
 from prunas.supernet.space import Candidate, SearchSpace
 
 Paths = Callable[[np.random.Generator, int], Sequence[Candidate]]
@@ -21,7 +21,7 @@ _STEPS_BETWEEN_CHECKS: Final = 16  # reading a loss waits for the accelerator, s
 
 
 def train_supernet(
-    supernet: Supernet,
+    source: Elastic,
     batches: Iterable[tuple[Tensor, Tensor]],
     paths: Paths,
     *,
@@ -33,7 +33,7 @@ def train_supernet(
     rng: np.random.Generator,
     on_step: Callable[[int], None] | None = None,
 ) -> None:
-    """Train the shared weights in place; every step runs a few candidates on the same images.
+    """Train a weights source in place; every step runs a few candidates on the same images.
 
     With `sandwich`, each step also runs the full network, whose answers teach the others,
 
@@ -45,11 +45,11 @@ def train_supernet(
     it, every path learns from the labels alone (SPOS, section 3.2).
 
     Args:
-        supernet: the shared weights; left in training mode of its network.
+        source: the shared or generated weights; left in training mode of its network.
         batches: (images, labels); training ends with them.
         paths: draws the random candidates of a step.
         paths_per_step: how many.
-        optimizer: over the network's parameters.
+        optimizer: over the parameters of the source.
         rate: learning rate of step 0, 1, ...
         label_smoothing: of the cross entropy with labels.
         rng: decides the paths.
@@ -58,7 +58,7 @@ def train_supernet(
     Raises:
         RunError: the loss is not finite; the weights are then of no use.
     """
-    network = supernet.network.train()
+    source.network.train()
     losses: list[Tensor] = []
     for step, (images, labels) in zip(count(), batches, strict=False):
         for group in optimizer.param_groups:
@@ -66,13 +66,14 @@ def train_supernet(
         optimizer.zero_grad()
         targets = labels
         if sandwich:
-            logits = network(images)
+            with source.running(source.space.full()) as network:
+                logits = network(images)
             loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
             loss.backward()
             targets = logits.detach().softmax(1)
             losses.append(loss.detach())
         for candidate in paths(rng, paths_per_step):
-            with supernet.running(candidate) as path:
+            with source.running(candidate) as path:
                 logits = path(images)
             smoothing = 0.0 if sandwich else label_smoothing
             loss = F.cross_entropy(logits, targets, label_smoothing=smoothing)
