@@ -1,6 +1,6 @@
 """Which tensors are generated, and which genes each of them is generated from."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from prunas.errors import InputError
+from prunas.supernet.cut import require_same
 from prunas.supernet.space import SearchSpace
 from prunas.supernet.tensors import modules_of
 
@@ -43,8 +44,9 @@ def generated_layers(network: nn.Module, space: SearchSpace) -> tuple[Layer, ...
     whose outputs none can go is a classifier, and is not generated (as there).
 
     Raises:
-        InputError: there is no such layer.
+        InputError: there is no such layer, or the space is another network's.
     """
+    require_same(network, space)
     kinds = {
         f"{path}.weight" if path else "weight": module
         for path, module in modules_of(network)
@@ -66,7 +68,7 @@ def generated_layers(network: nn.Module, space: SearchSpace) -> tuple[Layer, ...
     )
 
 
-def seen_genes(space: SearchSpace, layers: list[str]) -> Mapping[str, tuple[int, ...]]:
+def seen_genes(space: SearchSpace, layers: Sequence[str]) -> Mapping[str, tuple[int, ...]]:
     """For every tensor that genes decide the numbers of the genes that it is generated from."""
     own = {name: _own_genes(space, name) for name in space.slots}
     result = {}
@@ -94,9 +96,11 @@ def _lies_in(name: str, room: str) -> bool:
     return name.startswith(f"{room}.") if room else not _room(name)
 
 
-def tensors_beside(space: SearchSpace, layers: tuple[Layer, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """(name, genes) of the vectors that genes decide: scales and shifts of norms, biases."""
+def vectors_beside(space: SearchSpace, layers: Sequence[Layer]) -> Mapping[str, tuple[int, ...]]:
+    """{name: genes} of the vectors that genes decide: scales and shifts of norms, and biases."""
     seen = seen_genes(space, [layer.name for layer in layers])
-    for name in space.slots:
-        if name in space.parameters and len(space.shapes[name]) == 1:
-            yield name, seen[name]
+    return {
+        name: genes
+        for name, genes in seen.items()
+        if name in space.parameters and len(space.shapes[name]) == 1
+    }

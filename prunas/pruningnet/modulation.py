@@ -116,5 +116,7 @@ class _Vector(nn.Module):
         self.start = nn.Parameter(torch.zeros(length))
 
     def forward(self, ratios: Tensor, kept: Kept, shared: Tensor) -> Tensor:
-        change = torch.addmv(cropped(self.start, kept), cropped(self.second, kept), self.map(ratios))
+        change = torch.addmv(
+            cropped(self.start, kept), cropped(self.second, kept), self.map(ratios)
+        )
         return cropped(shared, kept) + change

@@ -10,7 +10,7 @@ layers do. With `start="network"` (ours) b_2 starts as the trained network's wei
 zero, so that training goes on from there instead of from nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal, final
 
 import torch
@@ -54,7 +54,7 @@ class Perceptrons(nn.Module):
     def __init__(
         self,
         layers: Sequence[Layer],
-        weights: dict[str, Tensor],
+        weights: Mapping[str, Tensor],
         *,
         hidden: int = HIDDEN,
         start: Start = "network",
@@ -89,7 +89,9 @@ class _Perceptron(nn.Module):
             self.start = nn.Parameter(uniform(layer.shape, hidden, rng))
         else:
             self.second = nn.Parameter(torch.zeros(*layer.shape, hidden))
-            self.start = nn.Parameter(given.detach().cpu().clone(memory_format=torch.contiguous_format))
+            self.start = nn.Parameter(
+                given.detach().cpu().clone(memory_format=torch.contiguous_format)
+            )
 
     def forward(self, ratios: Tensor, kept: Kept) -> Tensor:
         units = torch.relu(self.first @ ratios[self.genes] + self.shift)

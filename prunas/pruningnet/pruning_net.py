@@ -66,13 +66,13 @@ class PruningNet(Elastic):
 
     def _wanted(self, candidate: Sequence[int]) -> list[str]:
         """The tensors to generate: not those of blocks that are left out."""
-        gone = self.space.left_out(candidate)
+        gone = self.space.left_out(self.space.candidate(candidate))
         return [
             name for name in self.generator.names if not any(block.holds(name) for block in gone)
         ]
 
     def _made(self, candidate: Sequence[int], wanted: Iterable[str]) -> dict[str, Tensor]:
-        told = Told.of(self.space, self.space.candidate(candidate), self._device)
+        told = Told.of(self.space, candidate, self._device)
         held = tensors_of(self.network)
         made = set(self.generator.names)
         result = {n: cropped(held[n], kept) for n, kept in told.kept.items() if n not in made}
@@ -120,7 +120,7 @@ class PruningNet(Elastic):
 
     def _making(self, name: str, candidate: Sequence[int]) -> Callable[[], Tensor]:
         shared = tensors_of(self.network)[name]
-        told = Told.of(self.space, self.space.candidate(candidate), self._device)
+        told = Told.of(self.space, candidate, self._device)
         kept = told.kept.get(name, {})
         return lambda: self.generator.made(name, told.ratios, kept, shared)
 
@@ -144,7 +144,7 @@ def _generating(layer: nn.Module, make: Callable[[], Tensor]) -> Iterator[None]:
             return run(*inputs)
         return checkpoint(run, *inputs, use_reentrant=False, preserve_rng_state=False)
 
-    layer.forward = again  # type: ignore[method-assign]
+    layer.forward = again
     try:
         yield
     finally:

@@ -18,6 +18,8 @@ from timm.models import register_model
 from torch import nn
 
 from prunas.errors import InputError
+from prunas.pruningnet.forms import published_net
+from prunas.pruningnet.pruning_net import PruningNet
 from prunas.supernet.grid import METAPRUNING
 from prunas.supernet.space import SearchSpace
 from prunas.supernet.trace import trace
@@ -43,7 +45,8 @@ class _Separable(nn.Module):
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         maps = self.activation(self.norm1(self.depthwise(maps)))
-        return self.activation(self.norm2(self.pointwise(maps)))
+        result: torch.Tensor = self.activation(self.norm2(self.pointwise(maps)))
+        return result
 
 
 class _Bottleneck(nn.Module):
@@ -61,10 +64,10 @@ class _Bottleneck(nn.Module):
         self.shortcut = inputs == outputs and stride == 1
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        found = self.activation(self.norm1(self.expand(maps)))
-        found = self.activation(self.norm2(self.depthwise(found)))
-        found = self.norm3(self.project(found))
-        return maps + found if self.shortcut else found
+        inner = self.activation(self.norm1(self.expand(maps)))
+        inner = self.activation(self.norm2(self.depthwise(inner)))
+        result: torch.Tensor = self.norm3(self.project(inner))
+        return maps + result if self.shortcut else result
 
 
 class _Classifier(nn.Module):
@@ -135,12 +138,14 @@ class Published:
     Attributes:
         name: of the network in timm's registry, once this module is imported.
         hidden: units of the perceptrons of its blocks; those of single convolutions have 32.
+        scaled: batch norms that have a scale and a shift (for every width).
         tie: groups of genes that share one id in the paper.
         whole: genes that the paper leaves at full width.
     """
 
     name: str
     hidden: int
+    scaled: tuple[str, ...]
     tie: Callable[[SearchSpace], Iterator[tuple[str, ...]]]
     whole: tuple[str, ...]
 
@@ -151,6 +156,17 @@ class Published:
     def space(self, network: nn.Module, size: Sequence[int] = _SIZE) -> SearchSpace:
         """The genes and the 31 widths of the paper."""
         return self.narrowed(trace(network, size, grid=METAPRUNING, depth=False))
+
+    def pruning_net(self, network: nn.Module, space: SearchSpace, *, seed: int = 0) -> PruningNet:
+        """The PruningNet of the paper, untrained; it does not share the network's convolutions."""
+        return published_net(
+            network,
+            space,
+            hidden=self.hidden,
+            start="random",
+            width_norms=self.scaled,
+            seed=seed,
+        )
 
     def narrowed(self, space: SearchSpace) -> SearchSpace:
         """A traced space of this network with the genes of the paper."""
@@ -168,8 +184,14 @@ def _no_ties(space: SearchSpace) -> Iterator[tuple[str, ...]]:
     return iter(())
 
 
+_LAST_OF_V1: Final = ("blocks.12.pointwise",)
+_HEAD_OF_V2: Final = ("head.0",)
+_LAST_OF_RESNET: Final = ("layer4.0.conv3",)
+
 PUBLISHED: Final[Mapping[str, Published]] = {
-    "mobilenetv1": Published("metapruning_mobilenetv1", 32, _no_ties, ("blocks.12.pointwise",)),
-    "mobilenetv2": Published("metapruning_mobilenetv2", 64, _no_ties, ("head.0",)),
-    "resnet50": Published("resnet50", 32, _inner_widths, ("layer4.0.conv3",)),
+    "mobilenetv1": Published(
+        "metapruning_mobilenetv1", 32, ("stem.1", "*.norm1"), _no_ties, _LAST_OF_V1
+    ),
+    "mobilenetv2": Published("metapruning_mobilenetv2", 64, (), _no_ties, _HEAD_OF_V2),
+    "resnet50": Published("resnet50", 32, (), _inner_widths, _LAST_OF_RESNET),
 }

@@ -81,19 +81,16 @@ class _Norm(nn.Module):
 
     def __init__(self, norm: _BatchNorm, width: int, *, affine: bool) -> None:
         super().__init__()
-        assert norm.running_mean is not None
-        like = {"device": norm.running_mean.device, "dtype": norm.running_mean.dtype}
-        self.register_buffer("running_mean", torch.zeros(width, **like))
-        self.register_buffer("running_var", torch.ones(width, **like))
+        zeros = norm.get_buffer("running_mean").new_zeros(width)
+        ones = torch.ones_like(zeros)
+        self.register_buffer("running_mean", zeros)
+        self.register_buffer("running_var", ones)
         self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.long))
-        if not norm.affine:
-            return
-        if affine:
-            self.weight = nn.Parameter(torch.ones(width, **like))
-            self.bias = nn.Parameter(torch.zeros(width, **like))
-        else:
-            self.register_buffer("weight", torch.ones(width, **like), persistent=False)
-            self.register_buffer("bias", torch.zeros(width, **like), persistent=False)
+        if norm.affine and affine:
+            self.weight, self.bias = nn.Parameter(ones.clone()), nn.Parameter(zeros.clone())
+        elif norm.affine:
+            self.register_buffer("weight", ones.clone(), persistent=False)
+            self.register_buffer("bias", zeros.clone(), persistent=False)
 
     @property
     def tensors(self) -> dict[str, Tensor]:

@@ -98,9 +98,7 @@ class _Renumbering:
     kept: frozenset[int]
 
     @classmethod
-    def of(
-        cls, space: SearchSpace, leaders: Mapping[int, int], kept: set[int]
-    ) -> "_Renumbering":
+    def of(cls, space: SearchSpace, leaders: Mapping[int, int], kept: set[int]) -> "_Renumbering":
         free = tuple(g for g in range(len(space.genes)) if g not in leaders and g not in kept)
         place = {gene: number for number, gene in enumerate(free)}
         gene = tuple(place.get(leaders.get(g, g), -1) for g in range(len(space.genes)))
@@ -128,9 +126,7 @@ class _Renumbering:
                 if (left := {d: f for d, o in dimensions.items() if _is_free(f := changed(o))})
             },
             attributes=tuple(
-                replace(a, factors=f)
-                for a in space.attributes
-                if _is_free(f := changed(a.factors))
+                replace(a, factors=f) for a in space.attributes if _is_free(f := changed(a.factors))
             ),
             contractions=tuple(self._contraction(c, space) for c in space.contractions),
             taps=tuple(replace(tap, atoms=changed(tap.atoms)) for tap in space.taps),
