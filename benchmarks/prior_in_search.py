@@ -24,7 +24,8 @@ from prunas.eval.scoring import scorer
 from prunas.pipeline.progress import Progress
 from prunas.pipeline.request import Request
 from prunas.pipeline.run_folder import RunFolder
-from prunas.pipeline.stages import Job, sort_channels, train_full, train_shared
+from prunas.pipeline.sources import train_source
+from prunas.pipeline.stages import Job, sort_channels, train_full
 from prunas.search.archive import Archive
 from prunas.search.evolution import Evolution
 from prunas.search.loop import run_search
@@ -85,7 +86,7 @@ def one_seed(setting: str, seed: int) -> dict[str, Any]:
         folder = RunFolder.create(Path(place) / "run", request, resume=False)
         job = Job(folder, torch.device("cpu"), Progress())
         network, prior = sort_channels(job, train_full(job))
-        supernet = train_shared(job, network, prior)
+        supernet = train_source(job, network, prior)
         evaluate = scorer(
             supernet,
             job.fixed(job.data.train, request.calibration),

@@ -1,4 +1,4 @@
-"""Candidates trained alone: cut out of the shared weights, and taught by the full network."""
+"""Candidates trained alone: cut out, and taught by the full network."""
 
 import hashlib
 import json
@@ -19,9 +19,9 @@ from prunas.eval.recalibration import recalibrate_
 from prunas.pipeline.files import write_text
 from prunas.pipeline.progress import Progress
 from prunas.pipeline.run_folder import RunFolder
-from prunas.pipeline.stages import Job, sort_channels, train_full, train_shared
+from prunas.pipeline.sources import train_source
+from prunas.pipeline.stages import Job, sort_channels, train_full
 from prunas.pipeline.training import Recipe, train
-from prunas.supernet.cut import cut
 from prunas.supernet.space import Candidate
 
 
@@ -63,11 +63,12 @@ def train_alone(
 ) -> list[Trained]:
     """Results in the order of `trainings`; those on record are not repeated.
 
-    All begin from the shared weights, and see the same images in the same order if their seeds are
-    equal. On CPUs they run in several processes; the result does not depend on how many.
+    All begin from the weights that they were scored with, and see the same images in the same order
+    if their seeds are equal. On CPUs they run in several processes; the result does not depend on
+    how many.
 
     Args:
-        job: its shared weights are trained already.
+        job: its weights source is trained already.
         trainings: what to train; equal ones are trained once.
         on_done: called with the number finished.
 
@@ -84,8 +85,7 @@ def train_alone(
 def network_of(job: Job, training: Training) -> nn.Module:
     """The trained network, in eval mode; a checkpoint that there is of it is taken up."""
     teacher, prior = sort_channels(job, train_full(job))
-    supernet = train_shared(job, teacher, prior)
-    network = cut(supernet.network, job.space, training.candidate)
+    network = train_source(job, teacher, prior).alone(training.candidate)
     # statistics of its own to start from: a short training would keep those of the full network
     recalibrate_(network, job.fixed(job.data.train, job.request.calibration))
     train(

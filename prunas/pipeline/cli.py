@@ -39,7 +39,7 @@ from prunas.pipeline.pruning import Widths
 from prunas.pipeline.pruning import prune as pruned
 from prunas.pipeline.report import write_report
 from prunas.pipeline.report.criteria_page import criteria_page
-from prunas.pipeline.request import SEARCHES, Request, demo_request
+from prunas.pipeline.request import SEARCHES, SOURCES, Request, demo_request
 from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.small_images import Size
 from prunas.pipeline.stages import Job, fixed
@@ -386,7 +386,15 @@ def search(
         bool | None, typer.Option("--pretrained", help="Start from timm's weights.")
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="Start from this .safetensors file or state dict.")
+        str | None,
+        typer.Option(
+            help=f"Of the candidates: {', '.join(SOURCES)}. A file is taken for --start.",
+            metavar="NAME",
+        ),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(help="Start from this .safetensors file or state dict.", metavar="FILE"),
     ] = None,
     grid: Grid = None,
     keep: Keep = None,
@@ -419,7 +427,7 @@ def search(
         "learning_rate": learning_rate,
         "paths": paths,
         "pretrained": pretrained,
-        "weights": weights,
+        **_weights(weights, start),
         "grid": grid,
         "keep": keep or None,
         "depth": depth or None,
@@ -440,6 +448,17 @@ def search(
         return
     typer.echo(terminal.search_text(folder, entries))
     typer.echo(f"report: {report}")
+
+
+def _weights(of_candidates: str | None, start: str | None) -> dict[str, str | None]:
+    """The weights source, and the file to start from, which may be given as either option."""
+    if of_candidates is None or of_candidates in SOURCES:
+        return {"source": of_candidates, "weights": start}
+    if start is not None:
+        raise InputError(
+            f"no weights source is called {of_candidates!r}; choose {', '.join(SOURCES)}"
+        )
+    return {"source": None, "weights": of_candidates}
 
 
 def _request(given: Mapping[str, Any], recorded: Path | None) -> Request:

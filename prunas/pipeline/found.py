@@ -7,11 +7,11 @@ from typing import Any
 from prunas.eval.recalibration import recalibrate_
 from prunas.pipeline.artifact import save
 from prunas.pipeline.finalists import Finalist, last_round
-from prunas.pipeline.stages import Job, search, sort_channels, train_full, train_shared
+from prunas.pipeline.sources import train_source
+from prunas.pipeline.stages import Job, search, sort_channels, train_full
 from prunas.search.budget import as_values
 from prunas.search.method import Scored
 from prunas.search.nsga2 import front
-from prunas.supernet.cut import cut
 from prunas.supernet.space import Candidate
 
 
@@ -27,11 +27,11 @@ def run_search_stages(job: Job) -> Candidate:
     job.progress.say(f"{job.request.model} on {job.data.name}: {job.space!r}")
     job.progress.say(f"budget: {dict(job.feasible.limits)}")  # refused here if out of reach
     network, prior = sort_channels(job, train_full(job))
-    supernet = train_shared(job, network, prior)
-    scored = search(job, supernet, prior)
+    source = train_source(job, network, prior)
+    scored = search(job, source, prior)
     finalists = last_round(job, scored, prior)
     found = finalists[0].candidate
-    small = cut(supernet.network, job.space, found)
+    small = source.alone(found)
     recalibrate_(small, job.fixed(job.data.train, job.request.calibration))
     save(small, job.folder.model)
     entries = _entries(job, scored, finalists)

@@ -20,6 +20,9 @@ SEARCHES: Final[dict[str, Search]] = {
     "uniform": Uniform(),
 }
 
+SOURCES: Final = ("supernet", "pruningnet", "pruningnet-published")
+"""Where the weights of candidates come from while they are scored."""
+
 WHOLE_FRONT: Final = frozenset({"nsga2", "uniform"})
 """Those that look at candidates of any cost within the limits, not only near them."""
 
@@ -51,6 +54,7 @@ class Request:
         depth: search which residual blocks to leave out as well.
         pretrained: start from timm's pretrained weights.
         weights: start from the weights in this file.
+        source: one of `SOURCES`.
         epochs: training of the full network; None: 40 from scratch, 5 from given weights.
         supernet_epochs: training of the shared weights.
         finalists: candidates that are trained for a while before one of them is found; 1 takes
@@ -78,6 +82,7 @@ class Request:
     depth: bool = False
     pretrained: bool = False
     weights: str | None = None
+    source: str = "supernet"
     epochs: int | None = None
     supernet_epochs: int = 20
     finalists: int = 8
@@ -94,6 +99,10 @@ class Request:
     def __post_init__(self) -> None:
         if self.search not in SEARCHES:
             raise InputError(f"no search is called {self.search!r}; choose {', '.join(SEARCHES)}")
+        if self.source not in SOURCES:
+            raise InputError(
+                f"no weights source is called {self.source!r}; choose {', '.join(SOURCES)}"
+            )
         for name in _POSITIVE:
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)} must be at least 1")

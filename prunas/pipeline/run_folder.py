@@ -11,13 +11,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
 
-import safetensors
-import torch
-from safetensors.torch import load_file, save_file
-from torch import nn
-
 from prunas.errors import InputError
-from prunas.pipeline.files import replacing, write_text, writing
+from prunas.pipeline.files import write_text, writing
 from prunas.pipeline.request import Request
 
 SCHEMA: Final = 1
@@ -141,37 +136,6 @@ class RunFolder:
             spent = {entry["name"]: entry["seconds"] for entry in stages}
             spent[name] = round(spent.get(name, 0.0) + perf_counter() - start, 3)
             self.update({"stages": [{"name": n, "seconds": s} for n, s in spent.items()]})
-
-    def save_weights(self, name: str, network: nn.Module) -> None:
-        """Write all tensors of `network` aside, then rename."""
-        tensors = {key: _plain(value) for key, value in network.state_dict().items()}
-        with replacing(self.checkpoint(name)) as aside:
-            save_file(tensors, aside, {"fingerprint": self.request().fingerprint()})
-
-    def load_weights(self, name: str, network: nn.Module) -> bool:
-        """Load what `save_weights` wrote into `network`; False if it wrote nothing yet.
-
-        Raises:
-            InputError: the file is damaged or of another run.
-        """
-        file = self.checkpoint(name)
-        if not file.exists():
-            return False
-        try:
-            with safetensors.safe_open(file, "pt") as opened:
-                owner = (opened.metadata() or {}).get("fingerprint")
-            tensors = load_file(file)
-        except (OSError, safetensors.SafetensorError) as error:
-            raise InputError(f"{file} cannot be read ({error}); delete it to redo it") from None
-        if owner != self.request().fingerprint():
-            raise InputError(f"{file} belongs to another run; delete it to make it again")
-        network.load_state_dict(tensors)
-        return True
-
-
-def _plain(tensor: torch.Tensor) -> torch.Tensor:
-    """A contiguous copy that shares memory with nothing, as the file format needs it."""
-    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
 def _versions() -> dict[str, str]:

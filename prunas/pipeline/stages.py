@@ -1,6 +1,5 @@
 """The main job in stages. Each reads what the one before left in the run's folder."""
 
-import copy
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,27 +12,25 @@ from torch import nn
 
 from prunas.eval.cost import Cost
 from prunas.eval.criteria.selection import di_prior
-from prunas.eval.scoring import scorer
+from prunas.eval.scoring import WeightsSource, scorer
 from prunas.pipeline.data import Data, load_data
 from prunas.pipeline.files import write_text
 from prunas.pipeline.networks import create_network
 from prunas.pipeline.progress import Progress
-from prunas.pipeline.request import SEARCHES, WHOLE_FRONT, Request
+from prunas.pipeline.request import SEARCHES, Request
 from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.small_images import Size
 from prunas.pipeline.splits import Batch, Split
-from prunas.pipeline.training import optimizer_for, train
+from prunas.pipeline.training import train
 from prunas.search.archive import Archive
-from prunas.search.budget import Budget, Feasible, as_candidates, as_values
+from prunas.search.budget import Budget, Feasible, as_values
 from prunas.search.loop import run_search
 from prunas.search.method import Scored
-from prunas.search.prior import Prior, allocate, leaning
+from prunas.search.prior import Prior
 from prunas.search.uniform import uniform_candidates
-from prunas.supernet.elastic import Supernet
 from prunas.supernet.permute import permute
 from prunas.supernet.space import Candidate, SearchSpace
 from prunas.supernet.trace import trace
-from prunas.supernet.training import Paths, stratified, train_supernet
 
 _SCORING_BATCH = 256
 _HELD_VALUES = 2**26  # a quarter of a gigabyte of float32
@@ -214,72 +211,11 @@ def _images_to_rank(space: SearchSpace) -> int:
     return max(4096, 10 * max(space.widths))
 
 
-def train_shared(job: Job, network: nn.Module, prior: Prior | None) -> Supernet:
-    """Shared weights for every candidate, from the sorted full network, which is not changed."""
-    shared = copy.deepcopy(network)
-    supernet = Supernet(shared, job.space)
-    if job.folder.load_weights("supernet", shared):
-        return supernet
-    recipe = job.request.supernet_recipe()
-    steps = recipe.epochs * max(1, len(job.data.train) // recipe.batch_size)
-    whole_front = job.request.search in WHOLE_FRONT
-    paths = paths_in_budget(job.feasible, prior, whole_front=whole_front)
-    with job.folder.stage("train the shared weights"), job.progress.task("supernet") as task:
-        train_supernet(
-            supernet,
-            _epochs(job, recipe.epochs, recipe.batch_size),
-            paths,
-            paths_per_step=job.request.paths,
-            sandwich=True,
-            optimizer=optimizer_for(shared, recipe),
-            rate=lambda step: recipe.rate_at(step, steps),
-            label_smoothing=recipe.label_smoothing,
-            rng=job.rng(1),
-            on_step=lambda done: task.update(done, steps),
-        )
-        job.folder.save_weights("supernet", shared)
-    return supernet
-
-
-def paths_in_budget(feasible: Feasible, prior: Prior | None, *, whole_front: bool = False) -> Paths:
-    """Draws the paths of supernet training where the search will look.
-
-    That is stratified widths, moved into the budget's window where they are outside it; for a
-    search of the whole front, candidates of any cost within the limits.
-
-    With a prior, paths lie between the uniform shape and the prior's allocation, evenly: weights
-    that never ran in the shapes where a search begins make those shapes look bad (measured:
-    benchmarks/RESULTS.md).
-    """
-    space = feasible.space
-    allocation = space.full() if prior is None else allocate(prior.values, feasible)
-
-    def paths(rng: np.random.Generator, n: int) -> list[Candidate]:
-        shapes = leaning(space, allocation, (rng.permutation(n) + rng.random(n)) / n)
-        if whole_front:
-            return feasible.front_sample(rng, n, weights=shapes)
-        drawn = as_values(stratified(space, rng, n, shapes=shapes))
-        return as_candidates(feasible.repair(drawn, rng))
-
-    return paths
-
-
-def _epochs(job: Job, epochs: int, batch_size: int) -> Iterator[Batch]:
-    for epoch in range(epochs):
-        yield from job.data.train.batches(
-            batch_size,
-            shuffle=np.random.default_rng([job.request.seed, 2, epoch]),
-            augment=True,
-            device=job.device,
-            channels_last=True,
-        )
-
-
-def search(job: Job, supernet: Supernet, prior: Prior | None) -> list[Scored]:
+def search(job: Job, source: WeightsSource, prior: Prior | None) -> list[Scored]:
     """Score candidates inside the budget; every score is in the archive before it is used."""
     request = job.request
     evaluate = scorer(
-        supernet,
+        source,
         job.fixed(job.data.train, request.calibration),
         job.fixed(job.data.held_out, request.scoring),
     )

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from prunas.supernet.blocks import without
-from prunas.supernet.cut import require_same
+from prunas.supernet.cut import cut, require_same
 from prunas.supernet.scoped import Place, sizes_of, swapped
 from prunas.supernet.skeleton import dictionaries, forget
 from prunas.supernet.space import Atoms, SearchSpace
@@ -42,6 +42,16 @@ class Elastic(ABC):
     @abstractmethod
     def learnt(self) -> nn.Module:
         """A module of all that training changes."""
+
+    def alone(self, candidate: Sequence[int]) -> nn.Module:
+        """The candidate as a plain module, with weights of its own; see `cut`."""
+        small = cut(self.network, self.space, candidate)
+        held = tensors_of(small)
+        with torch.no_grad():
+            for name, tensor in self.weights(candidate).items():
+                if name in held:
+                    held[name].copy_(tensor)
+        return small
 
     def integers(self, candidate: Sequence[int]) -> dict[Place, int]:
         """The sizes that modules must keep while the candidate runs."""

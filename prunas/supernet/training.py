@@ -31,6 +31,7 @@ def train_supernet(
     rate: Callable[[int], float],
     label_smoothing: float,
     rng: np.random.Generator,
+    first_step: int = 0,
     on_step: Callable[[int], None] | None = None,
 ) -> None:
     """Train a weights source in place; every step runs a few candidates on the same images.
@@ -50,9 +51,10 @@ def train_supernet(
         paths: draws the random candidates of a step.
         paths_per_step: how many.
         optimizer: over the parameters of the source.
-        rate: learning rate of step 0, 1, ...
+        rate: learning rate of every step, by its number.
         label_smoothing: of the cross entropy with labels.
         rng: decides the paths.
+        first_step: number of the first step, where training goes on.
         on_step: called with the number of steps done.
 
     Raises:
@@ -60,7 +62,7 @@ def train_supernet(
     """
     source.network.train()
     losses: list[Tensor] = []
-    for step, (images, labels) in zip(count(), batches, strict=False):
+    for step, (images, labels) in zip(count(first_step), batches, strict=False):
         for group in optimizer.param_groups:
             group["lr"] = rate(step)
         optimizer.zero_grad()
@@ -68,16 +70,15 @@ def train_supernet(
         if sandwich:
             with source.running(source.space.full()) as network:
                 logits = network(images)
-            loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-            loss.backward()
+                loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+                loss.backward()
             targets = logits.detach().softmax(1)
             losses.append(loss.detach())
         for candidate in paths(rng, paths_per_step):
-            with source.running(candidate) as path:
-                logits = path(images)
             smoothing = 0.0 if sandwich else label_smoothing
-            loss = F.cross_entropy(logits, targets, label_smoothing=smoothing)
-            loss.backward()
+            with source.running(candidate) as path:
+                loss = F.cross_entropy(path(images), targets, label_smoothing=smoothing)
+                loss.backward()
             losses.append(loss.detach())
         optimizer.step()
         if step % _STEPS_BETWEEN_CHECKS == 0:
@@ -91,8 +92,8 @@ def _finite(losses: list[Tensor], step: int, rate: float) -> list[Tensor]:
     """An empty list, if all of `losses` are finite."""
     if losses and not bool(torch.isfinite(torch.stack(losses)).all()):
         raise RunError(
-            f"the supernet's loss is not finite at step {step} with learning rate {rate:.3g};"
-            " train it with a lower learning rate"
+            f"the loss of the shared weights is not finite at step {step} with learning rate"
+            f" {rate:.3g}; train them with a lower learning rate"
         )
     return []
 

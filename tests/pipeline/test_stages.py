@@ -13,12 +13,13 @@ from safetensors.torch import load_file
 
 import prunas
 from prunas.eval.accuracy import accuracy
-from prunas.pipeline import alone, finals, found, stages
+from prunas.pipeline import alone, finals, found, sources, stages
 from prunas.pipeline.finals import train_finals
 from prunas.pipeline.found import run_search_stages
 from prunas.pipeline.progress import Progress
 from prunas.pipeline.request import Request
 from prunas.pipeline.run_folder import RunFolder
+from prunas.pipeline.sources import train_source
 from prunas.pipeline.stages import Job
 from prunas.search.archive import Archive
 from prunas.search.budget import as_values
@@ -140,7 +141,7 @@ def _interrupting(monkeypatch: pytest.MonkeyPatch, module: object, name: str, ca
     ("module", "name", "calls"),
     [
         (stages, "di_prior", 1),
-        (stages, "train_supernet", 1),
+        (sources, "train_supernet", 1),
         (found, "save", 1),
         (Archive, "record", 1),
         (Archive, "record", 5),
@@ -222,7 +223,7 @@ def test_a_truncated_checkpoint_is_refused(pictures: Path, finished: Path, tmp_p
     try:
         file.write_bytes(content[:1000])
         with pytest.raises(prunas.InputError, match="delete it to redo it"):
-            job.folder.load_weights("supernet", job.network())
+            train_source(job, job.network(), None)
     finally:
         file.write_bytes(content)
 
@@ -293,7 +294,7 @@ def test_paths_lie_between_the_uniform_shape_and_the_allocation() -> None:
     assert min(favoured) < favoured[0]
 
     def first_shares(prior: Prior | None) -> tuple[float, float]:
-        drawn = stages.paths_in_budget(problem, prior)(np.random.default_rng(0), 200)
+        drawn = sources.paths_in_budget(problem, prior)(np.random.default_rng(0), 200)
         values = as_values(drawn)
         assert problem.in_window(values).all()
         shares = values[:, 0] / values.mean(axis=1)
@@ -306,7 +307,7 @@ def test_paths_lie_between_the_uniform_shape_and_the_allocation() -> None:
 
 def test_paths_of_a_whole_front_have_any_cost_below_the_budget() -> None:
     problem = feasible(chain_space(6), "macs=50%")
-    paths = stages.paths_in_budget(problem, _falling(problem.space.widths), whole_front=True)
+    paths = sources.paths_in_budget(problem, _falling(problem.space.widths), whole_front=True)
     shares = problem.shares(as_values(paths(np.random.default_rng(0), 300)))[:, 0]
     assert shares.max() <= 1
     counts, _ = np.histogram(shares, bins=4, range=(0, 1))

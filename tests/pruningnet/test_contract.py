@@ -1,7 +1,6 @@
 """Laws of every weights source, on networks of every kind."""
 
 import copy
-from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -48,17 +47,6 @@ def images(count: int = 4) -> Tensor:
     return torch.randn(count, *IMAGE, generator=torch.Generator().manual_seed(0))
 
 
-def alone(source: Elastic, candidate: Sequence[int]) -> nn.Module:
-    """The cut network with the weights of the source copied into it."""
-    small = prunas.cut(source.network, source.space, candidate)
-    held = tensors_of(small)
-    with torch.no_grad():
-        for name, tensor in source.weights(candidate).items():
-            if name in held:
-                held[name].copy_(tensor)
-    return small.eval()
-
-
 every = pytest.mark.parametrize("source", SOURCES)
 each = pytest.mark.parametrize("kind", KINDS)
 
@@ -68,7 +56,7 @@ each = pytest.mark.parametrize("kind", KINDS)
 def test_running_is_the_cut_network_with_these_weights(source: str, kind: str) -> None:
     weights = made(source, kind)
     for candidate in candidates(weights.space):
-        wanted = alone(weights, candidate)(images())
+        wanted = weights.alone(candidate).eval()(images())
         with weights.running(candidate) as network:
             torch.testing.assert_close(network(images()), wanted, rtol=1e-4, atol=1e-5)
         with weights.frozen(candidate) as network:
