@@ -314,6 +314,47 @@ def test_every_option_arrives_in_the_request(
     assert other == Request(model="m", data="d", budget="b", pretrained=True)
 
 
+@pytest.mark.parametrize(
+    ("options", "source", "file"),
+    [
+        ("", "supernet", None),
+        ("--weights pruningnet", "pruningnet", None),
+        ("--weights pruningnet-published --start w.pth", "pruningnet-published", "w.pth"),
+        ("--start w.pth", "supernet", "w.pth"),
+        ("--weights w.pth", "supernet", "w.pth"),
+        ("--weights ./supernet", "supernet", "./supernet"),
+    ],
+)
+def test_weights_are_a_source_or_a_file_to_start_from(
+    options: str,
+    source: str,
+    file: str | None,
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked: list[Request] = []
+
+    def begun(path: Path, request: Request, *, resume: bool, device: torch.device) -> None:
+        asked.append(request)
+        raise prunas.InputError("enough")
+
+    monkeypatch.setattr(cli, "_begun", begun)
+    command = f"search m --data d --budget macs=1M {options}"
+    assert refused(capsys, command.split(), 2) == "enough"
+    assert (asked[0].source, asked[0].weights) == (source, file)
+
+
+def test_a_source_that_there_is_not(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = "search m --data d --budget macs=1M --weights hypernet --start w.pth"
+    sentence = refused(capsys, command.split(), 2)
+    assert sentence == (
+        "no weights source is called 'hypernet'; choose supernet, pruningnet, pruningnet-published"
+    )
+    with pytest.raises(prunas.InputError, match="no weights source is called 'x'"):
+        Request(model="m", data="d", budget="macs=1M", source="x")
+
+
 def test_train_compares_and_saves(
     a_training: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

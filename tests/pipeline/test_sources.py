@@ -1,0 +1,228 @@
+"""Weights of every source: trained, stopped, taken up, and refused where they do not belong."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import prunas
+from prunas.pipeline import alone, sources
+from prunas.pipeline.found import run_search_stages
+from prunas.pipeline.progress import Progress
+from prunas.pipeline.request import SOURCES, Request
+from prunas.pipeline.run_folder import RunFolder
+from prunas.pipeline.sources import load_source, save_source, train_source
+from prunas.pipeline.stages import Job
+from prunas.pruningnet.forms import lean_net
+from prunas.supernet.elastic import Elastic, Supernet
+from prunas.supernet.grid import EVERY, WidthGrid
+from prunas.supernet.training import train_supernet
+from tests.supernet.networks import IMAGE, Network
+
+every = pytest.mark.parametrize("name", SOURCES)
+
+
+@pytest.fixture(scope="module")
+def request_(tmp_path_factory: pytest.TempPathFactory) -> Request:
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), 40)
+    images = rng.integers(0, 90, (120, 16, 16)).astype(np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        image[5 * label : 5 * label + 5] += 120
+    file = tmp_path_factory.mktemp("data") / "bright.npz"
+    np.savez(file, images=images, labels=labels)
+    return Request(
+        model="test_resnet", data=str(file), budget="macs=50%", evaluations=4, seeds=1,
+        epochs=1, supernet_epochs=3, finalists=2, finalist_epochs=1, final_epochs=1,
+        batch_size=24, learning_rate=0.02, calibration=48, prior=False,
+    )  # fmt: skip
+
+
+def job_of(folder: Path, request: Request, *, resume: bool = False) -> Job:
+    run = RunFolder.create(folder, request, resume=resume)
+    return Job(run, torch.device("cpu"), Progress())
+
+
+def learnt(source: Elastic) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in source.learnt.state_dict().items()}
+
+
+@every
+def test_a_whole_search_on_every_source(
+    name: str, request_: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alone, "_cores", lambda: 1)
+    job = job_of(tmp_path / "run", replace(request_, source=name))
+    found = run_search_stages(job)
+    entries = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert entries["result"]["candidate"] == list(found)
+    assert entries["request"]["source"] == name
+    assert prunas.load(tmp_path / "run" / "model")(torch.zeros(2, *job.data.input_size)).shape == (
+        2,
+        3,
+    )
+
+
+@every
+@pytest.mark.parametrize("epoch", [0, 2])
+def test_training_goes_on_to_the_same_weights(
+    name: str,
+    epoch: int,
+    request_: Request,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    request = replace(request_, source=name)
+    job = job_of(tmp_path / "whole", request)
+    wanted = learnt(train_source(job, job.network(), None))
+    plain = train_supernet
+    calls = 0
+
+    def stopped(*args: object, **options: object) -> None:
+        nonlocal calls
+        calls += 1
+        plain(*args, **options)  # type: ignore[arg-type]
+        if calls == epoch + 1:
+            raise KeyboardInterrupt
+
+    again = job_of(tmp_path / "stopped", request)
+    monkeypatch.setattr(sources, "train_supernet", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train_source(again, again.network(), None)
+    unfinished = again.folder.checkpoint(f"{name}-training")
+    assert unfinished.exists() == (epoch > 0)
+    found = learnt(train_source(again, again.network(), None))
+    assert calls == 1 + epoch + (3 - epoch)  # what was finished is not repeated
+    assert not unfinished.exists()
+    for key, tensor in wanted.items():
+        assert torch.equal(found[key], tensor), key
+    assert learnt(train_source(again, again.network(), None)).keys() == wanted.keys()
+    assert calls == 4
+
+
+@every
+def test_a_loss_that_diverges_leaves_the_last_good_weights(
+    name: str, request_: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_of(tmp_path / "run", replace(request_, source=name))
+    plain = train_supernet
+
+    def hot(source: Elastic, *rest: object, first_step: int, **options: object) -> None:
+        if first_step:
+            options["rate"] = lambda step: 1e30
+        plain(source, *rest, first_step=first_step, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sources, "train_supernet", hot)
+    sentence = rf"not finite at step \d+.*after epoch 1 are kept in .*{name}-training"
+    with pytest.raises(prunas.RunError, match=sentence):
+        train_source(job, job.network(), None)
+    kept = load_file(job.folder.checkpoint(f"{name}-training"))
+    assert all(torch.isfinite(tensor).all() for tensor in kept.values())
+    assert not job.folder.checkpoint(name).exists()
+
+
+def test_a_loss_that_diverges_at_once_leaves_nothing(
+    request_: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_of(tmp_path / "run", request_)
+    plain = train_supernet
+
+    def hot(*args: object, **options: object) -> None:
+        plain(*args, **{**options, "rate": lambda step: 1e30})  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sources, "train_supernet", hot)
+    with pytest.raises(prunas.RunError, match=r"lower learning rate$"):
+        train_source(job, job.network(), None)
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+def lean(blocks: list[str], *, rank: int = 4, grid: WidthGrid = EVERY) -> Elastic:
+    network = Network(blocks, seed=0)
+    space = prunas.trace(network, IMAGE, grid=grid)
+    return lean_net(network, space, rank=rank)
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    one, two = lean(["Residual"]), lean(["Residual"])
+    with torch.no_grad():
+        for parameter in one.learnt.parameters():
+            parameter.add_(1)
+    save_source(one, tmp_path / "w.safetensors")
+    load_source(two, tmp_path / "w.safetensors")
+    for name, tensor in one.learnt.state_dict().items():
+        assert torch.equal(two.learnt.state_dict()[name], tensor)
+
+
+def of_another_network(file: Path) -> None:
+    save_source(lean(["Plain"]), file)
+
+
+def of_another_grid(file: Path) -> None:
+    save_source(lean(["Residual"], grid=WidthGrid((0.5, 1.0))), file)
+
+
+def of_another_rank(file: Path) -> None:
+    save_source(lean(["Residual"], rank=2), file)
+
+
+def of_a_supernet(file: Path) -> None:
+    source = lean(["Residual"])
+    save_source(Supernet(source.network, source.space), file)
+
+
+def of_another_run(file: Path) -> None:
+    save_source(lean(["Residual"]), file, owner="somebody")
+
+
+def damaged(file: Path) -> None:
+    of_another_run(file)
+    file.write_bytes(file.read_bytes()[:100])
+
+
+def of_another_program(file: Path) -> None:
+    save_file({"a": torch.ones(1)}, file)
+
+
+def nothing(file: Path) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("write", "sentence"),
+    [
+        (of_another_network, "weights of another network or of another grid"),
+        (of_another_grid, "weights of another network or of another grid"),
+        (of_another_rank, r"another kind of weights source \(generator.*does not fit\)"),
+        (of_a_supernet, "another kind of weights source"),
+        (of_another_run, "belongs to another run"),
+        (damaged, "cannot be read"),
+        (of_another_program, "weights of another network or of another grid"),
+        (nothing, "there is no weights file"),
+    ],
+)
+def test_weights_that_do_not_belong_are_refused(
+    write: Callable[[Path], None], sentence: str, tmp_path: Path
+) -> None:
+    file, source = tmp_path / "w.safetensors", lean(["Residual"])
+    before = learnt(source)
+    write(file)
+    with pytest.raises(prunas.InputError, match=sentence):
+        load_source(source, file)
+    for name, tensor in learnt(source).items():
+        assert torch.equal(tensor, before[name])
+
+
+def test_weights_of_a_supernet_are_not_those_of_a_pruning_net(tmp_path: Path) -> None:
+    source = lean(["Residual"])
+    save_source(source, tmp_path / "w.safetensors")
+    supernet = Supernet(source.network, source.space)
+    with pytest.raises(prunas.InputError, match="another kind of weights source"):
+        load_source(supernet, tmp_path / "w.safetensors")
