@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import final
+from typing import Literal, final
 
 import torch
 from torch import nn
@@ -22,7 +22,11 @@ from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.sources import train_source
 from prunas.pipeline.stages import Job, sort_channels, train_full
 from prunas.pipeline.training import Recipe, train
+from prunas.search.prior import Prior
+from prunas.supernet.cut import cut
 from prunas.supernet.space import Candidate
+
+Purpose = Literal["finalist", "final", "ranking"]
 
 
 @final
@@ -34,25 +38,27 @@ class Training:
         candidate: the network.
         recipe: how it is trained.
         seed: of the order of the images and of dropout.
-        final: its weights are kept, and it is measured on the test set.
+        purpose: a "finalist" is compared by its held-out accuracy; the weights of a "final" one
+            are kept, and it is measured on the test set, as is one of a "ranking", which begins
+            from the full network's weights: those of no source that is to be judged.
     """
 
     candidate: Candidate
     recipe: Recipe
     seed: int
-    final: bool
+    purpose: Purpose
 
     @property
     def name(self) -> str:
         """Differs when anything differs."""
         digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
-        return f"{'final' if self.final else 'finalist'}-{digest[:12]}"
+        return f"{self.purpose}-{digest[:12]}"
 
 
 @final
 @dataclass(frozen=True)
 class Trained:
-    """Accuracies in 0..1 of a candidate trained alone; of the test set only for final trainings."""
+    """Accuracies in 0..1 of a candidate trained alone; of the test set not for finalists."""
 
     held_out: float
     test: float | None
@@ -63,9 +69,9 @@ def train_alone(
 ) -> list[Trained]:
     """Results in the order of `trainings`; those on record are not repeated.
 
-    All begin from the weights that they were scored with, and see the same images in the same order
-    if their seeds are equal. On CPUs they run in several processes; the result does not depend on
-    how many.
+    Most begin from the weights that they were scored with (see `Training`). They see the same
+    images in the same order if their seeds are equal. On CPUs they run in several processes; the
+    result does not depend on how many.
 
     Args:
         job: its weights source is trained already.
@@ -85,7 +91,7 @@ def train_alone(
 def network_of(job: Job, training: Training) -> nn.Module:
     """The trained network, in eval mode; a checkpoint that there is of it is taken up."""
     teacher, prior = sort_channels(job, train_full(job))
-    network = train_source(job, teacher, prior).alone(training.candidate)
+    network = _begun(job, training, teacher, prior)
     # statistics of its own to start from: a short training would keep those of the full network
     recalibrate_(network, job.fixed(job.data.train, job.request.calibration))
     train(
@@ -95,9 +101,15 @@ def network_of(job: Job, training: Training) -> nn.Module:
         seed=training.seed,
         teacher=teacher,
         device=job.device,
-        checkpoint=job.folder.checkpoint(training.name) if training.final else None,
+        checkpoint=job.folder.checkpoint(training.name) if training.purpose == "final" else None,
     )
     return network
+
+
+def _begun(job: Job, training: Training, full: nn.Module, prior: Prior | None) -> nn.Module:
+    if training.purpose == "ranking":
+        return cut(full, job.space, training.candidate)
+    return train_source(job, full, prior).alone(training.candidate)
 
 
 def _record(job: Job, training: Training) -> Path:
@@ -107,7 +119,8 @@ def _record(job: Job, training: Training) -> Path:
 def _train(job: Job, training: Training) -> None:
     network = network_of(job, training)
     held_out = accuracy(network, job.fixed(job.data.held_out))
-    test = accuracy(network, job.fixed(job.data.test)) if training.final else None
+    tested = training.purpose != "finalist"
+    test = accuracy(network, job.fixed(job.data.test)) if tested else None
     write_text(_record(job, training), json.dumps(asdict(Trained(held_out, test))))
 
 

@@ -37,8 +37,10 @@ from prunas.pipeline.profile import profile as profiled
 from prunas.pipeline.progress import Progress
 from prunas.pipeline.pruning import Widths
 from prunas.pipeline.pruning import prune as pruned
+from prunas.pipeline.rank import rank as ranked
 from prunas.pipeline.report import write_report
 from prunas.pipeline.report.criteria_page import criteria_page
+from prunas.pipeline.report.rank_page import rank_page
 from prunas.pipeline.request import SEARCHES, SOURCES, Request, demo_request
 from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.small_images import Size
@@ -535,6 +537,40 @@ def train(
     typer.echo(terminal.train_text(result))
     typer.echo(f"report: {report}")
     typer.echo(terminal.loading_text(run / "model", entries["network"]["input_size"]))
+
+
+@app.command()
+def rank(
+    run: Run,
+    candidates: Annotated[int, typer.Option(help="Networks to train alone.")] = 50,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Of each. [as in the final training]")
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Whose scores: {', '.join(SOURCES)}; may be repeated. [the run's]"),
+    ] = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Train random networks alone and tell how well scores had ordered them."""
+    folder = RunFolder.open(run)
+    job = Job(folder, _device(device), Progress(visible=True))
+    names = list(dict.fromkeys(weights or [job.request.source]))
+    length = job.request.final_epochs if epochs is None else epochs
+    options = ["--candidates", candidates, "--epochs", length]
+    options += [word for name in names for word in ("--weights", name)]
+    with _stoppable(run, _command("rank", run, *options, device=device)):
+        found = ranked(job, names, candidates=candidates, epochs=length)
+        entry = found.to_json()
+        folder.update({"rank": entry})
+        page = run / "rank.html"
+        write_text(page, rank_page(found, model=job.request.model, data=job.data.name))
+    if as_json:
+        _print_json({"run": str(run), "page": str(page), **entry})
+        return
+    typer.echo(terminal.rank_text(found))
+    typer.echo(f"page, to be opened in a browser: {page}")
 
 
 @app.command()

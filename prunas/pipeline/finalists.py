@@ -55,7 +55,7 @@ def last_round(job: Job, scored: Sequence[Scored], prior: Prior | None) -> list[
     scores = {entry.candidate: entry.score for entry in ranked}
     entrants = list(dict.fromkeys([*_anchors(job, prior), *scores]))[: request.finalists]
     recipe = request.finalist_recipe()
-    trainings = [Training(each, recipe, request.seed, final=False) for each in entrants]
+    trainings = [Training(each, recipe, request.seed, "finalist") for each in entrants]
     with job.folder.stage("train the finalists"), job.progress.task("finalists") as task:
         results = train_alone(job, trainings, lambda done: task.update(done, len(trainings)))
     finalists = [

@@ -51,7 +51,7 @@ def train_finals(job: Job) -> dict[str, Any]:
 
 def _trainings(job: Job, candidate: Sequence[int]) -> list[Training]:
     recipe, seeds = job.request.final_recipe(), range(job.request.seeds)
-    return [Training(Candidate(candidate), recipe, seed, final=True) for seed in seeds]
+    return [Training(Candidate(candidate), recipe, seed, "final") for seed in seeds]
 
 
 def _compared(ours: Sequence[Trained], theirs: Sequence[Trained], full: float) -> dict[str, Any]:

@@ -33,16 +33,24 @@ _MAKERS: Final[Mapping[str, Callable[[nn.Module, SearchSpace, int], Elastic]]] =
 }
 
 
-def train_source(job: Job, network: nn.Module, prior: Prior | None) -> Elastic:
+def train_source(
+    job: Job, network: nn.Module, prior: Prior | None, name: str | None = None
+) -> Elastic:
     """Weights for every candidate, from the sorted full network, which is not changed.
 
     Kept after every epoch; goes on where it was stopped, to the result of an uninterrupted run.
+
+    Args:
+        job: says how to train.
+        network: with its channels in order.
+        prior: of the search; paths lean towards it.
+        name: one of `SOURCES`; that of the request if None.
 
     Raises:
         InputError: kept weights are damaged, or of another run, network or grid.
         RunError: the loss diverges; the weights of the last good epoch are kept.
     """
-    name = job.request.source
+    name = name or job.request.source
     source = _MAKERS[name](copy.deepcopy(network), job.space, job.request.seed)
     file, unfinished = job.folder.checkpoint(name), job.folder.checkpoint(f"{name}-training")
     owner = job.request.fingerprint()
@@ -55,7 +63,7 @@ def train_source(job: Job, network: nn.Module, prior: Prior | None) -> Elastic:
     steps_of_epoch = max(1, len(job.data.train) // recipe.batch_size)
     steps = recipe.epochs * steps_of_epoch
     paths = paths_in_budget(job.feasible, prior, whole_front=job.request.search in WHOLE_FRONT)
-    with job.folder.stage("train the shared weights"), job.progress.task("supernet") as task:
+    with job.folder.stage("train the shared weights"), job.progress.task(name) as task:
         for epoch in range(first, recipe.epochs):
             with _good_weights_kept(unfinished, epoch):
                 train_supernet(

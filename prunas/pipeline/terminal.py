@@ -13,6 +13,7 @@ from prunas.pipeline.coverage import Row
 from prunas.pipeline.export import Exported
 from prunas.pipeline.profile import Price, Profile
 from prunas.pipeline.pruning import Pruned
+from prunas.pipeline.rank import Ranking, findings
 from prunas.pipeline.report import wording
 from prunas.pipeline.report.wording import THIN
 from prunas.supernet.space import Pinned
@@ -128,6 +129,13 @@ def train_text(result: Mapping[str, Any]) -> str:
     compared = result.get("paired")
     last = [f"found - uniform: {compared['sentence']}"] if compared else []
     return "\n".join([heading, *rows, *last])
+
+
+def rank_text(found: Ranking) -> str:
+    """How well each prediction orders networks."""
+    heading = f"{len(found.candidates)} networks, Kendall's tau with training (95 % intervals):"
+    rows = [f"  {name:<22}{each.tau}" for name, each in found.overall.items()]
+    return "\n".join([heading, *rows, *findings(found)])
 
 
 def coverage_text(rows: Sequence[Row]) -> str:

@@ -211,14 +211,20 @@ class Feasible:
         return as_candidates(self._values(self._filled(self._scaled(base, limits, rng), rng)))
 
     def front_sample(
-        self, rng: np.random.Generator, n: int, *, weights: NDArray[np.float64] | None = None
+        self,
+        rng: np.random.Generator,
+        n: int,
+        *,
+        weights: NDArray[np.float64] | None = None,
+        least: float = 0.0,
     ) -> list[Candidate]:
         """`n` candidates anywhere within the limits, for searches of a whole front.
 
-        Each fits a limit drawn evenly between the smallest candidate's cost and the budget.
-        Arguments as for `sample`.
+        Each fits a limit drawn evenly between the smallest candidate's cost, or the share `least`
+        of the budget, and the budget. Other arguments as for `sample`.
         """
-        limits = self._least + rng.random((n, 1)) * (self._usable - self._least)
+        lowest = np.maximum(self._least, least * self._usable)
+        limits = lowest + rng.random((n, 1)) * (self._usable - lowest)
         base = self._preferences(rng, n) * (1.0 if weights is None else weights)
         return as_candidates(self._values(self._scaled(base, limits, rng)))
 
