@@ -65,7 +65,7 @@ def test_the_best_scores_and_the_anchors_take_part(
     allocation = allocate(prior.values, job.feasible)
     assert [each.candidate for each in asked] == [job.uniform, allocation, *best]
     assert {each.recipe for each in asked} == {job.request.finalist_recipe()}
-    assert not any(each.final for each in asked)
+    assert {each.purpose for each in asked} == {"finalist"}
 
 
 def test_the_best_after_training_wins(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,12 +53,13 @@ def _table(found: Mapping[str, Agreement]) -> str:
         (name, str(a.tau), str(a.spearman), str(a.precision), _in_points(a.regret))
         for name, a in found.items()
     ]
-    cells = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    titles = "".join(f"<th>{escape(title)}</th>" for title in head)
     body = "".join(
-        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows
+        f"<tr><th>{escape(name)}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
+        for name, *cells in rows
     )
     note = f"{first.n} networks; in brackets 95 % bootstrap intervals over networks."
-    return f"<table><tr>{cells}</tr>{body}</table><p class=caption>{note}</p>"
+    return f"<table><tr>{titles}</tr>{body}</table><p class=caption>{note}</p>"
 
 
 def _in_points(share: Estimate) -> str:
