@@ -44,11 +44,11 @@ from prunas.pipeline.report.rank_page import rank_page
 from prunas.pipeline.request import SEARCHES, SOURCES, Request, demo_request
 from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.small_images import Size
+from prunas.pipeline.spaces import space_of
 from prunas.pipeline.stages import Job, fixed
 from prunas.search.archive import Archive
 from prunas.search.budget import Budget
 from prunas.supernet.grid import GRIDS, as_grid
-from prunas.supernet.trace import trace
 
 _DEMO: Final = Path("runs/demo")
 _DEVICES: Final = ("auto", "cpu", "cuda")
@@ -168,7 +168,7 @@ def profile(
         size, count = _pictures(model, source, input_size, classes)
         network = create_network(model, classes=count, input_size=size)
         widths = as_grid(grid or "default")
-        space = trace(network, size, grid=widths, keep=keep or (), depth=depth)
+        space = space_of(model, network, size, grid=widths, keep=keep or (), depth=depth)
         found = profiled(network, space, size, Budget.parse(budget) if budget else None)
     form: Any = network.prunas_origin["small_images"]  # type: ignore[index]
     if as_json:
@@ -254,7 +254,9 @@ def prune(
     with _stoppable():
         source = None if data is None else load_data(data, seed=0, input_size=input_size)
         network, size = _trained(model, source, input_size, classes, pretrained, weights, where)
-        space = trace(network, size, grid=as_grid(grid or "default"), keep=keep or (), depth=depth)
+        space = space_of(
+            model, network, size, grid=as_grid(grid or "default"), keep=keep or (), depth=depth
+        )
         found = pruned(
             network,
             space,
@@ -337,7 +339,7 @@ def criteria(
     with _stoppable():
         source = None if data is None else load_data(data, seed=0, input_size=input_size)
         network, size = _trained(model, source, input_size, classes, pretrained, weights, where)
-        space = trace(network, size, keep=keep or ())
+        space = space_of(model, network, size, keep=keep or ())
         found = study(
             network, space, source, names or None, model, images, where, Progress(visible=True)
         )

@@ -29,7 +29,7 @@ from prunas.supernet.training import Paths, stratified, train_supernet
 _MAKERS: Final[Mapping[str, Callable[[nn.Module, SearchSpace, int], Elastic]]] = {
     "supernet": lambda network, space, seed: Supernet(network, space),
     "pruningnet": lambda network, space, seed: lean_net(network, space, seed=seed),
-    "pruningnet-published": lambda n, space, seed: published_net(n, space, seed=seed),
+    "pruningnet-published": lambda network, space, seed: published_net(network, space, seed=seed),
 }
 
 

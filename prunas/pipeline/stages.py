@@ -20,6 +20,7 @@ from prunas.pipeline.progress import Progress
 from prunas.pipeline.request import SEARCHES, Request
 from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.small_images import Size
+from prunas.pipeline.spaces import space_of
 from prunas.pipeline.splits import Batch, Split
 from prunas.pipeline.training import train
 from prunas.search.archive import Archive
@@ -30,7 +31,6 @@ from prunas.search.prior import Prior
 from prunas.search.uniform import uniform_candidates
 from prunas.supernet.permute import permute
 from prunas.supernet.space import Candidate, SearchSpace
-from prunas.supernet.trace import trace
 
 _SCORING_BATCH = 256
 _HELD_VALUES = 2**26  # a quarter of a gigabyte of float32
@@ -118,7 +118,8 @@ class Job:
 
     @cached_property
     def space(self) -> SearchSpace:
-        return trace(
+        return space_of(
+            self.request.model,
             self.blank,
             self.data.input_size,
             grid=self.request.grid,

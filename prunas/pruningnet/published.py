@@ -126,6 +126,13 @@ def metapruning_mobilenetv2(
     return _Classifier(stem, blocks, head, 1280, num_classes)
 
 
+@register_model
+def metapruning_resnet50(pretrained: bool = False, **arguments: Any) -> nn.Module:
+    """timm's ResNet-50, under the name that has the paper's search space."""
+    network: nn.Module = timm.create_model("resnet50", pretrained=pretrained, **arguments)
+    return network
+
+
 def _refuse_pretrained(wanted: bool) -> None:
     if wanted:
         raise InputError("there are no pretrained weights of this form; give a weights file")
@@ -193,5 +200,5 @@ PUBLISHED: Final[Mapping[str, Published]] = {
         "metapruning_mobilenetv1", 32, ("stem.1", "*.norm1"), _no_ties, _LAST_OF_V1
     ),
     "mobilenetv2": Published("metapruning_mobilenetv2", 64, (), _no_ties, _HEAD_OF_V2),
-    "resnet50": Published("resnet50", 32, (), _inner_widths, _LAST_OF_RESNET),
+    "resnet50": Published("metapruning_resnet50", 32, (), _inner_widths, _LAST_OF_RESNET),
 }

@@ -13,12 +13,14 @@ import torch
 from torch import nn
 
 import prunas
+from prunas.pipeline.spaces import space_of
 from prunas.pruningnet.forms import lean_net
 from prunas.pruningnet.layers import generated_layers
 from prunas.pruningnet.perceptrons import size_of_perceptrons
 from prunas.pruningnet.published import PUBLISHED
 from prunas.pruningnet.width_norms import WidthNorms
 from prunas.search import Budget, Feasible
+from prunas.supernet.grid import EVERY
 from prunas.supernet.space import Candidate, SearchSpace
 
 RATIOS = [0.10 + 0.03 * k for k in range(31)]
@@ -157,3 +159,13 @@ def test_the_networks_are_timm_s_to_make(name: str) -> None:
     assert network(torch.zeros(2, 1, 32, 32)).shape == (2, 7)
     with pytest.raises(prunas.InputError, match="no pretrained weights of this form"):
         timm.create_model(name, pretrained=True)
+
+
+def test_the_spaces_go_with_the_names_of_the_networks() -> None:
+    for name, published in PUBLISHED.items():
+        network, wanted = traced(name)
+        found = space_of(published.name, network, (3, 224, 224), depth=False)
+        assert found == wanted
+        other = space_of(published.name, network, (3, 224, 224), grid=EVERY, depth=False)
+        assert len(other.genes) == len(wanted.genes)
+        assert other.size > wanted.size

@@ -91,7 +91,8 @@ def names(patterns: Sequence[str]) -> list[str]:
 def _all() -> list[str]:
     modules = (torchvision.models, torchvision.models.segmentation)
     found = [name for module in modules for name in torchvision.models.list_models(module=module)]
-    return [*timm.list_models(), *(_TORCHVISION + name for name in found)]
+    ours = "metapruning_*"  # registered by prunas.pruningnet.published
+    return [*timm.list_models(exclude_filters=ours), *(_TORCHVISION + name for name in found)]
 
 
 def _require(name: str) -> None:

@@ -1,0 +1,36 @@
+"""The search space of a network that is known by its name."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from prunas.pruningnet.published import PUBLISHED
+from prunas.supernet.grid import DEFAULT, METAPRUNING, WidthGrid, as_grid
+from prunas.supernet.space import SearchSpace
+from prunas.supernet.trace import trace
+
+_READY_MADE = {published.name: published for published in PUBLISHED.values()}
+
+
+def space_of(
+    name: str,
+    network: nn.Module,
+    size: Sequence[int],
+    *,
+    grid: WidthGrid | str = DEFAULT,
+    keep: Sequence[str] = (),
+    depth: bool = True,
+) -> SearchSpace:
+    """As `trace`; the networks of MetaPruning have the genes, and by default the widths, of there.
+
+    Args:
+        name: of the network in timm's registry.
+        network: the network.
+        size: (channels, height, width) of an image.
+        grid: as in `trace`, and so are the others.
+    """
+    published = _READY_MADE.get(name)
+    if published is None:
+        return trace(network, size, grid=grid, keep=keep, depth=depth)
+    widths = METAPRUNING if as_grid(grid) == DEFAULT else grid
+    return published.narrowed(trace(network, size, grid=widths, keep=keep, depth=depth))
