@@ -22,17 +22,12 @@ from prunas.pipeline.request import Request
 from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.stages import Job, sort_channels, train_full
 from prunas.supernet.space import Candidate
+from tests.pipeline.pictures import bright_pictures
 
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
-    rng = np.random.default_rng(0)
-    labels = np.repeat(np.arange(3), 40)
-    images = rng.integers(0, 90, (120, 16, 16)).astype(np.uint8)
-    for image, label in zip(images, labels, strict=True):
-        image[5 * label : 5 * label + 5] += 120
-    file = tmp_path_factory.mktemp("data") / "bright.npz"
-    np.savez(file, images=images, labels=labels)
+    file = bright_pictures(tmp_path_factory.mktemp("data"))
     request = Request(
         model="test_resnet", data=str(file), budget="macs=50%", evaluations=4, seeds=1,
         epochs=1, supernet_epochs=1, finalists=1, final_epochs=1,

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -22,6 +21,7 @@ from prunas.pruningnet.forms import lean_net
 from prunas.supernet.elastic import Elastic, Supernet
 from prunas.supernet.grid import EVERY, WidthGrid
 from prunas.supernet.training import train_supernet
+from tests.pipeline.pictures import bright_pictures
 from tests.supernet.networks import IMAGE, Network
 
 every = pytest.mark.parametrize("name", SOURCES)
@@ -29,13 +29,7 @@ every = pytest.mark.parametrize("name", SOURCES)
 
 @pytest.fixture(scope="module")
 def request_(tmp_path_factory: pytest.TempPathFactory) -> Request:
-    rng = np.random.default_rng(0)
-    labels = np.repeat(np.arange(3), 40)
-    images = rng.integers(0, 90, (120, 16, 16)).astype(np.uint8)
-    for image, label in zip(images, labels, strict=True):
-        image[5 * label : 5 * label + 5] += 120
-    file = tmp_path_factory.mktemp("data") / "bright.npz"
-    np.savez(file, images=images, labels=labels)
+    file = bright_pictures(tmp_path_factory.mktemp("data"))
     return Request(
         model="test_resnet", data=str(file), budget="macs=50%", evaluations=4, seeds=1,
         epochs=1, supernet_epochs=3, finalists=2, finalist_epochs=1, final_epochs=1,

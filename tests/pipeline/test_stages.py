@@ -24,20 +24,13 @@ from prunas.pipeline.stages import Job
 from prunas.search.archive import Archive
 from prunas.search.budget import as_values
 from prunas.search.prior import Prior, allocate
+from tests.pipeline.pictures import bright_pictures
 from tests.search.toys import chain_space, feasible
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes that differ in where they are bright."""
-    rng = np.random.default_rng(0)
-    labels = np.repeat(np.arange(3), 40)
-    images = rng.integers(0, 90, (120, 16, 16)).astype(np.uint8)
-    for image, label in zip(images, labels, strict=True):
-        image[5 * label : 5 * label + 5] += 120
-    file = tmp_path_factory.mktemp("data") / "bright.npz"
-    np.savez(file, images=images, labels=labels)
-    return file
+    return bright_pictures(tmp_path_factory.mktemp("data"))
 
 
 def _request(pictures: Path, **changes: object) -> Request:
