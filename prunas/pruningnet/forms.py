@@ -52,7 +52,6 @@ def lean_net(
         rank=rank,
         hidden=hidden,
         rng=torch.Generator().manual_seed(seed),
-        device=_device(network),
     )
     return PruningNet(network, space, generator, small_memory=small_memory)
 
@@ -84,7 +83,7 @@ def published_net(
             made.
     """
     layers = generated_layers(network, space)
-    device = _device(network)
+    device = next(network.parameters()).device
     _require_memory(size_of_perceptrons(layers, hidden), len(layers), _free(device))
     generator = Perceptrons(
         layers,
@@ -92,14 +91,9 @@ def published_net(
         hidden=hidden,
         start=start,
         rng=torch.Generator().manual_seed(seed),
-        device=device,
     )
     norms = None if width_norms is None else WidthNorms(network, space, scaled=width_norms)
     return PruningNet(network, space, generator, norms=norms, small_memory=small_memory)
-
-
-def _device(network: nn.Module) -> torch.device:
-    return next(network.parameters()).device
 
 
 def _require_memory(numbers: int, layers: int, free: int | None) -> None:

@@ -35,11 +35,10 @@ class Modulation(nn.Module):
     Args:
         layers: whose weights are changed.
         vectors: {name: genes that it sees} of vectors that are changed.
-        weights: the network's tensors by name.
+        weights: the network's tensors by name; their device and type are the parameters'.
         rank: of the changes of a weight.
         hidden: units of each map.
         rng: draws the start.
-        device: where the parameters are.
     """
 
     def __init__(
@@ -51,17 +50,18 @@ class Modulation(nn.Module):
         rank: int = RANK,
         hidden: int = HIDDEN,
         rng: torch.Generator,
-        device: torch.device | str = "cpu",
     ) -> None:
         super().__init__()
         self.names = (*(layer.name for layer in layers), *vectors)
         self.of = nn.ModuleDict()
         for layer in layers:
             weight = weights[layer.name]
-            self.of[key(layer.name)] = _LowRank(weight, layer.genes, rank, hidden, rng).to(device)
+            made = _LowRank(weight, layer.genes, rank, hidden, rng)
+            self.of[key(layer.name)] = made.to(weight.device, weight.dtype)
         for name, genes in vectors.items():
-            length = len(weights[name])
-            self.of[key(name)] = _Vector(length, genes, hidden, rng).to(device)
+            vector = weights[name]
+            shifted = _Vector(len(vector), genes, hidden, rng)
+            self.of[key(name)] = shifted.to(vector.device, vector.dtype)
 
     def made(self, name: str, ratios: Tensor, kept: Kept, shared: Tensor) -> Tensor:
         made: Tensor = self.of[key(name)](ratios, kept, shared)
@@ -72,14 +72,17 @@ class Modulation(nn.Module):
 class _Map(nn.Module):
     """relu(A r + a), of the ratios that a tensor sees."""
 
+    genes: Tensor
+
     def __init__(self, genes: tuple[int, ...], hidden: int, rng: torch.Generator) -> None:
         super().__init__()
-        self.genes = list(genes)
+        self.register_buffer("genes", torch.tensor(genes), persistent=False)
         self.first = nn.Parameter(uniform((hidden, len(genes)), len(genes), rng))
         self.shift = nn.Parameter(uniform((hidden,), len(genes), rng))
 
     def forward(self, ratios: Tensor) -> Tensor:
-        return torch.relu(torch.addmv(self.shift, self.first, ratios[self.genes]))
+        seen = ratios[self.genes].to(self.first.dtype)
+        return torch.relu(torch.addmv(self.shift, self.first, seen))
 
 
 @final

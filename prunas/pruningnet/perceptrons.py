@@ -44,11 +44,10 @@ class Perceptrons(nn.Module):
 
     Args:
         layers: what is generated.
-        weights: the network's own, by name; for `start="network"`.
+        weights: the network's own, by name; their device and type are the parameters'.
         hidden: units of each perceptron (32, or 64 for the paper's MobileNetV2).
         start: from the network's weights, or at random as in the paper.
         rng: draws the start.
-        device: where the parameters are.
     """
 
     def __init__(
@@ -59,15 +58,15 @@ class Perceptrons(nn.Module):
         hidden: int = HIDDEN,
         start: Start = "network",
         rng: torch.Generator,
-        device: torch.device | str = "cpu",
     ) -> None:
         super().__init__()
         self.names = tuple(layer.name for layer in layers)
         self.of = nn.ModuleDict()
         for layer in layers:
-            given = weights[layer.name] if start == "network" else None
-            units = _units(layer, hidden)
-            self.of[key(layer.name)] = _Perceptron(layer, units, given, rng).to(device)
+            own = weights[layer.name]
+            given = own if start == "network" else None
+            made = _Perceptron(layer, _units(layer, hidden), given, rng)
+            self.of[key(layer.name)] = made.to(own.device, own.dtype)
 
     def made(self, name: str, ratios: Tensor, kept: Kept, shared: Tensor) -> Tensor:
         made: Tensor = self.of[key(name)](ratios, kept)
@@ -76,11 +75,13 @@ class Perceptrons(nn.Module):
 
 @final
 class _Perceptron(nn.Module):
+    genes: Tensor
+
     def __init__(
         self, layer: Layer, hidden: int, given: Tensor | None, rng: torch.Generator
     ) -> None:
         super().__init__()
-        self.genes = list(layer.genes)
+        self.register_buffer("genes", torch.tensor(layer.genes), persistent=False)
         inputs = len(layer.genes)
         self.first = nn.Parameter(uniform((hidden, inputs), inputs, rng))
         self.shift = nn.Parameter(uniform((hidden,), inputs, rng))
@@ -94,7 +95,8 @@ class _Perceptron(nn.Module):
             )
 
     def forward(self, ratios: Tensor, kept: Kept) -> Tensor:
-        units = torch.relu(self.first @ ratios[self.genes] + self.shift)
+        seen = ratios[self.genes].to(self.first.dtype)
+        units = torch.relu(self.first @ seen + self.shift)
         return cropped(self.second, kept) @ units + cropped(self.start, kept)
 
 

@@ -18,7 +18,7 @@ def stirred(source: Elastic) -> Elastic:
     rng = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for parameter in source.learnt.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=rng), alpha=0.05)
+            parameter.add_(torch.randn(parameter.shape, generator=rng).to(parameter), alpha=0.05)
     return source
 
 

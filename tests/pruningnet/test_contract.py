@@ -167,3 +167,12 @@ def test_it_learns(source: str) -> None:
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.5 * losses[0]
+
+
+@every
+def test_networks_of_other_types_run(source: str) -> None:
+    network = network_of("Residual").double()
+    weights = SOURCES[source](network, prunas.trace(network, IMAGE, grid=EVERY))
+    for candidate in candidates(weights.space):
+        with weights.frozen(candidate) as path:
+            assert path(images().double()).dtype == torch.float64
