@@ -44,6 +44,7 @@ from prunas.pipeline.report.rank_page import rank_page
 from prunas.pipeline.request import SEARCHES, SOURCES, Request, demo_request
 from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.small_images import Size
+from prunas.pipeline.sources import require_source
 from prunas.pipeline.spaces import space_of
 from prunas.pipeline.stages import Job, fixed
 from prunas.search.archive import Archive
@@ -400,6 +401,9 @@ def search(
         str | None,
         typer.Option(help="Start from this .safetensors file or state dict.", metavar="FILE"),
     ] = None,
+    small_memory: Annotated[
+        bool, typer.Option("--small-memory", help="Generate a weight only while its layer runs.")
+    ] = False,
     grid: Grid = None,
     keep: Keep = None,
     depth: Depth = False,
@@ -432,6 +436,7 @@ def search(
         "paths": paths,
         "pretrained": pretrained,
         **_weights(weights, start),
+        "small_memory": small_memory or None,
         "grid": grid,
         "keep": keep or None,
         "depth": depth or None,
@@ -500,6 +505,7 @@ def _begun(path: Path, request: Request, *, resume: bool, device: torch.device) 
         ):
             recipe()  # raises what is wrong with it, before anything long begins
         job.feasible  # noqa: B018  (so does this: data, network, weights, space, budget)
+        require_source(job)
         undo.pop_all()
     return job
 

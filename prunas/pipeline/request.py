@@ -55,6 +55,7 @@ class Request:
         pretrained: start from timm's pretrained weights.
         weights: start from the weights in this file.
         source: one of `SOURCES`.
+        small_memory: generate a layer's weight only while it runs.
         epochs: training of the full network; None: 40 from scratch, 5 from given weights.
         supernet_epochs: training of the shared weights.
         finalists: candidates that are trained for a while before one of them is found; 1 takes
@@ -83,6 +84,7 @@ class Request:
     pretrained: bool = False
     weights: str | None = None
     source: str = "supernet"
+    small_memory: bool = False
     epochs: int | None = None
     supernet_epochs: int = 20
     finalists: int = 8

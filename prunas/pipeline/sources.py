@@ -2,10 +2,9 @@
 
 import copy
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import safetensors
@@ -15,22 +14,41 @@ from torch import Tensor, nn
 
 from prunas.errors import InputError, RunError
 from prunas.pipeline.files import replacing, writing
-from prunas.pipeline.request import WHOLE_FRONT
+from prunas.pipeline.request import WHOLE_FRONT, Request
 from prunas.pipeline.splits import Batch
 from prunas.pipeline.stages import Job
 from prunas.pipeline.training import optimizer_for
-from prunas.pruningnet.forms import lean_net, published_net
+from prunas.pruningnet.forms import lean_net, published_net, require_memory
+from prunas.pruningnet.layers import generated_layers
 from prunas.search.budget import Feasible, as_candidates, as_values
 from prunas.search.prior import Prior, allocate, leaning
 from prunas.supernet.elastic import Elastic, Supernet
 from prunas.supernet.space import Candidate, SearchSpace
 from prunas.supernet.training import Paths, stratified, train_supernet
 
-_MAKERS: Final[Mapping[str, Callable[[nn.Module, SearchSpace, int], Elastic]]] = {
-    "supernet": lambda network, space, seed: Supernet(network, space),
-    "pruningnet": lambda network, space, seed: lean_net(network, space, seed=seed),
-    "pruningnet-published": lambda network, space, seed: published_net(network, space, seed=seed),
-}
+
+def made_source(request: Request, name: str, network: nn.Module, space: SearchSpace) -> Elastic:
+    """An untrained weights source, one of `SOURCES`.
+
+    Raises:
+        InputError: no weight of the network can be generated, or there is not the memory for it.
+    """
+    if name == "supernet":
+        return Supernet(network, space)
+    form = lean_net if name == "pruningnet" else published_net
+    return form(network, space, small_memory=request.small_memory, seed=request.seed)
+
+
+def require_source(job: Job) -> None:
+    """Refuse, before anything long begins, a run whose weights source cannot be made.
+
+    Raises:
+        InputError: as in `made_source`.
+    """
+    if job.request.source == "pruningnet-published":
+        require_memory(job.blank, job.space)
+    elif job.request.source == "pruningnet":
+        generated_layers(job.blank, job.space)
 
 
 def train_source(
@@ -51,7 +69,7 @@ def train_source(
         RunError: the loss diverges; the weights of the last good epoch are kept.
     """
     name = name or job.request.source
-    source = _MAKERS[name](copy.deepcopy(network), job.space, job.request.seed)
+    source = made_source(job.request, name, copy.deepcopy(network), job.space)
     file, unfinished = job.folder.checkpoint(name), job.folder.checkpoint(f"{name}-training")
     owner = job.request.fingerprint()
     if file.exists():

@@ -9,7 +9,7 @@ from torch import nn
 
 from prunas.errors import InputError
 from prunas.pruningnet import modulation, perceptrons
-from prunas.pruningnet.layers import generated_layers, vectors_beside
+from prunas.pruningnet.layers import Layer, generated_layers, vectors_beside
 from prunas.pruningnet.modulation import Modulation
 from prunas.pruningnet.perceptrons import Perceptrons, Start, size_of_perceptrons
 from prunas.pruningnet.pruning_net import PruningNet
@@ -82,9 +82,7 @@ def published_net(
         InputError: as `lean_net`; or the perceptrons do not fit into memory, said before any is
             made.
     """
-    layers = generated_layers(network, space)
-    device = next(network.parameters()).device
-    _require_memory(size_of_perceptrons(layers, hidden), len(layers), _free(device))
+    layers = require_memory(network, space, hidden=hidden)
     generator = Perceptrons(
         layers,
         tensors_of(network),
@@ -96,14 +94,25 @@ def published_net(
     return PruningNet(network, space, generator, norms=norms, small_memory=small_memory)
 
 
-def _require_memory(numbers: int, layers: int, free: int | None) -> None:
-    needed = _COPIES * _BYTES * numbers
+def require_memory(
+    network: nn.Module, space: SearchSpace, *, hidden: int = perceptrons.HIDDEN
+) -> tuple[Layer, ...]:
+    """The layers of a `published_net`, if it can be trained in the memory that is free.
+
+    Raises:
+        InputError: it does not fit, said with its size; or there is no such layer.
+    """
+    layers = generated_layers(network, space)
+    numbers = size_of_perceptrons(layers, hidden)
+    needed, free = _COPIES * _BYTES * numbers, _free(next(network.parameters()).device)
     if free is not None and needed > free:
         raise InputError(
-            f"the perceptrons of {layers} layers hold {numbers / 1e6:.1f} M numbers, which takes"
-            f" {needed / 2**30:.1f} GiB to train, and {free / 2**30:.1f} GiB are free; use the"
-            " lean generator, which takes about what the network does, or fewer hidden units"
+            f"the perceptrons of {len(layers)} layers hold {numbers / 1e6:.1f} M numbers, which"
+            f" takes {needed / 2**30:.1f} GiB to train, and {free / 2**30:.1f} GiB are free; use"
+            " the lean generator (--weights pruningnet), which takes about what the network does,"
+            " or fewer hidden units"
         )
+    return layers
 
 
 def _free(device: torch.device) -> int | None:

@@ -323,6 +323,7 @@ def test_every_option_arrives_in_the_request(
         ("--start w.pth", "supernet", "w.pth"),
         ("--weights w.pth", "supernet", "w.pth"),
         ("--weights ./supernet", "supernet", "./supernet"),
+        ("--weights pruningnet --small-memory", "pruningnet", None),
     ],
 )
 def test_weights_are_a_source_or_a_file_to_start_from(
@@ -343,6 +344,7 @@ def test_weights_are_a_source_or_a_file_to_start_from(
     command = f"search m --data d --budget macs=1M {options}"
     assert refused(capsys, command.split(), 2) == "enough"
     assert (asked[0].source, asked[0].weights) == (source, file)
+    assert asked[0].small_memory == ("--small-memory" in options)
 
 
 def test_a_source_that_there_is_not(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

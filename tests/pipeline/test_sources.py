@@ -11,12 +11,14 @@ from safetensors.torch import load_file, save_file
 
 import prunas
 from prunas.pipeline import alone, sources
+from prunas.pipeline.cli import main
 from prunas.pipeline.found import run_search_stages
 from prunas.pipeline.progress import Progress
 from prunas.pipeline.request import SOURCES, Request
 from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.sources import load_source, save_source, train_source
 from prunas.pipeline.stages import Job
+from prunas.pruningnet import forms
 from prunas.pruningnet.forms import lean_net
 from prunas.supernet.elastic import Elastic, Supernet
 from prunas.supernet.grid import EVERY, WidthGrid
@@ -133,6 +135,31 @@ def test_a_loss_that_diverges_at_once_leaves_nothing(
     with pytest.raises(prunas.RunError, match=r"lower learning rate$"):
         train_source(job, job.network(), None)
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_small_memory_learns_the_same(request_: Request, tmp_path: Path) -> None:
+    request = replace(request_, source="pruningnet", supernet_epochs=1)
+    weights = []
+    for small in (False, True):
+        job = job_of(tmp_path / str(small), replace(request, small_memory=small))
+        weights.append(learnt(train_source(job, job.network(), None)))
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(weights[1][name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_a_generator_that_does_not_fit_is_refused_before_anything_is_trained(
+    request_: Request,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(forms, "_free", lambda device: 2**20)
+    monkeypatch.chdir(tmp_path)
+    options = ["--data", request_.data, "--budget", "macs=50%", "--out", "run"]
+    assert main(["search", "test_resnet", *options, "--weights", "pruningnet-published"]) == 2
+    said = capsys.readouterr().err
+    assert "M numbers, which takes 0.1 GiB to train, and 0.0 GiB are free; use the lean" in said
+    assert not (tmp_path / "run").exists()
 
 
 # -- files -----------------------------------------------------------------------------------------

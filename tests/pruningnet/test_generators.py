@@ -137,7 +137,7 @@ def test_too_large_a_generator_is_refused_with_its_size(monkeypatch: pytest.Monk
     numbers = size_of_perceptrons(generated_layers(network, space), 32)
     monkeypatch.setattr(forms, "_free", lambda device: 12 * numbers - 1)
     monkeypatch.setattr(forms, "Perceptrons", lambda *a, **k: pytest.fail("made all the same"))
-    with pytest.raises(prunas.InputError, match=r"2 layers hold 0\.0 M numbers.*use the lean"):
+    with pytest.raises(prunas.InputError, match=r"2 layers hold 0\.0 M numbers.*use the\s+lean"):
         published_net(network, space)
 
 
