@@ -1,8 +1,8 @@
 """Memory that the C library keeps instead of handing it back after every layer.
 
 By default glibc takes each tensor of a few megabytes fresh from the system and hands it back when
-it is freed, so that every layer waits while its pages are mapped and zeroed again: about half the
-time of a forward of MobileNetV2, and more than a third of a training step (benchmarks/RESULTS.md).
+it is freed, so that every layer waits while its pages are mapped and zeroed again: four tenths of
+the time of a forward of MobileNetV2, and a third of a training step's (benchmarks/RESULTS.md).
 Kept, the memory of one layer is that of the next. The price is that a process stays as large as
 it once was, which is why the program `prunas` asks for it and importing the package does not.
 """

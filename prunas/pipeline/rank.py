@@ -1,7 +1,7 @@
 """Do the scores of a run rank networks as training them does?"""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Final
 
@@ -163,7 +163,7 @@ def rank(job: Job, sources: Sequence[str], *, candidates: int, epochs: int) -> R
         tuple(drawn),
         tuple(macs),
         tuple(job.feasible.in_window(values).tolist()),
-        _trained(job, drawn, _recipe(job, epochs)),
+        _trained(job, drawn, replace(job.request.final_recipe(), epochs=epochs)),
         predicted,
         epochs,
     )
@@ -185,11 +185,6 @@ def _drawn(job: Job, count: int) -> list[Candidate]:
         f"only {len(found)} different networks are near this budget, and {count} were asked for;"
         " rank fewer, or offer more widths"
     )
-
-
-def _recipe(job: Job, epochs: int) -> Recipe:
-    whole = asdict(job.request.final_recipe())
-    return Recipe(**{**whole, "epochs": epochs})
 
 
 def _scores(

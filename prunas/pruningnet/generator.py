@@ -50,10 +50,10 @@ class Told:
         return cls(torch.tensor(shares, device=device), kept)
 
 
-def cropped(tensor: Tensor, kept: Kept, *, shift: int = 0) -> Tensor:
-    """The surviving entries; dimension d of the weight is dimension d + `shift` of `tensor`."""
+def cropped(tensor: Tensor, kept: Kept) -> Tensor:
+    """The surviving entries of a tensor; it may have more dimensions than `kept` knows."""
     for dimension, indices in kept.items():
-        tensor = sliced(tensor, dimension + shift, indices)
+        tensor = sliced(tensor, dimension, indices)
     return tensor
 
 

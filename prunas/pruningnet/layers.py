@@ -20,13 +20,11 @@ class Layer:
 
     Attributes:
         name: of the tensor.
-        module: path of the layer.
         shape: of the tensor.
         genes: the widths that it is generated from, by number.
     """
 
     name: str
-    module: str
     shape: tuple[int, ...]
     genes: tuple[int, ...]
 
@@ -63,9 +61,7 @@ def generated_layers(network: nn.Module, space: SearchSpace) -> tuple[Layer, ...
             " no weight to generate; search it with the weights of a supernet"
         )
     seen = seen_genes(space, names)
-    return tuple(
-        Layer(name, name.rpartition(".")[0], space.shapes[name], seen[name]) for name in names
-    )
+    return tuple(Layer(name, space.shapes[name], seen[name]) for name in names)
 
 
 def seen_genes(space: SearchSpace, layers: Sequence[str]) -> Mapping[str, tuple[int, ...]]:

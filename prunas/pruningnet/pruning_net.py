@@ -81,10 +81,7 @@ class PruningNet(Elastic):
             result[name] = self.generator.made(name, told.ratios, kept, held[name])
         if self.norms is not None:
             result |= self.norms.tensors(told.kept)
-        for alias, name in self.space.aliases.items():
-            if name in result:
-                result[alias] = result[name]
-        return result
+        return self._with_aliases(result)
 
     @property
     def _device(self) -> torch.device:

@@ -77,6 +77,13 @@ class Elastic(ABC):
             with self._holding(candidate, weights) as network:
                 yield network
 
+    def _with_aliases(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """These, and tied ones under their further names too."""
+        for alias, name in self.space.aliases.items():
+            if name in tensors:
+                tensors[alias] = tensors[name]
+        return tensors
+
     def _at_once(self, candidate: Sequence[int]) -> Mapping[str, torch.Tensor]:
         """The tensors that are held as long as the candidate runs."""
         return self.weights(candidate)
@@ -114,10 +121,7 @@ class Supernet(Elastic):
         result: dict[str, torch.Tensor] = {}
         for name, dimension, indices in self.space.survivors(candidate):
             result[name] = sliced(result.get(name, held[name]), dimension, indices)
-        for alias, name in self.space.aliases.items():
-            if name in result:
-                result[alias] = result[name]
-        return result
+        return self._with_aliases(result)
 
     @property
     def learnt(self) -> nn.Module:
