@@ -129,8 +129,15 @@ class Request:
 
     def fingerprint(self) -> str:
         """Short text that differs when anything differs that a candidate's score depends on."""
-        # more evaluations, other seeds of the end: the scores stay what they were
-        free = ("evaluations", "seeds", "finalists", "finalist_epochs", "final_epochs")
+        # more evaluations, other seeds of the end, less memory: the scores stay what they were
+        free = (
+            "evaluations",
+            "seeds",
+            "finalists",
+            "finalist_epochs",
+            "final_epochs",
+            "small_memory",
+        )
         decisive = {key: value for key, value in self.to_json().items() if key not in free}
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -266,7 +266,9 @@ def test_a_request_survives_json(pictures: Path) -> None:
 def test_more_evaluations_or_seeds_do_not_change_the_fingerprint(pictures: Path) -> None:
     request = _request(pictures)
     assert replace(request, evaluations=9, seeds=4).fingerprint() == request.fingerprint()
+    assert replace(request, small_memory=True).fingerprint() == request.fingerprint()
     assert replace(request, seed=5).fingerprint() != request.fingerprint()
+    assert replace(request, source="pruningnet").fingerprint() != request.fingerprint()
 
 
 def _falling(widths: tuple[int, ...]) -> Prior:
