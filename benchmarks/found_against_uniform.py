@@ -1,25 +1,24 @@
 """The found network against uniform width at equal MACs and equal training.
 
-For every data set, budget and seed the main job runs whole: full network, channel order, shared
-weights, search, then final training of the found and of the uniform network from the same shared
-weights, with the same teacher, images and order. A seed changes everything: splits, weights,
-search. The full network of a seed serves all budgets. Finished rows are kept in a .jsonl file
-beside this script, so that an interrupted study goes on where it was.
+For every study, budget and seed the main job runs whole: full network, channel order, weights of
+candidates, search, then final training of the found and of the uniform network from the same
+weights (from random ones in the study of the PruningNet), with the same teacher, images and order.
+A seed changes everything: splits, weights, search. The full network of a seed serves all budgets.
+Finished rows are kept in a .jsonl file beside this script, so that an interrupted study goes on
+where it was.
 
-Run: OMP_NUM_THREADS=1 python benchmarks/found_against_uniform.py [digits|photos] [seeds]
+Run: OMP_NUM_THREADS=1 python benchmarks/found_against_uniform.py [STUDY] [seeds]
 """
 
 import json
-import os
 import shutil
 import sys
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import torch
+from pinned import pinned
 
 from prunas.eval.statistics import paired, spread
 from prunas.pipeline.finals import train_finals
@@ -29,9 +28,14 @@ from prunas.pipeline.request import Request
 from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.stages import Job
 
-BUDGETS: Final = ("macs=40%", "macs=15%")
+BUDGETS: Final = {
+    "digits": ("macs=40%", "macs=15%"),
+    "photos": ("macs=40%", "macs=15%"),
+    "pruningnet": ("macs=55%", "macs=25%", "macs=8%"),
+}
 SETTINGS: Final[dict[str, dict[str, Any]]] = {
     "digits": {
+        "data": "digits",
         "model": "mobilenetv2_050",
         "epochs": 20,
         "supernet_epochs": 24,
@@ -42,6 +46,7 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
         "calibration": 256,
     },
     "photos": {
+        "data": "photos",
         "model": "test_efficientnet",
         "learning_rate": 0.1,
         "epochs": 10,
@@ -52,35 +57,32 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
         "evaluations": 80,
         "calibration": 256,
     },
+    "pruningnet": {
+        "data": "digits",
+        "model": "mobilenetv2_050",
+        "source": "pruningnet",
+        "from_scratch": True,
+        "epochs": 20,
+        "supernet_epochs": 16,
+        "finalists": 6,
+        "finalist_epochs": 3,
+        "final_epochs": 30,
+        "evaluations": 100,
+        "calibration": 256,
+    },
 }
 ROWS: Final = Path(__file__).with_suffix(".jsonl")
 
 
 def main(names: list[str], seeds: int) -> None:
-    done = {(row["model"], row["data"], row["seed"]) for row in rows()}
-    work = [
-        (name, seed)
-        for name in names
-        for seed in range(seeds)
-        if (SETTINGS[name]["model"], name, seed) not in done
-    ]
-    workers = os.cpu_count() or 1
-    context = get_context("spawn")
-    cores = context.Queue()
-    for core in range(workers):
-        cores.put(core)
-    with ProcessPoolExecutor(workers, context, _pin, (cores,)) as pool:
-        for found in pool.map(one_seed, *zip(*work, strict=True)) if work else ():
-            with ROWS.open("a") as file:
-                file.writelines(json.dumps(row) + "\n" for row in found)
+    done = {(row["study"], row["seed"]) for row in rows()}
+    work = [(name, seed) for seed in range(seeds) for name in names if (name, seed) not in done]
+    for found in pinned(one_seed, work):
+        with ROWS.open("a") as file:
+            file.writelines(json.dumps(row) + "\n" for row in found)
     for name in names:
-        for budget in BUDGETS:
+        for budget in BUDGETS[name]:
             report(name, budget)
-
-
-def _pin(cores: Any) -> None:
-    """One core for each worker, which then begins no further processes."""
-    os.sched_setaffinity(0, {cores.get()})
 
 
 def rows() -> list[dict[str, Any]]:
@@ -94,8 +96,8 @@ def one_seed(name: str, seed: int) -> list[dict[str, Any]]:
     torch.set_num_threads(1)
     found = []
     with TemporaryDirectory() as place:
-        for number, budget in enumerate(BUDGETS):
-            request = Request(data=name, budget=budget, seed=seed, seeds=1, **SETTINGS[name])
+        for number, budget in enumerate(BUDGETS[name]):
+            request = Request(budget=budget, seed=seed, seeds=1, **SETTINGS[name])
             folder = RunFolder.create(Path(place) / str(number), request, resume=False)
             if number:  # the full network and its channel order do not depend on the budget
                 for file in ("full.safetensors", "prior.json"):
@@ -105,14 +107,14 @@ def one_seed(name: str, seed: int) -> list[dict[str, Any]]:
             run_search_stages(job)
             result = train_finals(job)
             keys = ("macs", "macs_uniform", "macs_full", "params", "params_uniform", "seconds")
-            row = {"model": request.model, "data": name, "seed": seed, "budget": budget}
+            about = {"study": name, "model": request.model, "data": request.data}
+            row = {**about, "seed": seed, "budget": budget}
             found.append({**row, **result["accuracy"], **{key: result[key] for key in keys}})
     return found
 
 
 def report(name: str, budget: str) -> None:
-    asked = (SETTINGS[name]["model"], name, budget)
-    chosen = [row for row in rows() if (row["model"], row["data"], row["budget"]) == asked]
+    chosen = [row for row in rows() if (row["study"], row["budget"]) == (name, budget)]
     if len(chosen) < 2:
         return
     ours, theirs = ([row[kind] for row in chosen] for kind in ("found", "uniform"))

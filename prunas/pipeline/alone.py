@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, final
+from typing import Final, Literal, final
 
 import torch
 from torch import nn
@@ -26,7 +26,11 @@ from prunas.search.prior import Prior
 from prunas.supernet.cut import cut
 from prunas.supernet.space import Candidate
 
-Purpose = Literal["finalist", "final", "ranking"]
+Purpose = Literal["finalist", "final", "scratch", "ranking"]
+
+
+_KEPT: Final = frozenset({"final", "scratch"})
+"""Purposes of which the trained weights are wanted."""
 
 
 @final
@@ -39,8 +43,9 @@ class Training:
         recipe: how it is trained.
         seed: of the order of the images and of dropout.
         purpose: a "finalist" is compared by its held-out accuracy; the weights of a "final" one
-            are kept, and it is measured on the test set, as is one of a "ranking", which begins
-            from the full network's weights: those of no source that is to be judged.
+            are kept, and it is measured on the test set; so is one from "scratch", which begins
+            from random weights of its seed, and one of a "ranking", which begins from the full
+            network's weights: those of no source that is to be judged.
     """
 
     candidate: Candidate
@@ -101,7 +106,7 @@ def network_of(job: Job, training: Training) -> nn.Module:
         seed=training.seed,
         teacher=teacher,
         device=job.device,
-        checkpoint=job.folder.checkpoint(training.name) if training.purpose == "final" else None,
+        checkpoint=job.folder.checkpoint(training.name) if training.purpose in _KEPT else None,
     )
     return network
 
@@ -109,6 +114,8 @@ def network_of(job: Job, training: Training) -> nn.Module:
 def _begun(job: Job, training: Training, full: nn.Module, prior: Prior | None) -> nn.Module:
     if training.purpose == "ranking":
         return cut(full, job.space, training.candidate)
+    if training.purpose == "scratch":
+        return cut(job.untrained(training.seed), job.space, training.candidate)
     return train_source(job, full, prior).alone(training.candidate)
 
 

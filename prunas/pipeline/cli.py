@@ -90,6 +90,10 @@ Seeds = Annotated[
     int | None, typer.Option(help="Final trainings of the found and the uniform network.")
 ]
 FinalEpochs = Annotated[int | None, typer.Option(help="Epochs of each final training.")]
+FromScratch = Annotated[
+    bool | None,
+    typer.Option(help="Begin final training from random weights, or from those of the search."),
+]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -382,6 +386,7 @@ def search(
     ] = None,
     finalist_epochs: Annotated[int | None, typer.Option(help="Of each finalist.")] = None,
     final_epochs: FinalEpochs = None,
+    from_scratch: FromScratch = None,
     batch_size: Annotated[int | None, typer.Option(help="Images in a training step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak rate.")] = None,
     paths: Annotated[
@@ -431,6 +436,7 @@ def search(
         "finalists": finalists,
         "finalist_epochs": finalist_epochs,
         "final_epochs": final_epochs,
+        "from_scratch": from_scratch,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "paths": paths,
@@ -525,13 +531,14 @@ def train(
     run: Run,
     seeds: Seeds = None,
     final_epochs: FinalEpochs = None,
+    from_scratch: FromScratch = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Train the found network and, beside it, the uniform one of the same budget."""
     folder = RunFolder.open(run)
     where = _device(device)
-    stated = {"seeds": seeds, "final_epochs": final_epochs}
+    stated = {"seeds": seeds, "final_epochs": final_epochs, "from_scratch": from_scratch}
     given = {name: value for name, value in stated.items() if value is not None}
     request = Request.from_json({**folder.request().to_json(), **given})
     folder.update({"request": request.to_json()})

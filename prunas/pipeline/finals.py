@@ -8,7 +8,7 @@ import numpy as np
 from prunas.errors import InputError
 from prunas.eval.accuracy import accuracy
 from prunas.eval.statistics import paired
-from prunas.pipeline.alone import Trained, Training, network_of, train_alone
+from prunas.pipeline.alone import Purpose, Trained, Training, network_of, train_alone
 from prunas.pipeline.artifact import save
 from prunas.pipeline.stages import Job, train_full
 from prunas.supernet.space import Candidate
@@ -17,8 +17,9 @@ from prunas.supernet.space import Candidate
 def train_finals(job: Job) -> dict[str, Any]:
     """Train what the search found beside the uniform network, and read the test set.
 
-    Both start from the shared weights, are taught by the full network, and see the same images in
-    the same order for each seed. Finished trainings are kept and not repeated. The found network
+    Both start from the shared weights, or from random ones of each seed if the request says
+    `from_scratch`; they are taught by the full network, and see the same images in the same order
+    for each seed. Finished trainings are kept and not repeated. The found network
     of the seed with the best held-out accuracy becomes the artifact in model/.
 
     Returns:
@@ -51,7 +52,8 @@ def train_finals(job: Job) -> dict[str, Any]:
 
 def _trainings(job: Job, candidate: Sequence[int]) -> list[Training]:
     recipe, seeds = job.request.final_recipe(), range(job.request.seeds)
-    return [Training(Candidate(candidate), recipe, seed, "final") for seed in seeds]
+    purpose: Purpose = "scratch" if job.request.from_scratch else "final"
+    return [Training(Candidate(candidate), recipe, seed, purpose) for seed in seeds]
 
 
 def _compared(ours: Sequence[Trained], theirs: Sequence[Trained], full: float) -> dict[str, Any]:

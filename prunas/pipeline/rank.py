@@ -163,7 +163,7 @@ def rank(job: Job, sources: Sequence[str], *, candidates: int, epochs: int) -> R
         tuple(drawn),
         tuple(macs),
         tuple(job.feasible.in_window(values).tolist()),
-        _trained(job, drawn, replace(job.request.final_recipe(), epochs=epochs)),
+        _trained(job, drawn, replace(job.request.finalist_recipe(), epochs=epochs)),
         predicted,
         epochs,
     )

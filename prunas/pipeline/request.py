@@ -62,6 +62,7 @@ class Request:
             the best score.
         finalist_epochs: training of each of them.
         final_epochs: training of the found network.
+        from_scratch: begin that training from random weights, not from those of the source.
         batch_size: images in a training step.
         learning_rate: peak rate of all trainings.
         paths: random candidates in each supernet step.
@@ -90,6 +91,7 @@ class Request:
     finalists: int = 8
     finalist_epochs: int = 5
     final_epochs: int = 30
+    from_scratch: bool = False
     batch_size: int = 64
     learning_rate: float = 0.05
     paths: int = 1
@@ -136,6 +138,7 @@ class Request:
             "finalists",
             "finalist_epochs",
             "final_epochs",
+            "from_scratch",
             "small_memory",
         )
         decisive = {key: value for key, value in self.to_json().items() if key not in free}
@@ -154,7 +157,7 @@ class Request:
         return self._recipe(self.finalist_epochs, rate=0.5)
 
     def final_recipe(self) -> Recipe:
-        return self._recipe(self.final_epochs, rate=0.5)
+        return self._recipe(self.final_epochs, rate=1.0 if self.from_scratch else 0.5)
 
     def _recipe(self, epochs: int, rate: float = 1.0) -> Recipe:
         return Recipe(

@@ -100,13 +100,23 @@ class Job:
 
     def network(self) -> nn.Module:
         """The full network as it is created, on the device."""
+        request = self.request
+        return self._created(request.seed, pretrained=request.pretrained, weights=request.weights)
+
+    def untrained(self, seed: int) -> nn.Module:
+        """The full network with random weights of this seed, on the device."""
+        return self._created(seed)
+
+    def _created(
+        self, seed: int, *, pretrained: bool = False, weights: str | None = None
+    ) -> nn.Module:
         network = create_network(
             self.request.model,
             classes=len(self.data.classes),
             input_size=self.data.input_size,
-            pretrained=self.request.pretrained,
-            weights=self.request.weights,
-            seed=self.request.seed,
+            pretrained=pretrained,
+            weights=weights,
+            seed=seed,
         )
         network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return network

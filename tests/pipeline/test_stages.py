@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 import prunas
 from prunas.eval.accuracy import accuracy
-from prunas.pipeline import alone, finals, found, sources, stages
+from prunas.pipeline import alone, finals, found, sources, stages, training
 from prunas.pipeline.finals import train_finals
 from prunas.pipeline.found import run_search_stages
+from prunas.pipeline.networks import create_network
 from prunas.pipeline.progress import Progress
 from prunas.pipeline.request import Request
 from prunas.pipeline.run_folder import RunFolder
@@ -24,6 +26,7 @@ from prunas.pipeline.stages import Job
 from prunas.search.archive import Archive
 from prunas.search.budget import as_values
 from prunas.search.prior import Prior, allocate
+from prunas.supernet.space import Candidate
 from tests.pipeline.pictures import bright_pictures
 from tests.search.toys import chain_space, feasible
 
@@ -97,6 +100,34 @@ def test_the_artifact_is_the_trained_found_network(finished: Path) -> None:
     assert sum(p.numel() for p in network.parameters()) == result["params"]
     measured = accuracy(network, job.fixed(job.data.test))
     assert measured == result["seeds"][0]["found"]
+
+
+def test_from_scratch_begins_with_random_weights_of_each_seed(
+    pictures: Path, finished: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    _in_one_process(monkeypatch)
+    began: list[dict[str, torch.Tensor]] = []
+
+    def train(network: nn.Module, *args: object, **kwargs: object) -> None:
+        began.append({name: p.detach().clone() for name, p in network.named_parameters()})
+        training.train(network, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(alone, "train", train)
+    job = _job(folder, _request(pictures, from_scratch=True, seeds=2), resume=True)
+    result = train_finals(job)
+    assert len(result["seeds"]) == 2
+    candidate = Candidate(result["candidate"])
+    for seed, start in enumerate(began[:2]):
+        fresh = create_network(
+            "test_resnet", classes=len(job.data.classes), input_size=job.data.input_size, seed=seed
+        )
+        oracle = prunas.cut(fresh, job.space, candidate)
+        assert all(torch.equal(start[name], p) for name, p in oracle.named_parameters())
+    kept = json.loads((finished / "run.json").read_text())["result"]["seeds"]
+    monkeypatch.setattr(alone, "_train", lambda *a: pytest.fail("what was trained before is kept"))
+    assert train_finals(_job(folder, _request(pictures), resume=True))["seeds"] == kept
 
 
 def test_two_processes_train_what_one_does(

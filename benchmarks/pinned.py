@@ -1,0 +1,26 @@
+"""Independent work on all cores: one process of one thread for each, which begins no others."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from typing import Any
+
+from prunas.allocator import keep_freed_memory
+
+
+def pinned(function: Callable[..., Any], work: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+    """Results as they are finished."""
+    keep_freed_memory()  # as the program does
+    workers = os.cpu_count() or 1
+    context = get_context("spawn")
+    cores = context.Queue()
+    for core in range(workers):
+        cores.put(core)
+    with ProcessPoolExecutor(workers, context, _pin, (cores,)) as pool:
+        for finished in as_completed([pool.submit(function, *each) for each in work]):
+            yield finished.result()
+
+
+def _pin(cores: Any) -> None:
+    os.sched_setaffinity(0, {cores.get()})
