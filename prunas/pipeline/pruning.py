@@ -110,7 +110,7 @@ def measured(
     """The same orders, with `measured_values` of networks cut and adapted as `cut_to` does."""
 
     def cutting(ordered: nn.Module, candidate: Candidate) -> nn.Module:
-        return _cut(ordered, space, candidate, batches, adaptation, device)
+        return cut_adapted(ordered, space, candidate, batches, adaptation, device)
 
     values = measured_values(network, space, ranking.orders, batches, cutting, device=device)
     return replace(ranking, values=values)
@@ -140,14 +140,14 @@ def cut_to(
     space = feasible.space
     candidate = fair_uniform(feasible) if uniform else allocate(ranking.values, feasible)
     ordered = permute(network, space, ranking.orders)
-    small = _cut(ordered, space, candidate, batches, adaptation, device)
+    small = cut_adapted(ordered, space, candidate, batches, adaptation, device)
     both = np.array([candidate, space.full()])
     macs, full_macs = feasible.cost.macs(both).tolist()
     params, full_params = feasible.cost.params(both).tolist()
     return Pruned(small, candidate, ranking, (macs, full_macs), (params, full_params))
 
 
-def _cut(
+def cut_adapted(
     ordered: nn.Module,
     space: SearchSpace,
     candidate: Candidate,
@@ -155,7 +155,16 @@ def _cut(
     adaptation: Adaptation,
     device: torch.device | str,
 ) -> nn.Module:
-    """Cut, and adapt what is left to these images, if there are any."""
+    """Cut a network whose channels are in order; adapt what is left to the images, if any.
+
+    Args:
+        ordered: the full network, channels in order, on `device`; not changed.
+        space: its search space.
+        candidate: the widths to keep.
+        batches: images, iterated more than once.
+        adaptation: what is done with them.
+        device: where to compute.
+    """
     if batches is None:
         return cut(ordered, space, candidate).eval()
     if adaptation == "refit":
