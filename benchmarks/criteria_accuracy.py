@@ -5,20 +5,17 @@ criterion prunes that very network to each budget, with widths allocated by its 
 uniform ones (for some also with layers solved anew instead of batch norms recalibrated), and
 Torch-Pruning 1.6.1 does so by magnitude, Taylor and Hessian, layer by layer
 alike and globally. All see the same training images; test accuracy is compared within seeds.
-Finished rows are kept in a .jsonl file beside this script.
+Rows are kept in a .jsonl file beside this script as they are finished.
 
 Run: OMP_NUM_THREADS=1 python benchmarks/criteria_accuracy.py [digits|photos] [seeds]
 """
 
 import copy
 import json
-import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from itertools import product
-from multiprocessing import get_context
+from collections.abc import Callable, Iterator, Set
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -26,11 +23,11 @@ import prunas
 
 import torch  # isort: skip - prunas declares what imports of torchvision need
 import torch_pruning
+from pinned import pinned
 from safetensors.torch import load_model, save_model
 from torch import nn
 from torch.nn import functional as F
 
-from prunas.allocator import keep_freed_memory
 from prunas.eval.accuracy import accuracy
 from prunas.eval.criteria.selection import di_prior
 from prunas.eval.criteria.table import CRITERIA
@@ -38,7 +35,7 @@ from prunas.eval.recalibration import recalibrate_
 from prunas.eval.statistics import paired, spread
 from prunas.pipeline.data import Data, load_data
 from prunas.pipeline.networks import create_network
-from prunas.pipeline.pruning import Adaptation, cut_to, measured
+from prunas.pipeline.pruning import Adaptation, cut_to
 from prunas.pipeline.stages import Fixed, fixed
 from prunas.pipeline.training import Recipe, train
 from prunas.search import Budget, Feasible
@@ -46,17 +43,10 @@ from prunas.search import Budget, Feasible
 BUDGETS: Final = (0.5, 0.3)
 IMAGES: Final = 512
 """Training images that criteria look at and networks are adapted on."""
-REFIT: Final = ("di", "di-output", "reconstruction", "taylor", "fisher", "flap", "l1", "random")
+REFIT: Final = (
+    "di", "di-output", "di-curvature", "reconstruction", "taylor", "fisher", "flap", "l1", "random",
+)  # fmt: skip
 """Criteria whose cut networks are also solved anew instead of recalibrated."""
-MEASURED: Final[dict[Adaptation, tuple[str, ...]]] = {
-    "recalibrate": ("di", "taylor"),
-    "refit": ("di",),
-}
-"""Criteria whose orders are also cut to widths by the network's own answers ..."""
-FEW_IMAGES: Final = 128
-"""... on so many images ..."""
-MEASURED_ON: Final = ("test_resnet",)
-"""... of these networks; on others it takes as long as all the rest."""
 NETWORKS: Final[dict[str, dict[str, Recipe]]] = {
     "digits": {
         "mobilenetv2_050": Recipe(epochs=40, learning_rate=0.05),
@@ -67,8 +57,9 @@ NETWORKS: Final[dict[str, dict[str, Recipe]]] = {
         "test_resnet": Recipe(epochs=6),
     },
 }
-FIRST_SEED: Final = 2
-"""Seeds 0 and 1 served while methods were chosen."""
+WIDTHS: Final = ("allocated", "uniform")
+FIRST_SEED: Final = 5
+"""Seeds 0 and 1 served while methods were chosen, 2 to 4 were looked at before the last of them."""
 SIDES: Final = {"mobilenetv2_035": 16}
 """Smaller photographs, which leave time for more steps: deep thin networks need them."""
 ROWS: Final = Path(__file__).with_suffix(".jsonl")
@@ -80,20 +71,14 @@ Importance = Callable[[nn.Module], Any]
 
 
 def main(names: list[str], seeds: int) -> None:
-    done = {(row["data"], row["model"], row["seed"]) for row in rows()}
     work = [
         (data, model, seed)
         for seed in range(FIRST_SEED, FIRST_SEED + seeds)
         for data in names
         for model in NETWORKS[data]
-        if (data, model, seed) not in done
     ]
-    keep_freed_memory()
-    context = get_context("spawn")
-    with ProcessPoolExecutor(os.cpu_count(), context) as pool:
-        for finished in as_completed([pool.submit(one_seed, *each) for each in work]):
-            with ROWS.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(row) + "\n" for row in finished.result())
+    for _ in pinned(one_network, work):
+        pass
     for data in names:
         for model in NETWORKS[data]:
             for budget in BUDGETS:
@@ -106,22 +91,28 @@ def rows() -> list[dict[str, Any]]:
     return [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()]
 
 
-def one_seed(name: str, model: str, seed: int) -> list[dict[str, Any]]:
-    """Rows of all methods and budgets for one trained network."""
+def one_network(name: str, model: str, seed: int) -> None:
+    """Append the rows of one trained network that are not there yet, each as it is finished."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     network, data = trained(name, model, seed)
     test = fixed(data.test, data.input_size, CPU)
-    row = {"data": name, "model": model, "seed": seed, "full": accuracy(network, test)}
-    found = []
-    for method, budget, macs, small in (
-        *by_prunas(network, data, measuring=model in MEASURED_ON),
-        *by_torch_pruning(network, data),
-    ):
-        found.append(
-            {**row, "method": method, "budget": budget, "macs": macs, "test": accuracy(small, test)}
+    about = {"data": name, "model": model, "seed": seed, "full": accuracy(network, test)}
+    known = [
+        row for row in rows() if (row["data"], row["model"], row["seed"]) == (name, model, seed)
+    ]
+    if any(row["full"] != about["full"] for row in known):
+        raise RuntimeError(
+            f"the rows of {name}, {model}, seed {seed} are of a network trained elsewhere, and the"
+            " same recipe gave another one here; take them out of the file"
         )
-    return found
+    done = {(row["method"], row["budget"]) for row in known}
+    for method, budget, macs, small in chain(
+        by_prunas(network, data, done), by_torch_pruning(network, data, done)
+    ):
+        row = {"method": method, "budget": budget, "macs": macs, "test": accuracy(small, test)}
+        with ROWS.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(about | row) + "\n")
 
 
 def trained(name: str, model: str, seed: int) -> tuple[nn.Module, Data]:
@@ -142,48 +133,53 @@ def trained(name: str, model: str, seed: int) -> tuple[nn.Module, Data]:
 
 
 def by_prunas(
-    network: nn.Module, data: Data, *, measuring: bool
+    network: nn.Module, data: Data, done: Set[tuple[str, float]]
 ) -> Iterator[tuple[str, float, float, nn.Module]]:
-    """(method, budget, share of MACs, small network)."""
+    """(method, budget, share of MACs, small network), of what is not done."""
     space = prunas.trace(network, data.input_size, depth=False)
     images = fixed(data.train, data.input_size, CPU, limit=IMAGES)
-    few = fixed(data.train, data.input_size, CPU, limit=FEW_IMAGES)
     for name, judge in CRITERIA.items():
+        adaptations = get_args(Adaptation) if name in REFIT else ("recalibrate",)
+        wanted = {
+            (f"{name}, {widths}" + (", refit" if adaptation == "refit" else ""), budget): (
+                widths == "uniform",
+                adaptation,
+            )
+            for budget, widths, adaptation in product(BUDGETS, WIDTHS, adaptations)
+        }
+        if wanted.keys() <= done:
+            continue
         ranking = di_prior(network, space, images, device=CPU, criterion=judge)
-        for adaptation in get_args(Adaptation):
-            if adaptation == "refit" and name not in REFIT:
-                continue
-            rankings = {"allocated": ranking, "uniform": ranking}
-            if measuring and name in MEASURED[adaptation]:
-                rankings["measured"] = measured(network, space, ranking, few, adaptation)
-            for budget, (widths, known) in product(BUDGETS, rankings.items()):
+        for (method, budget), (uniform, adaptation) in wanted.items():
+            if (method, budget) not in done:
                 feasible = Feasible(space, Budget.parse(f"macs={budget}"), prunas.Cost(space))
                 found = cut_to(
                     network,
                     feasible,
-                    known,
+                    ranking,
                     batches=images,
-                    uniform=widths == "uniform",
+                    uniform=uniform,
                     adaptation=adaptation,
                 )
-                method = f"{name}, {widths}" + (", refit" if adaptation == "refit" else "")
                 yield method, budget, found.macs[0] / found.macs[1], found.network
 
 
 def by_torch_pruning(
-    network: nn.Module, data: Data
+    network: nn.Module, data: Data, done: Set[tuple[str, float]]
 ) -> Iterator[tuple[str, float, float, nn.Module]]:
     """The same for Torch-Pruning, one step each; its ratio is found by bisection."""
     images = fixed(data.train, data.input_size, CPU, limit=IMAGES)
     for name, prepare in IMPORTANCES.items():
+        scopes = {f"torch-pruning {name}, uniform": False, f"torch-pruning {name}, global": True}
+        wanted = [each for each in product(scopes, BUDGETS) if each not in done]
+        if not wanted:
+            continue
         ready = copy.deepcopy(network)
         gradients = prepare(ready, images)
-        for together in (False, True):
-            for budget in BUDGETS:
-                share, small = _bisected(ready, gradients, data, budget, together)
-                recalibrate_(small, images)
-                scope = "global" if together else "uniform"
-                yield f"torch-pruning {name}, {scope}", budget, share, small
+        for method, budget in wanted:
+            share, small = _bisected(ready, gradients, data, budget, scopes[method])
+            recalibrate_(small, images)
+            yield method, budget, share, small
 
 
 def _bisected(

@@ -1,12 +1,11 @@
 """Criteria that ask how much the labels, or the next layer, depend on a channel."""
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from typing import Final, Literal, TypeAlias, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from prunas.eval.batches import Loader
 from prunas.eval.criteria.discriminant import (
@@ -29,16 +28,13 @@ from prunas.eval.criteria.discriminant import (
 )
 from prunas.eval.criteria.features import Aim, Observed, channel_features, columns_of
 from prunas.eval.criteria.observe import UNSEEN, by_gene, observe, over_positions
-from prunas.eval.criteria.slices import checked_parameters, writers
+from prunas.eval.criteria.slices import writers
 from prunas.eval.criteria.verdict import Verdict, judge, width_genes
 from prunas.supernet.space import SearchSpace, Tap
 
-Pair: TypeAlias = tuple[int, int]
 Selector: TypeAlias = Literal["sequential", "single", "leave_out", "differential"]
 
 _BANDWIDTHS: Final = 5
-_WIDEST: Final = 5120  # weights of a filter: the inverse of their scatter takes seconds
-_PATCHES: Final = 2  # positions along a side at which a layer's output is reconstructed
 
 
 def discriminant(
@@ -113,9 +109,9 @@ def discriminant_of(
 
     def judged(gene: int, seen: Sequence[Observed]) -> Elimination | Array:
         scatters = [o.scatter.balanced() if balanced else o.scatter for o in seen]
-        return select(scatters, _groups(space, gene, seen), ridge_share)
+        return select(scatters, features_of(space, gene, seen), ridge_share)
 
-    return _over_layers(space, taps, layers, judged)
+    return over_layers(space, taps, layers, judged)
 
 
 def flat_discriminant(
@@ -206,47 +202,6 @@ def hsic(
     return judge(space, judgements)
 
 
-def reconstruction(
-    network: nn.Module,
-    space: SearchSpace,
-    batches: Loader,
-    *,
-    device: torch.device | str,
-    ridge_share: float = 1e-6,
-) -> Verdict:
-    """What the next layers' outputs lose without a channel when their weights are refitted.
-
-    1/2 trace(W_G^T ((H^-1)_GG)^-1 W_G), H = X^T X + rho I, of Optimal Brain Surgeon (Hassibi &
-    Stork 1993) for layers, sequentially: discriminant information with a layer's own output
-    Y = X W as the target (so not halved, and as a share of ||Yc||^2). X are the inputs of a layer
-    at 2 x 2 positions of its output, all weights of a filter side by side. Layers of other kinds
-    than linears and plain 2-d convolutions, and of filters of over 5,120 weights, are left out.
-
-    Args:
-        ridge_share: the ridge, see `relative_ridge`.
-    """
-    held = checked_parameters(network, space)
-    taps = [t for t in space.taps if _fits(network.get_submodule(t.module), t)]
-    sums: dict[str, Scatter] = {}
-    passes = observe(network, taps, batches, _patches, device=device, kind=_geometry)
-    for found in passes:
-        for name, calls in found.calls.items():
-            rows = torch.cat([*calls]).double().cpu().numpy()
-            new = Scatter.of(rows, np.zeros((len(rows), 1)))
-            sums[name] = sums[name].merge(new) if name in sums else new
-    layers = {
-        tap.module: _reconstructed(network.get_submodule(tap.module), tap, sums[tap.module], held)
-        for tap in taps
-        if tap.module in sums
-    }
-
-    def judged(gene: int, seen: Sequence[Observed]) -> Elimination:
-        return _sequential([o.scatter for o in seen], _groups(space, gene, seen), ridge_share)
-
-    missing = "no plain convolution or linear of at most 5,120 weights a filter reads its channels"
-    return _over_layers(space, taps, layers, judged, missing)
-
-
 # -- selectors of discriminant information ---------------------------------------------------------
 
 
@@ -283,7 +238,7 @@ _FLAT: Final[dict[str, Callable[..., Array]]] = {
 }
 
 
-def _over_layers(
+def over_layers(
     space: SearchSpace,
     taps: Sequence[Tap],
     layers: Mapping[str, Observed],
@@ -298,7 +253,7 @@ def _over_layers(
     return judge(space, judgements, *_scarcity(layers))
 
 
-def _groups(space: SearchSpace, gene: int, seen: Sequence[Observed]) -> list[Groups]:
+def features_of(space: SearchSpace, gene: int, seen: Sequence[Observed]) -> list[Groups]:
     """For every layer the features that leave with each channel, in any factor."""
     atoms = space.offsets[gene] + np.arange(space.widths[gene])
     return [[np.flatnonzero((o.atoms == atom).any(0)) for atom in atoms] for o in seen]
@@ -342,52 +297,3 @@ def _gaussian(rows: Array) -> Array:
         kernel = kernel**2
         total = total + kernel
     return np.asarray(total / _BANDWIDTHS)
-
-
-# -- the inputs of layers, patch by patch ----------------------------------------------------------
-
-
-def _fits(layer: nn.Module, tap: Tap) -> bool:
-    if tap.depthwise:
-        return False
-    if isinstance(layer, nn.Conv2d):
-        plain = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
-        return plain and layer.groups == 1 and layer.weight[0].numel() <= _WIDEST
-    return isinstance(layer, nn.Linear) and layer.in_features <= _WIDEST
-
-
-def _geometry(layer: nn.Module) -> Hashable:
-    if not isinstance(layer, nn.Conv2d):
-        return None
-    return layer.kernel_size, layer.stride, layer.padding, layer.dilation
-
-
-def _patches(layer: nn.Module, maps: torch.Tensor) -> torch.Tensor:
-    """(samples, weights of a filter) inputs of a layer at a few positions of its output."""
-    if not isinstance(layer, nn.Conv2d):
-        tokens = maps.reshape(*maps.shape[:2], -1)
-        chosen = torch.linspace(0, tokens.shape[2] - 1, min(tokens.shape[2], _PATCHES**2))
-        return tokens[:, :, chosen.long()].movedim(1, 2).flatten(0, 1)
-    kernel, padding = cast(Pair, layer.kernel_size), cast(Pair, layer.padding)
-    steps = tuple(_step(layer, maps.shape[2 + axis], axis) for axis in (0, 1))
-    columns = F.unfold(maps, kernel, cast(Pair, layer.dilation), padding, cast(Pair, steps))
-    return columns.movedim(1, 2).flatten(0, 1)
-
-
-def _step(layer: nn.Conv2d, side: int, axis: int) -> int:
-    """A multiple of the stride at which about `_PATCHES` positions of the output are left."""
-    reach = layer.dilation[axis] * (layer.kernel_size[axis] - 1) + 1
-    positions = (side + 2 * cast(Pair, layer.padding)[axis] - reach) // layer.stride[axis] + 1
-    return layer.stride[axis] * max(1, positions // _PATCHES)
-
-
-def _reconstructed(
-    layer: nn.Module, tap: Tap, inputs: Scatter, held: Mapping[str, torch.Tensor]
-) -> Observed:
-    """A layer's inputs as features and its own output as targets, Y = X W."""
-    weight = held[f"{tap.module}.weight"].detach().double().flatten(1).cpu().numpy()
-    cross = inputs.total @ weight.T
-    squares = (weight.T * cross).sum(0)
-    target_mean = weight @ inputs.feature_mean
-    scatter = Scatter(inputs.count, inputs.feature_mean, target_mean, inputs.total, cross, squares)
-    return Observed(scatter, np.stack(tap.atoms).repeat(len(inputs.total) // len(tap.atoms[0]), 1))

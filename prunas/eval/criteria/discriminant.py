@@ -375,15 +375,18 @@ def eliminate(
     return _eliminate([path], [1.0])
 
 
-def eliminate_jointly(fits: Sequence[RidgeFit], groups: Sequence[Groups]) -> Elimination:
-    """Remove groups that several layers see, always the one with the least sum of drop / TSS.
+def eliminate_jointly(
+    fits: Sequence[RidgeFit], groups: Sequence[Groups], *, scales: Sequence[float] | None = None
+) -> Elimination:
+    """Remove groups that several layers see, always the one with the least sum of scaled drops.
 
-    Group i is `groups[l][i]` in layer l, and leaves all of them together. Drops are sums over the
-    layers of shares of TSS.
+    Group i is `groups[l][i]` in layer l, and leaves all of them together.
 
     Args:
         fits: the ridge regression of every layer.
         groups: for each layer the feature indices of every group, as many groups in each.
+        scales: what a unit of DI counts in each layer; 1 / TSS if not given, so that drops are
+            sums over the layers of shares of TSS.
 
     Raises:
         InputError: layers that disagree on the number of groups, or no layer.
@@ -394,7 +397,9 @@ def eliminate_jointly(fits: Sequence[RidgeFit], groups: Sequence[Groups]) -> Eli
             " every layer needs its features of every group, none of them if it does not see it"
         )
     paths = [_path(solved, seen) for solved, seen in zip(fits, groups, strict=True)]
-    return _eliminate(paths, [1 / (solved.scatter.target_total or 1.0) for solved in fits])
+    if scales is None:
+        scales = [1 / (solved.scatter.target_total or 1.0) for solved in fits]
+    return _eliminate(paths, scales)
 
 
 def is_scarce(scatter: Scatter) -> bool:
