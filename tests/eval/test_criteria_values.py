@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import prunas
-from prunas.eval.criteria import activations, dependence, gradients, weights
+from prunas.eval.criteria import activations, dependence, gradients, reconstruction, weights
 from prunas.eval.criteria.discriminant import Groups, Scatter, eliminate, leave_out, stand_alone
 from prunas.eval.criteria.verdict import Verdict, scores_of
 from prunas.supernet.space import SearchSpace
@@ -517,7 +517,7 @@ def test_reconstruction_is_what_a_refit_cannot_make_good(
     X = (read[1] - read[1].mean(0)).numpy()
     Y = X @ network.get_parameter("7.weight").detach().numpy().T
     losses = losses_after_refit(X, Y, [np.array([channel]) for channel in range(16)])
-    verdict = dependence.reconstruction(network, space, rows, device="cpu", ridge_share=1e-12)
+    verdict = reconstruction.reconstruction(network, space, rows, device="cpu", ridge_share=1e-12)
     elimination = verdict.eliminations[SECOND]
     assert elimination is not None
     assert elimination.order[0] == int(np.argmin(losses))
@@ -535,7 +535,7 @@ def test_reconstruction_of_a_convolution_takes_its_patches(
     X = columns - columns.mean(0)
     Y = X @ filters(network, 3).T
     losses = losses_after_refit(X, Y, [np.arange(9 * c, 9 * c + 9) for c in range(8)])
-    verdict = dependence.reconstruction(network, space, rows, device="cpu", ridge_share=1e-12)
+    verdict = reconstruction.reconstruction(network, space, rows, device="cpu", ridge_share=1e-12)
     elimination = verdict.eliminations[FIRST]
     assert elimination is not None
     assert elimination.order[0] == int(np.argmin(losses))

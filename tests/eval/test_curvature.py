@@ -1,0 +1,173 @@
+"""Curvature of the answers by what layers give, and the criterion that weighs targets with it."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+import prunas
+from prunas.errors import InputError
+from prunas.eval.criteria.curvature import answer_curvatures
+from prunas.eval.criteria.dependence import discriminant
+from prunas.eval.criteria.reconstruction import curved_discriminant
+from prunas.eval.criteria.verdict import scores_of
+from prunas.supernet.space import SearchSpace
+from tests.supernet.networks import plain_chain
+
+IMAGE = (3, 8, 8)
+FIRST, SECOND = 0, 1  # genes: 8 channels of the first convolution, 16 of the second
+CONVOLUTION, CLASSIFIER = "3", "7"
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Sequential:
+    return plain_chain().double()
+
+
+@pytest.fixture(scope="module")
+def space(network: nn.Sequential) -> SearchSpace:
+    return prunas.trace(network, IMAGE)
+
+
+def images(count: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(count, *IMAGE, generator=generator, dtype=torch.float64)
+
+
+def curvatures(network: nn.Module, rows: torch.Tensor, seed: int = 0) -> dict[str, NDArray]:  # type: ignore[type-arg]
+    generator = torch.Generator().manual_seed(seed)
+    names = [CONVOLUTION, CLASSIFIER]
+    return answer_curvatures(network, names, rows, device="cpu", generator=generator)
+
+
+def hessian(network: nn.Module, image: torch.Tensor) -> torch.Tensor:
+    """diag(p) - p p^T of the answers for one image."""
+    p = network(image[None])[0].softmax(0)
+    return torch.diag(p) - torch.outer(p, p)
+
+
+def test_of_the_classifier_it_is_the_hessian_of_the_divergence(network: nn.Sequential) -> None:
+    """In the mean over directions: here 4,000 for each of two images."""
+    pair = images(2)
+    found = curvatures(network, pair.repeat(4000, 1, 1, 1))[CLASSIFIER] / 4000
+    with torch.no_grad():
+        expected = sum(hessian(network, image) for image in pair)
+    np.testing.assert_allclose(found, expected, atol=0.02)  # type: ignore[arg-type]
+
+
+def test_of_a_convolution_it_sums_what_its_positions_do(network: nn.Sequential) -> None:
+    """sum over positions of J^T (diag p - p p^T) J, J of the logits by the convolution's output."""
+    image = images(1)
+    with torch.no_grad():
+        given = network[:4](image)
+        middle = hessian(network, image[0])
+    jacobian = torch.autograd.functional.jacobian(network[4:], given)
+    J = jacobian[0, :, 0].flatten(2)  # (logits, channels, positions)
+    expected = torch.einsum("acp,ab,bdp->cd", J, middle, J)
+    found = curvatures(network, image.repeat(4000, 1, 1, 1))[CONVOLUTION] / 4000
+    np.testing.assert_allclose(found, expected, atol=0.05 * float(expected.abs().max()))
+
+
+def test_batches_add_up(network: nn.Sequential) -> None:
+    generator = torch.Generator().manual_seed(0)
+    parts = [
+        answer_curvatures(network, [CLASSIFIER], part, device="cpu", generator=generator)
+        for part in images(48).split(16)
+    ]
+    together = curvatures(network, images(48))[CLASSIFIER]
+    np.testing.assert_allclose(sum(part[CLASSIFIER] for part in parts), together, rtol=1e-9)
+
+
+def test_what_changes_an_output_in_place_is_not_seen(network: nn.Sequential) -> None:
+    overwriting = copy.deepcopy(network)
+    for module in overwriting:
+        if isinstance(module, nn.ReLU):
+            module.inplace = True
+    one, other = curvatures(network, images(8)), curvatures(overwriting, images(8))
+    assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_the_first_removal_costs_what_a_refit_leaves(
+    network: nn.Sequential, space: SearchSpace
+) -> None:
+    """1/2 trace(G E), E the mean residual products of least squares, channel by channel."""
+    rows = images(300)
+    with torch.no_grad():
+        X = network[:7](rows).numpy()
+    X = X - X.mean(0)
+    Y = X @ network.get_parameter("7.weight").detach().numpy().T
+    G = curvatures(network, rows)[CLASSIFIER] / 300
+    losses = []
+    for channel in range(16):
+        left = np.delete(X, channel, axis=1)
+        residual = Y - left @ np.linalg.lstsq(left, Y)[0]
+        losses.append(float(np.trace(G @ residual.T @ residual) / 300 / 2))
+    verdict = curved_discriminant(network, space, [rows], device="cpu", ridge_share=1e-12)
+    elimination = verdict.eliminations[SECOND]
+    assert elimination is not None
+    assert elimination.order[0] == int(np.argmin(losses))
+    assert elimination.drops[0] == pytest.approx(min(losses), rel=1e-5)
+
+
+def test_what_nobody_listens_to_is_worth_nothing(
+    network: nn.Sequential, space: SearchSpace
+) -> None:
+    """A classifier that looks at half of its channels: the others tell the labels, in vain."""
+    deaf = copy.deepcopy(network)
+    with torch.no_grad():
+        deaf.get_parameter("7.weight")[:, :8] = 0
+    pairs = [(images(300), torch.arange(300) % 5)]
+    curved = curved_discriminant(deaf, space, pairs, device="cpu").eliminations[SECOND]
+    plain = discriminant(deaf, space, pairs, device="cpu", selector="leave_out")
+    judged = plain.eliminations[SECOND]
+    assert curved is not None
+    assert judged is not None
+    assert set(curved.order[:8]) == set(range(8))
+    assert max(curved.drops[:8]) < 1e-3 * max(curved.drops)
+    assert scores_of(judged)[:8].max() > 0.1 * scores_of(judged).max()
+
+
+def test_answers_that_do_not_depend_on_a_layer_have_no_curvature() -> None:
+    class Deaf(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.heard, self.unheard = nn.Linear(4, 3), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.unheard(x)
+            return self.heard(x)  # type: ignore[no-any-return]
+
+    network, generator = Deaf(), torch.Generator()
+    found = answer_curvatures(
+        network, ["heard", "unheard"], torch.randn(5, 4), device="cpu", generator=generator
+    )
+    assert np.trace(found["heard"]) > 0
+    assert np.array_equal(found["unheard"], np.zeros((2, 2)))
+
+
+class _Detached(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x).detach()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("network", "rows", "words"),
+    [
+        (nn.Linear(4, 1), torch.randn(5, 4), "does not give logits of two or more classes"),
+        (nn.LSTM(4, 3), torch.randn(5, 4), "does not give logits of two or more classes"),
+        (_Detached(), torch.randn(5, 4), "cannot be differentiated"),
+        (nn.Linear(4, 3), torch.zeros(5, 4, dtype=torch.uint8), "type torch.uint8"),
+    ],
+)
+def test_answers_without_curvature_are_refused(
+    network: nn.Module, rows: torch.Tensor, words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        answer_curvatures(network, [], rows, device="cpu", generator=torch.Generator())
