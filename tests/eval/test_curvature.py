@@ -12,7 +12,7 @@ import prunas
 from prunas.errors import InputError
 from prunas.eval.criteria.curvature import answer_curvatures
 from prunas.eval.criteria.dependence import discriminant
-from prunas.eval.criteria.reconstruction import curved_discriminant
+from prunas.eval.criteria.reconstruction import curved_discriminant, reconstruction
 from prunas.eval.criteria.verdict import scores_of
 from prunas.supernet.space import SearchSpace
 from tests.supernet.networks import plain_chain
@@ -37,7 +37,9 @@ def images(count: int) -> torch.Tensor:
     return torch.randn(count, *IMAGE, generator=generator, dtype=torch.float64)
 
 
-def curvatures(network: nn.Module, rows: torch.Tensor, seed: int = 0) -> dict[str, NDArray]:  # type: ignore[type-arg]
+def curvatures(
+    network: nn.Module, rows: torch.Tensor, seed: int = 0
+) -> dict[str, NDArray[np.float64]]:
     generator = torch.Generator().manual_seed(seed)
     names = [CONVOLUTION, CLASSIFIER]
     return answer_curvatures(network, names, rows, device="cpu", generator=generator)
@@ -55,7 +57,7 @@ def test_of_the_classifier_it_is_the_hessian_of_the_divergence(network: nn.Seque
     found = curvatures(network, pair.repeat(4000, 1, 1, 1))[CLASSIFIER] / 4000
     with torch.no_grad():
         expected = sum(hessian(network, image) for image in pair)
-    np.testing.assert_allclose(found, expected, atol=0.02)  # type: ignore[arg-type]
+    np.testing.assert_allclose(found, expected, atol=0.02)
 
 
 def test_of_a_convolution_it_sums_what_its_positions_do(network: nn.Sequential) -> None:
@@ -171,3 +173,35 @@ def test_answers_without_curvature_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=words):
         answer_curvatures(network, [], rows, device="cpu", generator=torch.Generator())
+
+
+def test_a_grouped_convolution_is_several_layers_side_by_side() -> None:
+    """Gene "0[2]": a channel of each of two groups, whose outputs are refitted apart."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        grouped = nn.Conv2d(8, 12, 1, groups=2, bias=False)
+        layers = (nn.Conv2d(3, 8, 3), nn.ReLU(), grouped, nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+        network = nn.Sequential(*layers, nn.Flatten(), nn.Linear(12, 4)).double().eval()
+    space = prunas.trace(network, IMAGE)
+    (gene,) = (g for g, known in enumerate(space.genes) if known.name == "0[2]")
+    rows = images(100)
+    with torch.no_grad():
+        maps = network[:2](rows)
+    chosen = maps[:, :, ::3, ::3]  # 2 x 2 of 6 x 6 positions
+    X = chosen.movedim(1, -1).flatten(0, 2).numpy()
+    X = X - X.mean(0)
+    losses = np.zeros(4)
+    for group in (0, 1):
+        inputs = X[:, 4 * group : 4 * group + 4]
+        weight = grouped.weight.detach().flatten(1).numpy()[6 * group : 6 * group + 6]
+        Y = inputs @ weight.T
+        for channel in range(4):
+            left = np.delete(inputs, channel, axis=1)
+            residual = Y - left @ np.linalg.lstsq(left, Y)[0]
+            losses[channel] += (residual**2).sum() / (Y**2).sum()
+    verdict = reconstruction(network, space, [rows], device="cpu", ridge_share=1e-12)
+    elimination = verdict.eliminations[gene]
+    assert elimination is not None
+    assert elimination.order[0] == int(np.argmin(losses))
+    assert elimination.drops[0] == pytest.approx(losses.min(), rel=1e-6)
+    assert not verdict.reasons

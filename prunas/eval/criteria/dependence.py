@@ -27,7 +27,7 @@ from prunas.eval.criteria.discriminant import (
     stand_alone,
 )
 from prunas.eval.criteria.features import Aim, Observed, channel_features, columns_of
-from prunas.eval.criteria.observe import UNSEEN, by_gene, observe, over_positions
+from prunas.eval.criteria.observe import UNSEEN, by_gene, judging, observe, over_positions
 from prunas.eval.criteria.slices import writers
 from prunas.eval.criteria.verdict import Verdict, judge, width_genes
 from prunas.supernet.space import SearchSpace, Tap
@@ -83,9 +83,7 @@ def judging_taps(network: nn.Module, space: SearchSpace, *, before: bool = False
 
     Depthwise ones only if no other layer has a gene's channels.
     """
-    taps = writers(network, space) if before else space.taps
-    judging = {tap.module for seeing in by_gene(space, taps) for tap in seeing}
-    return [tap for tap in taps if tap.module in judging]
+    return judging(space, writers(network, space) if before else space.taps)
 
 
 def discriminant_of(
@@ -111,7 +109,7 @@ def discriminant_of(
         scatters = [o.scatter.balanced() if balanced else o.scatter for o in seen]
         return select(scatters, features_of(space, gene, seen), ridge_share)
 
-    return over_layers(space, taps, layers, judged)
+    return over_layers(space, taps, {name: (seen,) for name, seen in layers.items()}, judged)
 
 
 def flat_discriminant(
@@ -241,14 +239,14 @@ _FLAT: Final[dict[str, Callable[..., Array]]] = {
 def over_layers(
     space: SearchSpace,
     taps: Sequence[Tap],
-    layers: Mapping[str, Observed],
+    layers: Mapping[str, Sequence[Observed]],
     judged: Callable[[int, Sequence[Observed]], Elimination | Array],
     missing: str = UNSEEN,
 ) -> Verdict:
-    """Every gene by the layers that see it; those that were given the same tensor count once."""
+    """Every gene by all parts of the layers that see it; what several layers share counts once."""
     judgements: list[Elimination | Array | str] = []
     for gene, seeing in enumerate(by_gene(space, taps)):
-        seen = {id(layers[t.module]): layers[t.module] for t in seeing if t.module in layers}
+        seen = {id(part): part for tap in seeing for part in layers.get(tap.module, ())}
         judgements.append(judged(gene, list(seen.values())) if seen else missing)
     return judge(space, judgements, *_scarcity(layers))
 
@@ -265,8 +263,10 @@ def _flat_groups(space: SearchSpace, gene: int, tap: Tap, features: int) -> Grou
     return [np.flatnonzero((layout == atom).any(0)) for atom in atoms]
 
 
-def _scarcity(layers: Mapping[str, Observed]) -> Iterator[str]:
-    scarce = {name: o.scatter for name, o in layers.items() if is_scarce(o.scatter)}
+def _scarcity(layers: Mapping[str, Sequence[Observed]]) -> Iterator[str]:
+    scarce = {
+        name: parts[0].scatter for name, parts in layers.items() if is_scarce(parts[0].scatter)
+    }
     if scarce:
         widest = max(scarce, key=lambda name: len(scarce[name].total))
         yield (

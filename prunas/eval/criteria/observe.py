@@ -167,6 +167,12 @@ def by_gene(space: SearchSpace, taps: Sequence[Tap]) -> tuple[tuple[Tap, ...], .
     return tuple(tuple([t for t in seen if not t.depthwise] or seen) for seen in found)
 
 
+def judging(space: SearchSpace, taps: Sequence[Tap]) -> list[Tap]:
+    """The taps that some gene is judged by."""
+    named = {tap.module for seeing in by_gene(space, taps) for tap in seeing}
+    return [tap for tap in taps if tap.module in named]
+
+
 def layer_of(network: nn.Module, tap: Tap) -> nn.Module:
     """The layer of a tap.
 

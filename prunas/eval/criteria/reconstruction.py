@@ -2,11 +2,13 @@
 
 They are discriminant information with what a layer computes as the target: Y = X W, where X are
 the inputs of the layer at 2 x 2 positions of its output, all weights of a filter side by side.
-Layers of other kinds than linears and plain 2-d convolutions, and of filters of over 5,120
-weights, are left out.
+Grouped convolutions, depthwise ones among them, are that many layers side by side, and count only
+where no other layer sees a gene. Layers of other kinds than linears and 2-d convolutions, and of
+filters of over 5,120 weights, are left out.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final, TypeAlias, cast
 
 import numpy as np
@@ -26,17 +28,17 @@ from prunas.eval.criteria.discriminant import (
     relative_ridge,
 )
 from prunas.eval.criteria.features import Observed
-from prunas.eval.criteria.observe import observe
+from prunas.eval.criteria.observe import judging, observe
 from prunas.eval.criteria.slices import checked_parameters
 from prunas.eval.criteria.verdict import Verdict
-from prunas.supernet.space import SearchSpace, Tap
+from prunas.supernet.space import Atoms, SearchSpace, Tap
 
 Pair: TypeAlias = tuple[int, int]
 
 _WIDEST: Final = 5120  # weights of a filter: the inverse of their scatter takes seconds
 _PATCHES: Final = 2  # positions along a side at which a layer's output is reconstructed
 _MISSING: Final = (
-    "no plain convolution or linear of at most 5,120 weights a filter reads its channels"
+    "no 2-d convolution or linear of at most 5,120 weights a filter reads its channels"
 )
 
 
@@ -58,10 +60,11 @@ def reconstruction(
         ridge_share: the ridge, see `relative_ridge`.
     """
     taps = _readers(network, space)
-    inputs: dict[str, Scatter] = {}
+    inputs: dict[str, list[Scatter]] = {}
     for images, _ in pairs(batches):
         _add(inputs, network, taps, images, device)
-    layers = _targeted(network, space, taps, inputs, {})
+    filters = _filters(network, space, taps)
+    layers = _observed(taps, inputs, {n: [w.T for w in parts] for n, parts in filters.items()})
 
     def judged(gene: int, seen: Sequence[Observed]) -> Elimination:
         fits = [fit(o.scatter, ridge=relative_ridge(o.scatter, ridge_share)) for o in seen]
@@ -103,7 +106,7 @@ def curved_discriminant(
     """
     taps = _readers(network, space)
     generator = torch.Generator().manual_seed(seed)
-    inputs: dict[str, Scatter] = {}
+    inputs: dict[str, list[Scatter]] = {}
     curvatures: dict[str, Array] = {}
     seen_images = 0
     for images, _ in pairs(batches):
@@ -111,8 +114,15 @@ def curved_discriminant(
         found = answer_curvatures(network, list(inputs), images, device=device, generator=generator)
         curvatures = {name: found[name] + curvatures.get(name, 0) for name in found}
         seen_images += len(images)
-    roots = {name: _root(total / seen_images) for name, total in curvatures.items()}
-    layers = _targeted(network, space, taps, inputs, roots)
+    filters = _filters(network, space, taps)
+    mixing = {
+        name: [
+            filters[name][group].T @ _root(block / seen_images)
+            for group, block in enumerate(_blocks(total, len(filters[name])))
+        ]
+        for name, total in curvatures.items()
+    }
+    layers = _observed(taps, inputs, mixing)
 
     def judged(gene: int, seen: Sequence[Observed]) -> Elimination:
         fits = [fit(o.scatter, ridge=relative_ridge(o.scatter, ridge_share)) for o in seen]
@@ -122,53 +132,75 @@ def curved_discriminant(
     return over_layers(space, taps, layers, judged, _MISSING)
 
 
+def _filters(network: nn.Module, space: SearchSpace, taps: Sequence[Tap]) -> dict[str, list[Array]]:
+    """{layer: for each of its groups the weights (outputs, weights of a filter)}."""
+    held = checked_parameters(network, space)
+    found = {}
+    for tap in taps:
+        weight = held[f"{tap.module}.weight"].detach().double().flatten(1).cpu().numpy()
+        found[tap.module] = np.split(weight, _groups_of(network.get_submodule(tap.module)))
+    return found
+
+
+def _observed(
+    taps: Sequence[Tap],
+    inputs: Mapping[str, Sequence[Scatter]],
+    mixing: Mapping[str, Sequence[Array]],
+) -> dict[str, list[Observed]]:
+    """{layer: for each of its groups the inputs X as features and X M as targets}."""
+    found = {}
+    for tap in taps:
+        if tap.module in inputs:
+            scatters = inputs[tap.module]
+            atoms = np.split(np.stack(tap.atoms), len(scatters), axis=1)
+            parts = zip(scatters, mixing[tap.module], atoms, strict=True)
+            found[tap.module] = [_with_targets(*part) for part in parts]
+    return found
+
+
+def _with_targets(scatter: Scatter, mixed: Array, atoms: Atoms) -> Observed:
+    """The features X of a scatter with the targets X M."""
+    cross = scatter.total @ mixed
+    with_targets = replace(
+        scatter,
+        target_mean=scatter.feature_mean @ mixed,
+        cross=cross,
+        target_squares=(mixed * cross).sum(0),
+    )
+    return Observed(with_targets, atoms.repeat(len(scatter.total) // atoms.shape[1], axis=1))
+
+
+def _blocks(matrix: Array, count: int) -> list[Array]:
+    """So many equal blocks along the diagonal."""
+    size = len(matrix) // count
+    return [matrix[at : at + size, at : at + size] for at in range(0, len(matrix), size)]
+
+
 def _root(symmetric: Array) -> Array:
     """R with R R^T = a positive semi-definite matrix."""
     values, vectors = np.linalg.eigh(symmetric)
     return np.asarray(vectors * np.sqrt(np.maximum(values, 0)))
 
 
-def _targeted(
-    network: nn.Module,
-    space: SearchSpace,
-    taps: Sequence[Tap],
-    inputs: Mapping[str, Scatter],
-    roots: Mapping[str, Array],
-) -> dict[str, Observed]:
-    """{layer: its inputs X as features, and X W R as targets}; without R, X W."""
-    held = checked_parameters(network, space)
-    found = {}
-    for tap in taps:
-        if tap.module in inputs:
-            scatter = inputs[tap.module]
-            weight = held[f"{tap.module}.weight"].detach().double().flatten(1).cpu().numpy()
-            mixed = weight.T @ roots[tap.module] if tap.module in roots else weight.T
-            cross = scatter.total @ mixed
-            each = len(scatter.total) // len(tap.atoms[0])
-            found[tap.module] = Observed(
-                Scatter(
-                    count=scatter.count,
-                    feature_mean=scatter.feature_mean,
-                    target_mean=scatter.feature_mean @ mixed,
-                    total=scatter.total,
-                    cross=cross,
-                    target_squares=(mixed * cross).sum(0),
-                ),
-                np.stack(tap.atoms).repeat(each, 1),
-            )
-    return found
-
-
 # -- the inputs of layers, patch by patch ----------------------------------------------------------
 
 
 def _readers(network: nn.Module, space: SearchSpace) -> list[Tap]:
+    """The layers that judge; grouped ones like depthwise ones, since both hand channels on."""
     checked_parameters(network, space)
-    return [tap for tap in space.taps if _fits(network.get_submodule(tap.module), tap)]
+    layers = ((tap, network.get_submodule(tap.module)) for tap in space.taps)
+    fitting = (
+        replace(tap, depthwise=_groups_of(layer) > 1) for tap, layer in layers if _fits(layer)
+    )
+    return judging(space, list(fitting))
+
+
+def _groups_of(layer: nn.Module) -> int:
+    return layer.groups if isinstance(layer, nn.Conv2d) else 1
 
 
 def _add(
-    sums: dict[str, Scatter],
+    sums: dict[str, list[Scatter]],
     network: nn.Module,
     taps: Sequence[Tap],
     images: torch.Tensor,
@@ -178,16 +210,17 @@ def _add(
     for found in observe(network, taps, [images], _patches, device=device, kind=_geometry):
         for name, calls in found.calls.items():
             rows = torch.cat([*calls]).double().cpu().numpy()
-            new = Scatter.of(rows, np.zeros((len(rows), 1)))
-            sums[name] = sums[name].merge(new) if name in sums else new
+            none = np.zeros((len(rows), 1))
+            groups = _groups_of(network.get_submodule(name))
+            new = [Scatter.of(part, none) for part in np.split(rows, groups, axis=1)]
+            old = sums.get(name)
+            sums[name] = new if old is None else list(map(Scatter.merge, old, new))
 
 
-def _fits(layer: nn.Module, tap: Tap) -> bool:
-    if tap.depthwise:
-        return False
+def _fits(layer: nn.Module) -> bool:
     if isinstance(layer, nn.Conv2d):
         plain = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
-        return plain and layer.groups == 1 and layer.weight[0].numel() <= _WIDEST
+        return plain and layer.weight[0].numel() <= _WIDEST
     return isinstance(layer, nn.Linear) and layer.in_features <= _WIDEST
 
 
