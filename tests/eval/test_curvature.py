@@ -1,10 +1,13 @@
 """Curvature of the answers by what layers give, and the criterion that weighs targets with it."""
 
 import copy
+from functools import reduce
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import nn
 
@@ -12,7 +15,9 @@ import prunas
 from prunas.errors import InputError
 from prunas.eval.criteria.curvature import answer_curvatures
 from prunas.eval.criteria.dependence import discriminant
-from prunas.eval.criteria.reconstruction import curved_discriminant, reconstruction
+from prunas.eval.criteria.listening import Moments, curved_discriminant
+from prunas.eval.criteria.patches import patches
+from prunas.eval.criteria.reconstruction import reconstruction
 from prunas.eval.criteria.verdict import scores_of
 from prunas.supernet.space import SearchSpace
 from tests.supernet.networks import plain_chain
@@ -112,6 +117,44 @@ def test_the_first_removal_costs_what_a_refit_leaves(
     assert elimination is not None
     assert elimination.order[0] == int(np.argmin(losses))
     assert elimination.drops[0] == pytest.approx(min(losses), rel=1e-5)
+
+
+@given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=5), seed=st.integers(0, 99))
+def test_moments_of_parts_are_those_of_the_whole(sizes: list[int], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    parts = [100 + rng.standard_normal((size, 3, 4)) for size in sizes]
+    together = reduce(Moments.merge, map(Moments.of, parts))
+    rows = np.concatenate(parts) - np.concatenate(parts).mean(0)
+    assert together.count == len(rows)
+    np.testing.assert_allclose(
+        together.channels, np.einsum("nct,ndt->cd", rows, rows), rtol=1e-9, atol=1e-9
+    )
+    np.testing.assert_allclose(
+        together.taps, np.einsum("nct,ncu->tu", rows, rows), rtol=1e-9, atol=1e-9
+    )
+
+
+def test_a_filter_of_several_taps_is_refitted_under_factored_covariance(
+    network: nn.Sequential, space: SearchSpace
+) -> None:
+    """The second convolution: 1/2 trace(G W (H - H_S (H_SS)^-1 H_S^T) W^T), H = A x B per row."""
+    rows = images(60)
+    (tap,) = (tap for tap in space.taps if tap.module == CONVOLUTION)
+    ((_, found),) = patches(network, [tap], rows, "cpu")
+    moments = Moments.of(found[:, 0])
+    H = np.kron(moments.channels, moments.taps / np.trace(moments.taps)) / moments.count
+    W = network.get_parameter("3.weight").detach().flatten(1).numpy()
+    G = curvatures(network, rows)[CONVOLUTION] / 60
+    losses = []
+    for channel in range(8):
+        left = np.delete(np.arange(72), range(9 * channel, 9 * channel + 9))
+        gone = H - H[:, left] @ np.linalg.solve(H[np.ix_(left, left)], H[left])
+        losses.append(float(np.trace(G @ W @ gone @ W.T)) / 2)
+    verdict = curved_discriminant(network, space, [rows], device="cpu", ridge_share=1e-12)
+    elimination = verdict.eliminations[FIRST]
+    assert elimination is not None
+    assert elimination.order[0] == int(np.argmin(losses))
+    assert elimination.drops[0] == pytest.approx(min(losses), rel=1e-4)
 
 
 def test_what_nobody_listens_to_is_worth_nothing(

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -72,7 +72,7 @@ def _directions(logits: torch.Tensor, generator: torch.Generator) -> torch.Tenso
 
 def _unheard(network: nn.Module, name: str) -> Array:
     """The curvature of a layer that the answers do not depend on."""
-    outputs = len(network.get_submodule(name).get_parameter("weight"))
+    outputs = len(cast(torch.Tensor, network.get_submodule(name).weight))
     return np.zeros((outputs, outputs))
 
 

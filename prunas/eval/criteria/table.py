@@ -6,7 +6,14 @@ from types import MappingProxyType
 from typing import Final
 
 from prunas.errors import InputError
-from prunas.eval.criteria import activations, dependence, gradients, reconstruction, weights
+from prunas.eval.criteria import (
+    activations,
+    dependence,
+    gradients,
+    listening,
+    reconstruction,
+    weights,
+)
 from prunas.eval.criteria.verdict import Criterion
 
 CRITERIA: Final[Mapping[str, Criterion]] = MappingProxyType(
@@ -17,7 +24,7 @@ CRITERIA: Final[Mapping[str, Criterion]] = MappingProxyType(
         "di-loo": partial(dependence.discriminant, selector="leave_out"),
         "di-diff": partial(dependence.discriminant, selector="differential"),
         "di-flat": dependence.flat_discriminant,
-        "di-curvature": reconstruction.curved_discriminant,
+        "di-curvature": listening.curved_discriminant,
         "reconstruction": reconstruction.reconstruction,
         "hsic": dependence.hsic,
         "l1": partial(weights.magnitude, power=1, scope="own"),
