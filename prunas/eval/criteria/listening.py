@@ -128,10 +128,11 @@ class Moments:
 
 def _observed(inputs: Moments, filters: Array, curvature: Array, atoms: Atoms) -> Observed:
     """The channels of a layer as features, and what the answers hear of its output as targets."""
-    channels = filters.shape[1]
+    outputs, channels, taps = filters.shape
     between_taps = inputs.taps / (np.trace(inputs.taps) or 1.0)
-    heard = np.einsum("oct,tu,op->cup", filters, _root(between_taps), _root(curvature))
-    mixed = heard.reshape(channels, -1)
+    spread = (filters @ _root(between_taps)).reshape(outputs, channels * taps)
+    mixed = (_root(curvature).T @ spread).reshape(outputs, channels, taps)
+    mixed = mixed.swapaxes(0, 1).reshape(channels, outputs * taps)
     cross = inputs.channels @ mixed
     scatter = Scatter(
         count=inputs.count,
