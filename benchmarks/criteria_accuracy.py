@@ -1,11 +1,11 @@
-"""Accuracy right after cutting, by every criterion: batch norms recalibrated, nothing trained.
+"""Accuracy right after cutting, by every criterion: nothing is trained after the cut.
 
 For every data set, network and seed one network is trained on a split of its own; then every
 criterion prunes that very network to each budget, with widths allocated by its own values and with
-uniform ones (for some also with layers solved anew instead of batch norms recalibrated), and
-Torch-Pruning 1.6.1 does so by magnitude, Taylor and Hessian, layer by layer
-alike and globally. All see the same training images; test accuracy is compared within seeds.
-Rows are kept in a .jsonl file beside this script as they are finished.
+uniform ones, batch norms recalibrated or (some criteria) layers solved anew, and Torch-Pruning
+1.6.1 does so by magnitude, Taylor and Hessian, layer by layer alike and globally. All see the same
+training images; test accuracy is compared within seeds. Rows are kept in a .jsonl file beside this
+script as they are finished; docs/criteria_accuracy.md and .svg are made of them.
 
 Run: OMP_NUM_THREADS=1 python benchmarks/criteria_accuracy.py [digits|photos] [seeds]
 """
@@ -14,7 +14,7 @@ import copy
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from itertools import chain, product
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -22,7 +22,9 @@ from typing import Any, Final, get_args
 import prunas
 
 import torch  # isort: skip - prunas declares what imports of torchvision need
+import numpy as np
 import torch_pruning
+from forest import Mark, Panel, forest
 from pinned import pinned
 from safetensors.torch import load_model, save_model
 from torch import nn
@@ -32,7 +34,7 @@ from prunas.eval.accuracy import accuracy
 from prunas.eval.criteria.selection import di_prior
 from prunas.eval.criteria.table import CRITERIA
 from prunas.eval.recalibration import recalibrate_
-from prunas.eval.statistics import paired, spread
+from prunas.eval.statistics import LEVEL, Paired, paired
 from prunas.pipeline.data import Data, load_data
 from prunas.pipeline.networks import create_network
 from prunas.pipeline.pruning import Adaptation, cut_to
@@ -63,6 +65,38 @@ FIRST_SEED: Final = 5
 SIDES: Final = {"mobilenetv2_035": 16}
 """Smaller photographs, which leave time for more steps: deep thin networks need them."""
 ROWS: Final = Path(__file__).with_suffix(".jsonl")
+PAGE: Final = Path(__file__).parents[1] / "docs" / "criteria_accuracy.md"
+PICTURE: Final = PAGE.with_suffix(".svg")
+OURS: Final = "di-curvature, allocated"
+SHOWN: Final = (
+    "di-curvature, allocated, refit",
+    "reconstruction, allocated, refit",
+    "taylor, allocated, refit",
+    "flap, allocated, refit",
+    "fisher, allocated, refit",
+    "di, allocated, refit",
+    "l1, uniform, refit",
+    "random, uniform, refit",
+    "di-curvature, allocated",
+    "taylor, allocated",
+    "fisher, uniform",
+    "di, allocated",
+    "l1, uniform",
+    "torch-pruning taylor, uniform",
+    "torch-pruning magnitude, uniform",
+    "torch-pruning hessian, uniform",
+    "random, uniform",
+)
+PREFACE: Final = """# Accuracy right after cutting
+
+Written by `OMP_NUM_THREADS=1 python benchmarks/criteria_accuracy.py`. {seeds} trained networks a
+column, each on a split of its own; nothing is trained after the cut. Mean test accuracy in per
+cent, and in parentheses the 95 % interval of the difference from *{ours}* adapted alike, in
+points, paired by network. **Bold**: shares the first place of its table, that is, Wilcoxon's
+signed-rank test does not tell it from the best mean (p >= 0.05, not corrected for the many
+methods). All methods see the same 512 training images. Torch-Pruning's ratios are found by
+bisection.
+"""
 TRAINED: Final = Path(__file__).with_name("trained")
 CPU: Final = torch.device("cpu")
 
@@ -79,10 +113,9 @@ def main(names: list[str], seeds: int) -> None:
     ]
     for _ in pinned(one_network, work):
         pass
-    for data in names:
-        for model in NETWORKS[data]:
-            for budget in BUDGETS:
-                report(data, model, budget)
+    PAGE.write_text(page(), encoding="utf-8")
+    PICTURE.write_text(picture(), encoding="utf-8")
+    print(f"wrote {PAGE} and {PICTURE}")
 
 
 def rows() -> list[dict[str, Any]]:
@@ -259,22 +292,94 @@ IMPORTANCES: Final[dict[str, Callable[[nn.Module, Fixed], Importance]]] = {
 }
 
 
-def report(data: str, model: str, budget: float) -> None:
-    """Every method by its mean, with its difference from DI with allocated widths."""
-    chosen = [r for r in rows() if (r["data"], r["model"], r["budget"]) == (data, model, budget)]
-    by_method: dict[str, dict[int, float]] = {}
-    for row in chosen:
-        by_method.setdefault(row["method"], {})[row["seed"]] = row["test"]
-    ours = by_method.get("di, allocated", {})
-    if len(ours) < 2:
-        return
-    full = {row["seed"]: row["full"] for row in chosen}
-    print(f"\n{data}, {model}, {budget:.0%} of the MACs; full {spread(list(full.values()))}")
-    means = {m: sum(found.values()) / len(found) for m, found in by_method.items()}
-    for method in sorted(by_method, key=lambda m: -means[m]):
-        both = sorted(ours.keys() & by_method[method].keys())
-        compared = paired([by_method[method][s] for s in both], [ours[s] for s in both])
-        print(f"  {method:34} {100 * means[method]:5.1f}   {compared.sentence_in_points}")
+# -- what the rows say -----------------------------------------------------------------------------
+
+Accuracies = Mapping[str, Mapping[int, float]]
+"""Method -> seed -> test accuracy."""
+
+
+def accuracies(data: str, model: str, budget: float) -> Accuracies:
+    """Of one data set, network and budget; under "full" those of the full networks."""
+    found: dict[str, dict[int, float]] = {"full": {}}
+    for row in rows():
+        if (row["data"], row["model"], row["budget"]) == (data, model, budget):
+            found.setdefault(row["method"], {})[row["seed"]] = row["test"]
+            found["full"][row["seed"]] = row["full"]
+    return found
+
+
+def against(found: Accuracies, method: str, other: str) -> Paired:
+    """Method minus other, seed by seed."""
+    seeds = sorted(found[method].keys() & found[other].keys())
+    return paired([found[method][s] for s in seeds], [found[other][s] for s in seeds])
+
+
+def adaptation_of(method: str) -> str:
+    return ", refit" if method.endswith(", refit") else ""
+
+
+def cells(found: Accuracies) -> dict[str, str]:
+    """Method -> its mean accuracy and its difference from `OURS` adapted alike, in points.
+
+    Bold: no method adapted alike is better, as far as these seeds can tell.
+    """
+    means = {m: float(np.mean(list(by_seed.values()))) for m, by_seed in found.items()}
+    told = {"full": f"{100 * means['full']:.1f}"}
+    for method in found.keys() - {"full"}:
+        adaptation = adaptation_of(method)
+        alike = [m for m in found if m != "full" and adaptation_of(m) == adaptation]
+        best = max(alike, key=lambda m: means[m])
+        lead = against(found, method, best)
+        shares_first = method == best or lead.p_value >= LEVEL
+        mean = f"**{100 * means[method]:.1f}**" if shares_first else f"{100 * means[method]:.1f}"
+        ours = OURS + adaptation
+        told[method] = (
+            mean if method == ours else f"{mean} ({interval(against(found, method, ours))})"
+        )
+    return told
+
+
+def interval(compared: Paired) -> str:
+    if compared.low is None or compared.high is None:
+        return "one seed"
+    return f"{100 * compared.low:+.1f} to {100 * compared.high:+.1f}".replace("-", "−")
+
+
+def page() -> str:
+    """All methods in all settings, as Markdown."""
+    settings = [(d, m, b) for d, models in NETWORKS.items() for m in models for b in BUDGETS]
+    found = [accuracies(*setting) for setting in settings]
+    columns = [cells(each) for each in found]
+    parts = [PREFACE.format(seeds=len(found[0]["full"]), ours=OURS)]
+    for adaptation, title in ((", refit", "Solved anew"), ("", "Batch norms recalibrated only")):
+        methods = [m for m in found[0] if m != "full" and adaptation_of(m) == adaptation]
+        total = {m: sum(np.mean(list(each[m].values())) for each in found) for m in methods}
+        header = ["method", *(f"{d}, {m}, {b:.0%}" for d, m, b in settings)]
+        lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
+        for method in ("full", *sorted(methods, key=lambda m: -total[m])):
+            row = [method.removesuffix(", refit"), *(column[method] for column in columns)]
+            lines.append(f"| {' | '.join(row)} |")
+        parts.append(f"## {title}\n\n" + "\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def picture() -> str:
+    """What some methods lose, against the full network."""
+    panels = []
+    for data, models in NETWORKS.items():
+        for model in models:
+            found = [accuracies(data, model, budget) for budget in BUDGETS]
+            panels.append(
+                Panel(data, model, [[lost(each, method) for each in found] for method in SHOWN])
+            )
+    names = [f"{budget:.0%} of the MACs" for budget in BUDGETS]
+    return forest(list(SHOWN), panels, unit="points, against the full network", names=names)
+
+
+def lost(found: Accuracies, method: str) -> Mark:
+    compared = against(found, method, "full")
+    low, high = (compared.mean if end is None else end for end in (compared.low, compared.high))
+    return Mark(100 * compared.mean, 100 * low, 100 * high)
 
 
 if __name__ == "__main__":

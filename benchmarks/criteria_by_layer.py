@@ -31,7 +31,7 @@ from prunas.eval.statistics import spread
 from prunas.pipeline.pruning import Adaptation, cut_adapted
 from prunas.pipeline.stages import Fixed, fixed
 
-ORDERS: Final = ("di", "taylor", "fisher", "l1", "random")
+ORDERS: Final = ("di", "di-curvature", "taylor", "l1", "random")
 HALF: Final = 0.5
 ROWS: Final = Path(__file__).with_suffix(".jsonl")
 

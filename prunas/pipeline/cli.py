@@ -21,7 +21,7 @@ from prunas.allocator import keep_freed_memory
 from prunas.errors import InputError, RunError
 from prunas.eval.accuracy import accuracy
 from prunas.eval.criteria.comparison import findings
-from prunas.eval.criteria.table import CRITERIA
+from prunas.eval.criteria.table import CRITERIA, DEFAULT
 from prunas.interruption import STOPPED, loaded
 from prunas.pipeline import terminal
 from prunas.pipeline.artifact import load, save
@@ -224,7 +224,9 @@ def _size(text: str | None, own: Size) -> Size:
 def prune(
     model: Annotated[str, typer.Argument(help="A timm network.")],
     budget: Annotated[str, typer.Option(help="Upper bounds: macs=40%, macs=120M,params=2.5M.")],
-    criterion: Annotated[str, typer.Option(help=f"{', '.join(CRITERIA)}.", metavar="NAME")] = "di",
+    criterion: Annotated[
+        str, typer.Option(help=f"{', '.join(CRITERIA)}.", metavar="NAME")
+    ] = DEFAULT,
     data: DataName = None,
     pretrained: Pretrained = False,
     weights: WeightsFile = None,

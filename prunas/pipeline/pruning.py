@@ -12,7 +12,7 @@ from prunas.eval.cost import Cost
 from prunas.eval.criteria.absorb import absorbed
 from prunas.eval.criteria.measured import measured_values
 from prunas.eval.criteria.selection import Ranking, di_prior
-from prunas.eval.criteria.table import criterion
+from prunas.eval.criteria.table import DEFAULT, criterion
 from prunas.eval.recalibration import recalibrate_
 from prunas.eval.refit import refit_
 from prunas.pipeline.stages import fair_uniform
@@ -54,7 +54,7 @@ def prune(
     space: SearchSpace,
     budget: str | Budget,
     *,
-    criterion_name: str = "di",
+    criterion_name: str = DEFAULT,
     batches: Loader | None = None,
     widths: Widths = "allocated",
     adaptation: Adaptation = "refit",

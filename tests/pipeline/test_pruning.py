@@ -82,7 +82,7 @@ def test_channels_of_no_use_go_first() -> None:
 
 def test_refuses_a_criterion_without_what_it_looks_at() -> None:
     network, space = network_and_space()
-    with pytest.raises(InputError, match="'di' looks at images; give some"):
+    with pytest.raises(InputError, match="'di-curvature' looks at images; give some"):
         prunas.prune(network, space, "macs=60%")
     with pytest.raises(InputError, match="there is no criterion 'l3'"):
         prunas.prune(network, space, "macs=60%", criterion_name="l3")
@@ -149,3 +149,12 @@ def test_measured_widths_follow_the_answers_not_the_criterion() -> None:
     assert by_answers.ranking.orders == by_weights.ranking.orders
     assert by_answers.ranking.values[block][-1] == pytest.approx(0, abs=1e-6)
     assert by_answers.macs[0] <= 0.4 * by_answers.macs[1]
+
+
+def test_by_default_no_labels_are_needed() -> None:
+    network, space = network_and_space()
+    images = [images for images, _ in batches()]
+    found = prunas.prune(network, space, "macs=60%", batches=images)
+    named = prunas.prune(network, space, "macs=60%", batches=images, criterion_name="di-curvature")
+    assert found.ranking == named.ranking
+    assert found.macs[0] <= 0.6 * found.macs[1]

@@ -131,8 +131,8 @@ def _observed(inputs: Moments, filters: Array, curvature: Array, atoms: Atoms) -
     outputs, channels, taps = filters.shape
     between_taps = inputs.taps / (np.trace(inputs.taps) or 1.0)
     spread = (filters @ _root(between_taps)).reshape(outputs, channels * taps)
-    mixed = (_root(curvature).T @ spread).reshape(outputs, channels, taps)
-    mixed = mixed.swapaxes(0, 1).reshape(channels, outputs * taps)
+    heard = (_root(curvature).T @ spread).reshape(outputs, channels, taps)
+    mixed = heard.swapaxes(0, 1).reshape(channels, outputs * taps)
     cross = inputs.channels @ mixed
     scatter = Scatter(
         count=inputs.count,

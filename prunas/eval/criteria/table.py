@@ -56,6 +56,9 @@ CRITERIA: Final[Mapping[str, Criterion]] = MappingProxyType(
 )
 """One function each, with its options set where there are variants."""
 
+DEFAULT: Final = "di-curvature"
+"""What prunes best (docs/criteria_accuracy.md); it needs images, but no labels."""
+
 WEIGHTS_ALONE: Final = frozenset(
     {
         "l1",
