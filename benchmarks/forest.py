@@ -9,7 +9,7 @@ import numpy as np
 
 COLOURS: Final = ("#0b7a70", "#c8452d", "#5b6abf", "#e0a030")
 INK, FAINT = "#222222", "#d8d8d8"
-ROW, TOP, BOTTOM, WIDTH, GAP = 22, 62, 46, 190, 26
+ROW, TOP, BOTTOM, WIDTH, GAP = 22, 62, 62, 190, 26
 LETTER: Final = 6.6  # pixels, of the labels
 
 
