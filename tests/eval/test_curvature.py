@@ -12,13 +12,16 @@ from numpy.typing import NDArray
 from torch import nn
 
 import prunas
+
+from timm.layers.conv2d_same import Conv2dSame  # isort: skip - after prunas
+
 from prunas.errors import InputError
 from prunas.eval.criteria.curvature import answer_curvatures
 from prunas.eval.criteria.dependence import discriminant
-from prunas.eval.criteria.listening import Moments, curved_discriminant
+from prunas.eval.criteria.divergence import Moments, curved_discriminant
 from prunas.eval.criteria.patches import patches
 from prunas.eval.criteria.reconstruction import reconstruction
-from prunas.eval.criteria.verdict import scores_of
+from prunas.eval.criteria.verdict import Criterion, scores_of
 from prunas.supernet.space import SearchSpace
 from tests.supernet.networks import plain_chain
 
@@ -247,4 +250,14 @@ def test_a_grouped_convolution_is_several_layers_side_by_side() -> None:
     assert elimination is not None
     assert elimination.order[0] == int(np.argmin(losses))
     assert elimination.drops[0] == pytest.approx(losses.min(), rel=1e-6)
+    assert not verdict.reasons
+
+
+@pytest.mark.parametrize("judge", [curved_discriminant, reconstruction])
+def test_layers_that_pad_by_themselves_may_be_given_less_than_a_filter(judge: Criterion) -> None:
+    """timm's Conv2dSame on a map of 2 x 2."""
+    layers = (nn.Conv2d(3, 8, 3, stride=4), nn.ReLU(), Conv2dSame(8, 8, 3), nn.ReLU())
+    network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+    space = prunas.trace(network.double().eval(), IMAGE)
+    verdict = judge(network, space, [images(40)], device="cpu")
     assert not verdict.reasons

@@ -101,13 +101,30 @@ def _patches(layer: nn.Module, maps: torch.Tensor) -> torch.Tensor:
         chosen = torch.linspace(0, tokens.shape[2] - 1, min(tokens.shape[2], _SIDE**2))
         return tokens[:, :, chosen.long()].movedim(1, 2).flatten(0, 1)
     kernel, padding = cast(Pair, layer.kernel_size), cast(Pair, layer.padding)
-    steps = tuple(_step(layer, maps.shape[2 + axis], axis) for axis in (0, 1))
-    columns = F.unfold(maps, kernel, cast(Pair, layer.dilation), padding, cast(Pair, steps))
+    fitting = _at_least_one_patch(layer, maps)
+    steps = tuple(_step(layer, fitting.shape[2 + axis], axis) for axis in (0, 1))
+    columns = F.unfold(fitting, kernel, cast(Pair, layer.dilation), padding, cast(Pair, steps))
     return columns.movedim(1, 2).flatten(0, 1)
+
+
+def _at_least_one_patch(layer: nn.Conv2d, maps: torch.Tensor) -> torch.Tensor:
+    """Maps with zeros around them where they are smaller than a filter.
+
+    So are those of layers that pad by themselves before they convolve (timm's `Conv2dSame`).
+    """
+    missing = [
+        max(0, _reach(layer, axis) - maps.shape[2 + axis] - 2 * cast(Pair, layer.padding)[axis])
+        for axis in (1, 0)
+    ]
+    return F.pad(maps, [side for total in missing for side in (total // 2, total - total // 2)])
+
+
+def _reach(layer: nn.Conv2d, axis: int) -> int:
+    return layer.dilation[axis] * (layer.kernel_size[axis] - 1) + 1
 
 
 def _step(layer: nn.Conv2d, side: int, axis: int) -> int:
     """A multiple of the stride at which about `_SIDE` positions of the output are left."""
-    reach = layer.dilation[axis] * (layer.kernel_size[axis] - 1) + 1
-    positions = (side + 2 * cast(Pair, layer.padding)[axis] - reach) // layer.stride[axis] + 1
+    room = side + 2 * cast(Pair, layer.padding)[axis] - _reach(layer, axis)
+    positions = room // layer.stride[axis] + 1
     return layer.stride[axis] * max(1, positions // _SIDE)

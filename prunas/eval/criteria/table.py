@@ -9,8 +9,8 @@ from prunas.errors import InputError
 from prunas.eval.criteria import (
     activations,
     dependence,
+    divergence,
     gradients,
-    listening,
     reconstruction,
     weights,
 )
@@ -24,7 +24,7 @@ CRITERIA: Final[Mapping[str, Criterion]] = MappingProxyType(
         "di-loo": partial(dependence.discriminant, selector="leave_out"),
         "di-diff": partial(dependence.discriminant, selector="differential"),
         "di-flat": dependence.flat_discriminant,
-        "di-curvature": listening.curved_discriminant,
+        "di-curvature": divergence.curved_discriminant,
         "reconstruction": reconstruction.reconstruction,
         "hsic": dependence.hsic,
         "l1": partial(weights.magnitude, power=1, scope="own"),
