@@ -9,12 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from timm.layers.conv2d_same import Conv2dSame
 from torch import nn
 
 import prunas
-
-from timm.layers.conv2d_same import Conv2dSame  # isort: skip - after prunas
-
 from prunas.errors import InputError
 from prunas.eval.criteria.curvature import answer_curvatures
 from prunas.eval.criteria.dependence import discriminant
