@@ -259,3 +259,27 @@ def test_layers_that_pad_by_themselves_may_be_given_less_than_a_filter(judge: Cr
     space = prunas.trace(network.double().eval(), IMAGE)
     verdict = judge(network, space, [images(40)], device="cpu")
     assert not verdict.reasons
+
+
+class _Windows(nn.Module):
+    """A convolution on the four quarters of a map, each an image of its own."""
+
+    def __init__(self, kernel: int) -> None:
+        super().__init__()
+        self.before, self.head = nn.Conv2d(3, 8, 1), nn.Linear(6, 4)
+        self.inside = nn.Conv2d(8, 6, kernel, padding=kernel // 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        maps = self.before(x).relu()
+        quarters = maps.unflatten(3, (2, 4)).unflatten(2, (2, 4)).permute(0, 2, 4, 1, 3, 5)
+        given = self.inside(quarters.flatten(0, 2)).mean((2, 3)).relu()
+        return self.head(given.unflatten(0, (-1, 4)).mean(1))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("judge", [curved_discriminant, reconstruction])
+@pytest.mark.parametrize(("kernel", "judged"), [(1, True), (3, False)])
+def test_windows_of_an_image(judge: Criterion, kernel: int, judged: bool) -> None:
+    network = _Windows(kernel).double().eval()
+    verdict = judge(network, prunas.trace(network, IMAGE), [images(40)], device="cpu")
+    assert (verdict.eliminations[0] is not None) == judged
+    assert verdict.eliminations[1] is not None

@@ -94,9 +94,16 @@ def _geometry(layer: nn.Module) -> Hashable:
     return layer.kernel_size, layer.stride, layer.padding, layer.dilation
 
 
-def _patches(layer: nn.Module, maps: torch.Tensor) -> torch.Tensor:
-    """(samples, weights of a filter) inputs of a layer at a few positions of its output."""
-    if not isinstance(layer, nn.Conv2d):
+def _patches(layer: nn.Module, maps: torch.Tensor) -> torch.Tensor | None:
+    """(samples, weights of a filter) inputs of a layer at a few positions of its output.
+
+    The windows of an image come as one row of positions, of which filters of one tap take any,
+    and of which wider filters can take none: they are left out.
+    """
+    in_windows = maps.ndim != 4
+    if in_windows and isinstance(layer, nn.Conv2d) and layer.weight[0, 0].numel() > 1:
+        return None
+    if in_windows or not isinstance(layer, nn.Conv2d):
         tokens = maps.reshape(*maps.shape[:2], -1)
         chosen = torch.linspace(0, tokens.shape[2] - 1, min(tokens.shape[2], _SIDE**2))
         return tokens[:, :, chosen.long()].movedim(1, 2).flatten(0, 1)
