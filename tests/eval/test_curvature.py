@@ -17,7 +17,8 @@ from prunas.errors import InputError
 from prunas.eval.criteria.curvature import answer_curvatures
 from prunas.eval.criteria.dependence import discriminant
 from prunas.eval.criteria.divergence import Moments, curved_discriminant
-from prunas.eval.criteria.patches import patches
+from prunas.eval.criteria.observe import by_gene
+from prunas.eval.criteria.patches import patches, readers
 from prunas.eval.criteria.reconstruction import reconstruction
 from prunas.eval.criteria.verdict import Criterion, scores_of
 from prunas.supernet.space import SearchSpace
@@ -249,6 +250,10 @@ def test_a_grouped_convolution_is_several_layers_side_by_side() -> None:
     assert elimination.order[0] == int(np.argmin(losses))
     assert elimination.drops[0] == pytest.approx(losses.min(), rel=1e-6)
     assert not verdict.reasons
+    judges = by_gene(space, readers(network, space))
+    by_name = {space.genes[g].name: {t.module for t in taps} for g, taps in enumerate(judges)}
+    assert by_name["0[2]"] == {"2"}
+    assert by_name["0"] == {"6"}  # a whole group, whose outputs go with it: seen behind them
 
 
 @pytest.mark.parametrize("judge", [curved_discriminant, reconstruction])
