@@ -42,7 +42,7 @@ def answer_curvatures(
 
     Raises:
         InputError: the network does not give logits (images, classes, ...) of two or more
-            classes, or nothing can be differentiated.
+            classes, or they cannot be differentiated, or gradients are NaN or infinite.
     """
     require_on(network, device)
     sums: dict[str, torch.Tensor] = {}
@@ -57,7 +57,7 @@ def answer_curvatures(
         logits = _logits(network(inputs))
         torch.autograd.grad(logits, inputs, _directions(logits.detach(), generator))
     return {
-        name: sums[name].cpu().numpy() if name in sums else _unheard(network, name)
+        name: _finite(name, sums[name]) if name in sums else _unheard(network, name)
         for name in names
     }
 
@@ -68,6 +68,15 @@ def _directions(logits: torch.Tensor, generator: torch.Generator) -> torch.Tenso
     roots = p.sqrt()
     noise = torch.randn(logits.shape, generator=generator, dtype=torch.float64).to(p.device)
     return (roots * noise - p * (roots * noise).sum(1, keepdim=True)).to(logits.dtype)
+
+
+def _finite(name: str, curvature: torch.Tensor) -> Array:
+    if not curvature.isfinite().all():
+        raise InputError(
+            f"the gradient by what layer {name!r} gives is NaN or infinite; check the weights and"
+            " the images, or choose a criterion without gradients"
+        )
+    return np.asarray(curvature.cpu().numpy())
 
 
 def _unheard(network: nn.Module, name: str) -> Array:
