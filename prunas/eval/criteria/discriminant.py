@@ -408,15 +408,12 @@ def is_scarce(scatter: Scatter) -> bool:
 
 
 class _Remaining:
-    """The ridge regression on the features that are left.
+    """B of the ridge regression on the features that are left.
 
     B of these is `_inverse - U U^T`, U the columns that `_removed` collects; removing G adds
-    u = b L^-T, with b the columns G of B and L the Cholesky factor of B_GG, and takes u L^-1 W_G
-    from W. Delaying the products makes a removal O(64 d) instead of O(d^2). Both hold the features
-    that were left at the last factorisation.
-
-    Attributes:
-        weights: (d, q) W; rows of removed features are 0.
+    u = b L^-T, with b the columns G of B and L the Cholesky factor of B_GG. Delaying the products
+    makes a removal O(64 d) instead of O(d^2). Both hold the features that were left at the last
+    factorisation.
     """
 
     def __init__(self, solved: RidgeFit) -> None:
@@ -430,8 +427,6 @@ class _Remaining:
         self._place = np.full(len(self._alive) + 1, len(self._features))
         self._place[self._features] = np.arange(len(self._features))
         self._inverse = inverse
-        self.weights = np.zeros_like(self._cross)
-        self.weights[self._features] = inverse @ self._cross[self._features]
         self._removed = np.zeros((len(inverse), _FOLD))
         self._filled = self._since = 0
 
@@ -444,29 +439,32 @@ class _Remaining:
         left = np.flatnonzero(self._alive)
         self._start(_inverse(self._total[np.ix_(left, left)], self._ridge))
 
-    def take(self, gone: NDArray[np.int64]) -> Array:
-        """Remove features, and give (d, features) u: B falls by u u^T."""
+    def weights(self) -> Array:
+        """(d, q) W, with rows of 0 for removed features. Only after a refresh."""
+        result = np.zeros_like(self._cross)
+        result[self._features] = self._inverse @ self._cross[self._features]
+        return result
+
+    def take(self, gone: NDArray[np.int64]) -> tuple[Array, Array]:
+        """Remove features, and give (d, features) u and L: B falls by u u^T, W by u L^-1 W_G."""
         if self._filled + len(gone) > self._removed.shape[1]:
             self._fold(len(gone))
         places = self._place[gone]
         U = self._removed[:, : self._filled]
         columns = self._inverse[places].T - U @ U[places].T
         if len(gone) == 1:
-            root = np.sqrt(columns[places[0], 0])
-            update, shift = columns / root, self.weights[gone] / root
+            factor = np.sqrt(columns[places])
+            update = columns / factor
         else:
             factor = np.linalg.cholesky(columns[places])
             update = np.linalg.solve(factor, columns.T).T
-            shift = np.linalg.solve(factor, self.weights[gone])
         self._removed[:, self._filled : self._filled + len(gone)] = update
         self._filled += len(gone)
         self._since += len(gone)
         self._alive[gone] = False
         change = np.zeros((len(self._alive), len(gone)))
         change[self._features] = update
-        self.weights -= change @ shift
-        self.weights[gone] = 0
-        return change
+        return change, factor
 
     def _fold(self, room: int) -> None:
         U = self._removed[:, : self._filled]
@@ -507,27 +505,58 @@ def _path(solved: RidgeFit, groups: Groups) -> _Path:
 
 
 class _SinglesPath:
-    """Groups of at most one feature each: the diagonal of B is all that drops need."""
+    """Groups of at most one feature each: the diagonal of B and ||W_j||^2 are all that drops need.
+
+    W is `_weights - U S`, U and S the columns and rows that `_updates` and `_shifts` collect; a
+    removal takes u s from it, and u_j (2 W_j s - u_j ||s||^2) from ||W_j||^2. So W is read once a
+    removal and written once in 64, which is what takes the time where targets are many.
+    """
 
     def __init__(self, solved: RidgeFit, members: NDArray[np.int64]) -> None:
         self._none = len(solved.inverse)
         self._feature = members.min(1, initial=self._none)
+        self._gone = np.zeros(self._none, dtype=bool)
         self._left = _Remaining(solved)
+        self._start()
+
+    def _start(self) -> None:
         self._diagonal = self._left.diagonal()
+        self._weights = self._left.weights()
+        self._updates = np.zeros((self._none, _FOLD))
+        self._shifts = np.zeros((_FOLD, self._weights.shape[1]))
+        self._filled = 0
+        self._squares = np.einsum("ij,ij->i", self._weights, self._weights)
 
     def drops(self) -> Array:
-        W = self._left.weights
-        every = np.einsum("ij,ij->i", W, W) / self._diagonal
-        return np.asarray(np.append(every, 0.0)[self._feature])
+        return np.asarray(np.append(self._squares / self._diagonal, 0.0)[self._feature])
 
     def remove(self, group: int) -> None:
         if self._left.is_stale:
             self._left.refresh()
-            self._diagonal = self._left.diagonal()
+            self._start()
         feature = self._feature[group]
         if feature < self._none:
-            self._diagonal -= self._left.take(feature[None])[:, 0] ** 2
+            if self._filled == _FOLD:
+                self._fold()
+            U, S = self._updates[:, : self._filled], self._shifts[: self._filled]
+            change, root = self._left.take(feature[None])
+            u = change[:, 0]
+            s = (self._weights[feature] - U[feature] @ S) / root[0, 0]
+            along = self._weights @ s - U @ (S @ s)
+            self._squares = np.maximum(self._squares - u * (2 * along - u * (s @ s)), 0)
+            self._gone[feature] = True
+            self._squares[self._gone] = 0
+            self._updates[:, self._filled], self._shifts[self._filled] = u, s
+            self._filled += 1
+            self._diagonal -= u**2
             self._diagonal[feature] = 1.0
+
+    def _fold(self) -> None:
+        """Write W, and take its squares anew, so that rounding does not add up in them."""
+        self._weights -= self._updates @ self._shifts
+        self._weights[self._gone] = 0
+        self._squares = np.einsum("ij,ij->i", self._weights, self._weights)
+        self._filled = 0
 
 
 class _BlocksPath:
@@ -538,19 +567,26 @@ class _BlocksPath:
         self._members = members
         self._groups_with = _groups_with(members, len(solved.inverse))
         self._alive = np.ones(len(solved.inverse) + 1, dtype=bool)
-        self._diagonal = self._left.blocks(members)
+        self._start()
+
+    def _start(self) -> None:
+        self._diagonal = self._left.blocks(self._members)
+        self._weights = self._left.weights()
 
     def drops(self) -> Array:
-        return _quadratic(self._diagonal, _rows(self._left.weights, self._members))
+        return _quadratic(self._diagonal, _rows(self._weights, self._members))
 
     def remove(self, group: int) -> None:
         if self._left.is_stale:
             self._left.refresh()
-            self._diagonal = self._left.blocks(self._members)
+            self._start()
         gone = self._members[group]
         gone = gone[gone < len(self._alive) - 1]
         if len(gone):
-            change = _rows(self._left.take(gone), self._members)
+            update, factor = self._left.take(gone)
+            self._weights -= update @ np.linalg.solve(factor, self._weights[gone])
+            self._weights[gone] = 0
+            change = _rows(update, self._members)
             self._diagonal = self._diagonal - change @ change.transpose(0, 2, 1)
             self._alive[gone] = False
             self._forget(gone)
