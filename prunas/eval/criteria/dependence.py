@@ -203,11 +203,16 @@ def hsic(
 # -- selectors of discriminant information ---------------------------------------------------------
 
 
-def _sequential(
-    scatters: Sequence[Scatter], groups: Sequence[Groups], ridge_share: float
+def sequential(
+    scatters: Sequence[Scatter],
+    groups: Sequence[Groups],
+    ridge_share: float,
+    *,
+    scales: Sequence[float] | None = None,
 ) -> Elimination:
+    """`eliminate_jointly` of layers by their scatters, each with a ridge of its own."""
     fits = [fit(s, ridge=relative_ridge(s, ridge_share)) for s in scatters]
-    return eliminate_jointly(fits, groups)
+    return eliminate_jointly(fits, groups, scales=scales)
 
 
 def _one_shot(score: Callable[..., Array]) -> Callable[..., Array]:
@@ -224,7 +229,7 @@ def _one_shot(score: Callable[..., Array]) -> Callable[..., Array]:
 
 
 _SELECTORS: Final[dict[str, Callable[..., Elimination | Array]]] = {
-    "sequential": _sequential,
+    "sequential": sequential,
     "single": _one_shot(stand_alone),
     "leave_out": _one_shot(lambda s, groups, ridge: drops_of(fit(s, ridge=ridge), groups)),
     "differential": _one_shot(differential),

@@ -10,15 +10,8 @@ from torch import nn
 
 from prunas.eval.batches import Loader, pairs
 from prunas.eval.criteria.curvature import answer_curvatures
-from prunas.eval.criteria.dependence import features_of, over_layers
-from prunas.eval.criteria.discriminant import (
-    Array,
-    Elimination,
-    Scatter,
-    eliminate_jointly,
-    fit,
-    relative_ridge,
-)
+from prunas.eval.criteria.dependence import features_of, over_layers, sequential
+from prunas.eval.criteria.discriminant import Array, Elimination, Scatter
 from prunas.eval.criteria.features import Observed
 from prunas.eval.criteria.patches import atoms_of, filters_of, patches, readers
 from prunas.eval.criteria.verdict import Verdict
@@ -81,9 +74,9 @@ def curved_discriminant(
             layers[tap.module] = [_observed(*part) for part in parts]
 
     def judged(gene: int, seen: Sequence[Observed]) -> Elimination:
-        fits = [fit(o.scatter, ridge=relative_ridge(o.scatter, ridge_share)) for o in seen]
-        nats = [1 / (2 * o.scatter.count) for o in seen]
-        return eliminate_jointly(fits, features_of(space, gene, seen), scales=nats)
+        scatters = [o.scatter for o in seen]
+        nats = [1 / (2 * scatter.count) for scatter in scatters]
+        return sequential(scatters, features_of(space, gene, seen), ridge_share, scales=nats)
 
     return over_layers(space, taps, layers, judged, _MISSING)
 

@@ -9,15 +9,8 @@ import torch
 from torch import nn
 
 from prunas.eval.batches import Loader, pairs
-from prunas.eval.criteria.dependence import features_of, over_layers
-from prunas.eval.criteria.discriminant import (
-    Array,
-    Elimination,
-    Scatter,
-    eliminate_jointly,
-    fit,
-    relative_ridge,
-)
+from prunas.eval.criteria.dependence import features_of, over_layers, sequential
+from prunas.eval.criteria.discriminant import Array, Elimination, Scatter
 from prunas.eval.criteria.features import Observed
 from prunas.eval.criteria.patches import atoms_of, filters_of, patches, readers
 from prunas.eval.criteria.verdict import Verdict
@@ -64,8 +57,7 @@ def reconstruction(
     }
 
     def judged(gene: int, seen: Sequence[Observed]) -> Elimination:
-        fits = [fit(o.scatter, ridge=relative_ridge(o.scatter, ridge_share)) for o in seen]
-        return eliminate_jointly(fits, features_of(space, gene, seen))
+        return sequential([o.scatter for o in seen], features_of(space, gene, seen), ridge_share)
 
     return over_layers(space, taps, layers, judged, _MISSING)
 
