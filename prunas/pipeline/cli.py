@@ -41,7 +41,7 @@ from prunas.pipeline.rank import rank as ranked
 from prunas.pipeline.report import write_report
 from prunas.pipeline.report.criteria_page import criteria_page
 from prunas.pipeline.report.rank_page import rank_page
-from prunas.pipeline.request import SEARCHES, SOURCES, Request, demo_request
+from prunas.pipeline.request import SOURCES, Request, demo_request
 from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.small_images import Size
 from prunas.pipeline.sources import require_source
@@ -49,6 +49,7 @@ from prunas.pipeline.spaces import space_of
 from prunas.pipeline.stages import Job, fixed
 from prunas.search.archive import Archive
 from prunas.search.budget import Budget
+from prunas.search.methods import SEARCHES
 from prunas.supernet.grid import GRIDS, as_grid
 
 _DEMO: Final = Path("runs/demo")

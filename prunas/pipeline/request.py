@@ -7,18 +7,7 @@ from typing import Any, Final
 
 from prunas.errors import InputError
 from prunas.pipeline.training import Recipe
-from prunas.search.evolution import Evolution
-from prunas.search.method import Search
-from prunas.search.nsga2 import Nsga2
-from prunas.search.randomly import Randomly
-from prunas.search.uniform import Uniform
-
-SEARCHES: Final[dict[str, Search]] = {
-    "evolution": Evolution(),
-    "nsga2": Nsga2(),
-    "random": Randomly(),
-    "uniform": Uniform(),
-}
+from prunas.search.methods import SEARCHES
 
 SOURCES: Final = ("supernet", "pruningnet", "pruningnet-published")
 """Where the weights of candidates come from while they are scored."""

@@ -17,7 +17,7 @@ from prunas.pipeline.data import Data, load_data
 from prunas.pipeline.files import write_text
 from prunas.pipeline.networks import create_network
 from prunas.pipeline.progress import Progress
-from prunas.pipeline.request import SEARCHES, Request
+from prunas.pipeline.request import Request
 from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.small_images import Size
 from prunas.pipeline.spaces import space_of
@@ -27,6 +27,7 @@ from prunas.search.archive import Archive
 from prunas.search.budget import Budget, Feasible, as_values
 from prunas.search.loop import run_search
 from prunas.search.method import Scored
+from prunas.search.methods import SEARCHES
 from prunas.search.prior import Prior
 from prunas.search.uniform import uniform_candidates
 from prunas.supernet.permute import permute

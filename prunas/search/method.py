@@ -6,8 +6,9 @@ A search is three pure functions and some settings:
     state, candidates = search.ask(state, 50)
     state = search.tell(state, [Scored(candidate, score) for ...])
 
-All of them share one state: the position of the random stream, what was asked and what was told.
-Populations, parents and fronts follow from that, so a state can be saved, compared and resumed.
+All of them share one state: the position of the random stream, what was asked, what was told, and
+what was learnt. Populations, parents and fronts follow from what was told; policies and other
+models that would be costly to learn anew are arrays. So a state can be saved, compared and resumed.
 """
 
 import json
@@ -20,6 +21,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from prunas.search.budget import Feasible
+from prunas.search.learnt import Learnt
 from prunas.search.prior import Prior
 from prunas.supernet.space import Candidate, SearchSpace
 
@@ -44,6 +46,7 @@ class State:
         stream: state of the random bit generator.
         asked: every candidate proposed so far, in that order; no candidate appears twice.
         told: every score so far, in the order told. NaN is kept as minus infinity.
+        learnt: what the method alone knows: a policy, a critic; empty for most.
     """
 
     feasible: Feasible = field(compare=False, repr=False)
@@ -51,6 +54,7 @@ class State:
     stream: dict[str, Any]
     asked: tuple[Candidate, ...] = ()
     told: tuple[Scored, ...] = ()
+    learnt: Learnt = field(default_factory=Learnt)
 
 
 class Search(Protocol):
@@ -129,11 +133,27 @@ def told(state: State, scored: Sequence[Scored]) -> State:
     return replace(state, told=state.told + tuple(ranked))
 
 
+def given(state: State, scored: Sequence[Scored]) -> State:
+    """`state` with candidates that were scored before the search began.
+
+    Each counts as asked and told, so that none is proposed again. What a method makes of them is
+    its own affair; an empty search only.
+
+    Raises:
+        ValueError: something was asked already.
+    """
+    if state.asked:
+        raise ValueError(f"{len(state.asked)} candidates were asked already; give scores first")
+    asked = tuple(dict.fromkeys(entry.candidate for entry in scored))
+    return told(replace(state, asked=asked), scored)
+
+
 def state_to_json(state: State) -> str:
     """The plain part of a state as text; the problem (space, budget, prior) is not in it."""
     place = {candidate: index for index, candidate in enumerate(state.asked)}
     told_rows = [[place[s.candidate], _number(s.score)] for s in state.told]
-    return json.dumps({"stream": state.stream, "asked": state.asked, "told": told_rows})
+    rows = {"stream": state.stream, "asked": state.asked, "told": told_rows}
+    return json.dumps({**rows, "learnt": state.learnt.to_json()})
 
 
 def state_from_json(text: str, start: State) -> State:
@@ -141,7 +161,8 @@ def state_from_json(text: str, start: State) -> State:
     data = json.loads(text)
     asked = tuple(Candidate(row) for row in data["asked"])
     rows = tuple(Scored(asked[place], float(score)) for place, score in data["told"])
-    return replace(start, stream=data["stream"], asked=asked, told=rows)
+    learnt = Learnt.from_json(data["learnt"])
+    return replace(start, stream=data["stream"], asked=asked, told=rows, learnt=learnt)
 
 
 def _number(score: float) -> float | str:

@@ -14,7 +14,7 @@ import torch
 from prunas.search import SEARCHES
 from prunas.search.budget import Feasible, as_values
 from prunas.search.evolution import Evolution
-from prunas.search.method import Scored, Search, State, state_from_json, state_to_json
+from prunas.search.method import Scored, Search, State, given, state_from_json, state_to_json
 from prunas.search.nsga2 import Nsga2
 from prunas.search.prior import Prior
 from prunas.search.randomly import Randomly
@@ -182,6 +182,14 @@ def test_a_budget_with_one_candidate(method: Search) -> None:
     state, asked = method.ask(state, 4)
     assert asked == [space.smallest()]
     assert method.ask(state, 4)[1] == []
+
+
+def test_given_scores_are_known(method: Search, start: State) -> None:
+    """Candidates scored before are never proposed, and the search goes on from them."""
+    known = list(dict.fromkeys(start.feasible.sample(np.random.default_rng(3), 20)))
+    state = play(method, given(start, scored(known)))
+    assert set(state.asked[: len(known)]) == set(known)
+    assert len(set(state.asked)) == len(state.asked) == len(state.told)
 
 
 def test_only_asked_candidates_can_be_told(method: Search, start: State) -> None:
