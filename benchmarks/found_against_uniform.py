@@ -63,7 +63,7 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
         "source": "pruningnet",
         "from_scratch": True,
         "epochs": 20,
-        "supernet_epochs": 16,
+        "supernet_epochs": 12,
         "finalists": 6,
         "finalist_epochs": 3,
         "final_epochs": 30,

@@ -42,6 +42,7 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
     "photos": {
         "model": "test_resnet",
         "budget": "macs=25%",
+        "input_size": 16,
         "learning_rate": 0.1,
         "epochs": 8,
         "supernet_epochs": 10,

@@ -7,14 +7,18 @@ norm, a bias),
 
 with W and v the shared ones, u_i (outputs), V_i (the other dimensions) and the maps
 
-    s(r) = B relu(A r + a) + b,               d(r) = D relu(E r + e) + f
+    s(r) = B relu(A r + a),                   d(r) = D relu(E r + e)
 
-learnt. It starts as the shared weights (B, b, D and f are zero). A norm's scale and shift are the
+learnt. It starts as the shared weights (B and D are zero). Each u_i (x) V_i starts with a
+Frobenius norm of about 1, so that one rate of learning suits s and W: a step along s moves the
+weight by that norm squared times what a step on W moves it, and with patterns as large as W
+itself training was unstable (measured: benchmarks/RESULTS.md). A norm's scale and shift are the
 gain and bias of a channel; a gain on W itself would be undone by the norm behind it. Where
 MetaPruning needs 32 or 64 numbers for each weight, this needs a few for each channel.
 """
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Final, final
 
 import torch
@@ -91,16 +95,15 @@ class _LowRank(nn.Module):
         self, weight: Tensor, genes: tuple[int, ...], rank: int, hidden: int, rng: torch.Generator
     ) -> None:
         super().__init__()
-        scale = float(weight.detach().float().square().mean().sqrt())
         self.map = _Map(genes, hidden, rng)
         self.second = nn.Parameter(torch.zeros(rank, hidden))
-        self.start = nn.Parameter(torch.zeros(rank))
         outputs, *others = weight.shape
-        self.left = nn.Parameter(torch.empty(outputs, rank).normal_(generator=rng) * scale)
-        self.right = nn.Parameter(torch.empty(rank, *others).normal_(generator=rng))
+        left, right = outputs**-0.5, prod(others) ** -0.5
+        self.left = nn.Parameter(torch.empty(outputs, rank).normal_(generator=rng) * left)
+        self.right = nn.Parameter(torch.empty(rank, *others).normal_(generator=rng) * right)
 
     def forward(self, ratios: Tensor, kept: Kept, shared: Tensor) -> Tensor:
-        amounts = torch.addmv(self.start, self.second, self.map(ratios))
+        amounts = self.second @ self.map(ratios)
         weight = cropped(shared, kept)
         left = cropped(self.left, {d: i for d, i in kept.items() if d == 0})
         right = cropped(self.right, {d: i for d, i in kept.items() if d > 0})
@@ -116,10 +119,7 @@ class _Vector(nn.Module):
         super().__init__()
         self.map = _Map(genes, hidden, rng)
         self.second = nn.Parameter(torch.zeros(length, hidden))
-        self.start = nn.Parameter(torch.zeros(length))
 
     def forward(self, ratios: Tensor, kept: Kept, shared: Tensor) -> Tensor:
-        change = torch.addmv(
-            cropped(self.start, kept), cropped(self.second, kept), self.map(ratios)
-        )
+        change = cropped(self.second, kept) @ self.map(ratios)
         return cropped(shared, kept) + change

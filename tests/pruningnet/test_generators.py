@@ -61,16 +61,25 @@ def test_a_low_rank_change_entry_by_entry() -> None:
         )
         for h in range(3)
     ]
-    amounts = [
-        sum(float(p["second"][i, h]) * units[h] for h in range(3)) + float(p["start"][i])
-        for i in range(2)
-    ]
+    amounts = [sum(float(p["second"][i, h]) * units[h] for h in range(3)) for i in range(2)]
     own = dict(network.named_parameters())["3.weight"].detach()
     for o, c, x, y in ((0, 0, 0, 0), (10, 4, 2, 1), (3, 2, 1, 0)):
         change = sum(
             amounts[i] * float(p["left"][o, i]) * float(p["right"][i, c, x, y]) for i in range(2)
         )
         assert float(made[o, c, x, y]) == pytest.approx(float(own[o, c, x, y]) + change, rel=1e-4)
+
+
+def test_patterns_of_any_layer_start_with_a_norm_of_about_one() -> None:
+    """Else one rate of learning would suit small layers or large ones, not both."""
+    for width in (32, 256):
+        network = nn.Sequential(nn.Conv2d(3, width, 3), nn.Conv2d(width, 8, 3))
+        source = lean_net(network, prunas.trace(network, IMAGE))
+        assert isinstance(source, PruningNet)
+        for name in ("0.weight", "1.weight"):
+            p = part(source, name)
+            norms = p["left"].norm(dim=0) * p["right"].flatten(1).norm(dim=1)
+            assert 0.5 < float(norms.min()) <= float(norms.max()) < 2
 
 
 def test_a_vector_is_shifted_channel_by_channel() -> None:
@@ -84,7 +93,7 @@ def test_a_vector_is_shifted_channel_by_channel() -> None:
     units = torch.relu(p["map.first"] @ torch.tensor(ratios) + p["map.shift"])
     own = dict(network.named_parameters())["1.weight"].detach()
     for channel in range(5):
-        wanted = float(own[channel] + p["start"][channel] + p["second"][channel] @ units)
+        wanted = float(own[channel] + p["second"][channel] @ units)
         assert float(made[channel]) == pytest.approx(wanted, rel=1e-5)
 
 

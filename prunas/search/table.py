@@ -1,0 +1,191 @@
+"""Tables: small spaces of which every candidate has been evaluated, so that regret is exact.
+
+A table holds, for several evaluation seeds (each a full network, channel order, shared weights
+and split of the data of its own), how many held-out and how many test images every candidate gets
+right. A search on a table asks and is told as on a network, in microseconds.
+"""
+
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, BinaryIO, Final
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunas.errors import InputError
+from prunas.eval.cost import Cost
+from prunas.search.budget import Values
+from prunas.search.prior import Prior
+from prunas.supernet.space import Candidate, SearchSpace
+
+FORMAT: Final = 1
+_FOLDER: Final = Path(__file__).parent / "tables"
+
+Counts = NDArray[np.uint16]
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Every candidate of a space with its scores.
+
+    Candidate number i is entry i of the product of the genes' choices, the last gene fastest.
+
+    Attributes:
+        name: of the table.
+        about: network, data, command: what the scores are, by keyword.
+        space: the candidates.
+        held_out: (seeds, candidates) held-out images that are classified right.
+        test: (seeds, candidates) test images that are.
+        images: number of held-out images.
+        test_images: number of test images.
+        priors: what is known before the search, one for each seed.
+    """
+
+    name: str
+    about: Mapping[str, Any]
+    space: SearchSpace
+    held_out: Counts
+    test: Counts
+    images: int
+    test_images: int
+    priors: tuple[Prior, ...]
+
+    @property
+    def seeds(self) -> int:
+        return len(self.held_out)
+
+    @cached_property
+    def candidates(self) -> Values:
+        """(candidates, genes) all of them, in the order of the table."""
+        return enumerated(self.space)
+
+    @cached_property
+    def costs(self) -> "TableCosts":
+        """What candidates cost, looked up."""
+        return TableCosts(self)
+
+    def places(self, values: Values) -> NDArray[np.int64]:
+        """(n,) the number of each candidate."""
+        result = np.zeros(len(values), dtype=np.int64)
+        for gene, column in zip(self.space.genes, np.transpose(values), strict=True):
+            result = result * len(gene.choices) + np.searchsorted(gene.choices, column)
+        return result
+
+    def scores(self, candidates: Sequence[Candidate], seed: int) -> NDArray[np.float64]:
+        """(n,) held-out accuracies under one evaluation seed, in 0..1."""
+        places = self.places(np.array(candidates, dtype=np.int64))
+        return np.asarray(self.held_out[seed, places] / self.images)
+
+    def test_scores(self, candidates: Sequence[Candidate], seed: int) -> NDArray[np.float64]:
+        """(n,) test accuracies under one evaluation seed, in 0..1."""
+        places = self.places(np.array(candidates, dtype=np.int64))
+        return np.asarray(self.test[seed, places] / self.test_images)
+
+
+class TableCosts:
+    """The costs of a table's candidates; see `prunas.search.budget.Costs`."""
+
+    def __init__(self, table: Table) -> None:
+        cost = Cost(table.space)
+        self._table = table
+        self._macs, self._params = cost.macs(table.candidates), cost.params(table.candidates)
+
+    def macs(self, candidates: Values, /) -> NDArray[np.int64]:
+        """(n,) multiply-accumulates of one image."""
+        return self._macs[self._table.places(candidates)]
+
+    def params(self, candidates: Values, /) -> NDArray[np.int64]:
+        """(n,) number of parameters."""
+        return self._params[self._table.places(candidates)]
+
+
+def enumerated(space: SearchSpace) -> Values:
+    """(size, genes) all candidates, the last gene fastest."""
+    axes = np.meshgrid(*[gene.choices for gene in space.genes], indexing="ij")
+    return np.stack([axis.ravel() for axis in axes], axis=1).astype(np.int64)
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+def shipped() -> Mapping[str, Path]:
+    """The tables that come with prunas, by name."""
+    return MappingProxyType({file.stem: file for file in sorted(_FOLDER.glob("*.npz"))})
+
+
+def read_table(name_or_path: str | Path) -> Table:
+    """A table of prunas by its name, or one in a file that `write_table` wrote.
+
+    Raises:
+        InputError: there is no such table, or it is damaged.
+    """
+    known = shipped()
+    path = known.get(str(name_or_path), Path(name_or_path))
+    if not path.is_file():
+        near = get_close_matches(str(name_or_path), known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known) or 'none'}"
+        raise InputError(f"no table is called {str(name_or_path)!r}, nor is it a file; {hint}")
+    try:
+        return _table(path)
+    except (OSError, ValueError, KeyError, TypeError, BadZipFile, EOFError, zlib.error) as error:
+        raise InputError(
+            f"the table {path} is damaged or no table ({error}); make it anew"
+        ) from None
+
+
+def write_table(table: Table, file: BinaryIO) -> None:
+    """Write a table, for `read_table`; numbers and JSON in one compressed .npz."""
+    rest = {
+        "format": FORMAT,
+        "name": table.name,
+        "about": dict(table.about),
+        "space": table.space.to_json(),
+        "images": table.images,
+        "test_images": table.test_images,
+        "priors": [{"orders": prior.orders, "values": prior.values} for prior in table.priors],
+    }
+    text = np.frombuffer(json.dumps(rest).encode(), dtype=np.uint8)
+    np.savez_compressed(file, rest=text, held_out=table.held_out, test=table.test)
+
+
+def _table(path: Path) -> Table:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        rest = json.loads(arrays["rest"].tobytes())
+        held_out, test = arrays["held_out"], arrays["test"]
+    if rest["format"] != FORMAT:
+        raise ValueError(f"format {rest['format']}, and this prunas reads {FORMAT}")
+    priors = tuple(
+        Prior(tuple(map(tuple, each["orders"])), tuple(map(tuple, each["values"])))
+        for each in rest["priors"]
+    )
+    table = Table(
+        rest["name"],
+        MappingProxyType(rest["about"]),
+        SearchSpace.from_json(rest["space"]),
+        held_out,
+        test,
+        int(rest["images"]),
+        int(rest["test_images"]),
+        priors,
+    )
+    _require_whole(table)
+    return table
+
+
+def _require_whole(table: Table) -> None:
+    shape = (len(table.priors), table.space.size)
+    for counts, images in ((table.held_out, table.images), (table.test, table.test_images)):
+        if counts.shape != shape or counts.dtype != np.uint16:
+            raise ValueError(
+                f"it has scores of shape {counts.shape} and type {counts.dtype} where uint16 of"
+                f" {shape} belong"
+            )
+        if images < 1 or counts.max() > images:
+            raise ValueError(f"of {images} images {counts.max()} are right")
