@@ -3,10 +3,8 @@
 import hashlib
 import json
 import multiprocessing
-import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Literal, final
@@ -17,6 +15,8 @@ from torch import nn
 from prunas.eval.accuracy import accuracy
 from prunas.eval.recalibration import recalibrate_
 from prunas.pipeline.files import write_text
+from prunas.pipeline.processes import cores as _cores
+from prunas.pipeline.processes import deaf_to_interrupts, threads
 from prunas.pipeline.progress import Progress
 from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.sources import train_source
@@ -136,64 +136,31 @@ def _train(job: Job, training: Training) -> None:
 
 def _run(job: Job, whole: Sequence[Training], open_ones: Sequence[Training]) -> Iterator[None]:
     """Train those that are open, yielding after each."""
-    cores = _cores()
+    available = _cores()
     # two processes of one thread finish more training than one process of two threads; the number
     # of threads changes the last bits, so it must not depend on what an interruption left to do
-    threads = max(1, cores // max(1, len(whole)))
-    processes = min(cores, len(open_ones))
+    count = max(1, available // max(1, len(whole)))
+    processes = min(available, len(open_ones))
     if job.device.type != "cpu" or processes < 2:
-        with _threads(threads):
+        with threads(count):
             for each in open_ones:
                 _train(job, each)
                 yield
         return
     context = multiprocessing.get_context("spawn")
-    with _deaf_to_interrupts():
-        pool = context.Pool(processes, _begin_worker, (str(job.folder.path), threads))
+    with deaf_to_interrupts():
+        pool = context.Pool(processes, _begin_worker, (str(job.folder.path), count))
     with pool:
         yield from pool.imap_unordered(_work, open_ones)
-
-
-def _cores() -> int:
-    """How many this process may use."""
-    allowed = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
-    return len(allowed(0)) if allowed else os.cpu_count() or 1
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Processes begun here never see Ctrl-C: the parent does, and ends them.
-
-    A worker that ignored the signal by itself could only do so after its imports. A signal that
-    arrives meanwhile waits for the parent.
-    """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _worker_job: Job | None = None
 
 
-def _begin_worker(folder: str, threads: int) -> None:
+def _begin_worker(folder: str, count: int) -> None:
     global _worker_job
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # also where signals cannot be masked
-    torch.set_num_threads(threads)
+    torch.set_num_threads(count)
     _worker_job = Job(RunFolder.open(Path(folder)), torch.device("cpu"), Progress())
 
 

@@ -4,7 +4,7 @@ import json
 import shlex
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +25,8 @@ from prunas.eval.criteria.table import CRITERIA, DEFAULT
 from prunas.interruption import STOPPED, loaded
 from prunas.pipeline import terminal
 from prunas.pipeline.artifact import load, save
+from prunas.pipeline.comparison import Comparison, Means, compare_methods, read_request
+from prunas.pipeline.comparison.folder import kept_runs
 from prunas.pipeline.coverage import cover, lost, read_rows, zoo
 from prunas.pipeline.criteria_study import study
 from prunas.pipeline.data import Data, load_data
@@ -33,12 +35,14 @@ from prunas.pipeline.files import write_text, writing
 from prunas.pipeline.finals import train_finals
 from prunas.pipeline.found import run_search_stages
 from prunas.pipeline.networks import create_network
+from prunas.pipeline.processes import cores
 from prunas.pipeline.profile import profile as profiled
 from prunas.pipeline.progress import Progress
 from prunas.pipeline.pruning import Widths
 from prunas.pipeline.pruning import prune as pruned
 from prunas.pipeline.rank import rank as ranked
 from prunas.pipeline.report import write_report
+from prunas.pipeline.report.compare_page import compare_page
 from prunas.pipeline.report.criteria_page import criteria_page
 from prunas.pipeline.report.rank_page import rank_page
 from prunas.pipeline.request import SOURCES, Request, demo_request
@@ -526,7 +530,7 @@ def _take_back(path: Path) -> None:
             empty.rmdir()
 
 
-# -- train, report, export -------------------------------------------------------------------------
+# -- train, rank -----------------------------------------------------------------------------------
 
 
 @app.command()
@@ -589,6 +593,76 @@ def rank(
         return
     typer.echo(terminal.rank_text(found))
     typer.echo(f"page, to be opened in a browser: {page}")
+
+
+# -- compare ---------------------------------------------------------------------------------------
+
+
+@app.command()
+def compare(
+    file: Annotated[
+        Path | None, typer.Argument(help="A comparison in JSON; options go before it.")
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"{', '.join(SEARCHES)}, each also as NAME+di, with the DI prior; or all.",
+            metavar="NAME",
+        ),
+    ] = None,
+    table: Annotated[
+        list[str] | None, typer.Option(help="A table by name or file.", metavar="NAME")
+    ] = None,
+    run: Annotated[
+        str | None, typer.Option(help="Instead, evaluate on the weights of this run.")
+    ] = None,
+    budget: Annotated[
+        list[str] | None, typer.Option(help="Upper bounds such as macs=40%. [the run's]")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Runs of each contender. [20]")] = None,
+    evaluations: Annotated[int | None, typer.Option(help="Candidates a run scores. [500]")] = None,
+    start: Annotated[
+        int | None, typer.Option(help="Random ones among these that all begin with. [20]")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(help="Candidates asked for at once. [10]")] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(help="Below a limit. [0.10 on tables, 0.02 on a run]")
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes. [all cores]")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs/compare"),
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Compare search methods under equal conditions; methods, tables and budgets may be repeated.
+
+    What is finished is kept: the same command goes on.
+    """
+    options = {
+        "methods": method,
+        "tables": table,
+        "run": run,
+        "budgets": budget,
+        "seeds": seeds,
+        "evaluations": evaluations,
+        "start": start,
+        "batch": batch,
+        "tolerance": tolerance,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    request = Comparison.from_json({**(read_request(file) if file else {}), **given})
+    means = Means(jobs or cores(), _device(device), Progress(visible=True))
+    with _stoppable(kept=lambda: kept_runs(out)):
+        found = compare_methods(request, out, means)
+        page = out / "compare.html"
+        write_text(page, compare_page(found))
+    if as_json:
+        _print_json({"folder": str(out), "page": str(page), **found.to_json()})
+        return
+    typer.echo(terminal.compare_text(found))
+    typer.echo(f"page, to be opened in a browser: {page}")
+
+
+# -- report, export --------------------------------------------------------------------------------
 
 
 @app.command()
@@ -752,13 +826,18 @@ def _device(name: str) -> torch.device:
 
 
 @contextmanager
-def _stoppable(folder: Path | None = None, command: str = "") -> Iterator[None]:
-    """After Ctrl-C, say what is kept in the run's folder and how to go on."""
+def _stoppable(
+    folder: Path | None = None, command: str = "", kept: Callable[[], str] | None = None
+) -> Iterator[None]:
+    """After Ctrl-C, say what is kept (`kept`, or the run's folder's) and how to go on."""
     try:
         yield
     except KeyboardInterrupt:
-        kept = "nothing was changed" if folder is None else _kept(RunFolder(folder), command)
-        _complain(f"stopped; {kept}", STOPPED)
+        if kept is None:
+            said = "nothing was changed" if folder is None else _kept(RunFolder(folder), command)
+        else:
+            said = kept()
+        _complain(f"stopped; {said}", STOPPED)
         raise typer.Exit(STOPPED) from None
 
 

@@ -61,7 +61,7 @@ class RunFolder:
                 "schema": SCHEMA,
                 "request": request.to_json(),
                 "seed": request.seed,
-                "versions": _versions(),
+                "versions": versions(),
                 "stages": [],
             }
         )
@@ -138,6 +138,7 @@ class RunFolder:
             self.update({"stages": [{"name": n, "seconds": s} for n, s in spent.items()]})
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of everything that can change a result."""
     names = ("prunas", "torch", "timm", "numpy", "deap")
     return {**{name: version(name) for name in names}, "python": platform.python_version()}

@@ -9,6 +9,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from prunas.pipeline.comparison import Results
+from prunas.pipeline.comparison.findings import findings as compared
+from prunas.pipeline.comparison.findings import in_points
 from prunas.pipeline.coverage import Row
 from prunas.pipeline.export import Exported
 from prunas.pipeline.profile import Price, Profile
@@ -136,6 +139,21 @@ def rank_text(found: Ranking) -> str:
     heading = f"{len(found.candidates)} networks, Kendall's tau with training (95 % intervals):"
     rows = [f"  {name:<22}{each.tau}" for name, each in found.overall.items()]
     return "\n".join([heading, *rows, *findings(found)])
+
+
+def compare_text(found: Results) -> str:
+    """Regret of every contender after all evaluations, and what it says."""
+    lines = []
+    for contest in found.contests:
+        last = [each for each in contest.summaries if each.at == contest.points[-1]]
+        where = f"{contest.problem.space}, {contest.problem.budget}"
+        lines.append(
+            f"{where}: regret after {contest.points[-1]} evaluations, points, mean of"
+            f" {last[0].seeds} seeds (95 % interval)"
+        )
+        rows = sorted(last, key=lambda each: each.mean.value)
+        lines += [f"  {each.contender:<22}{in_points(each.mean)}" for each in rows]
+    return "\n".join([*lines, *compared(found)])
 
 
 def coverage_text(rows: Sequence[Row]) -> str:

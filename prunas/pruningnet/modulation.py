@@ -103,11 +103,11 @@ class _LowRank(nn.Module):
         self.right = nn.Parameter(torch.empty(rank, *others).normal_(generator=rng) * right)
 
     def forward(self, ratios: Tensor, kept: Kept, shared: Tensor) -> Tensor:
-        amounts = self.second @ self.map(ratios)
+        amounts = torch.mv(self.second, self.map(ratios))
         weight = cropped(shared, kept)
         left = cropped(self.left, {d: i for d, i in kept.items() if d == 0})
         right = cropped(self.right, {d: i for d, i in kept.items() if d > 0})
-        change = (left * amounts) @ right.flatten(1)
+        change = torch.mm(left * amounts, right.flatten(1))
         return weight + change.view(len(left), *right.shape[1:])
 
 
@@ -121,5 +121,5 @@ class _Vector(nn.Module):
         self.second = nn.Parameter(torch.zeros(length, hidden))
 
     def forward(self, ratios: Tensor, kept: Kept, shared: Tensor) -> Tensor:
-        change = cropped(self.second, kept) @ self.map(ratios)
+        change = torch.mv(cropped(self.second, kept), self.map(ratios))
         return cropped(shared, kept) + change

@@ -32,6 +32,9 @@ Limits = NDArray[np.float64]
 
 Mask = NDArray[np.bool_]
 
+Path = Callable[[NDArray[np.float64]], Positions]
+"""A growing curve of candidates for each row: (..., n, 1) places to (..., n, genes) positions."""
+
 _UNITS: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 _NUMBER: Final = re.compile(r"(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*([KMG%]?)", re.IGNORECASE)
 _HALVINGS: Final = 40  # choices of one gene per ray stay far below 2**40 / spread
@@ -39,6 +42,8 @@ _HALVINGS: Final = 40  # choices of one gene per ray stay far below 2**40 / spre
 # place, and shared weights are not trained for wilder shapes (benchmarks/RESULTS.md)
 _SPREAD: Final = 4.0
 _SMALL: Final = 2**14  # spaces up to this size are enumerated when sampling finds nothing new
+_TRIALS: Final = 256  # candidates that are priced as fast as one, overheads included
+_CHUNK: Final = 2**16  # neighbours that are priced at once: memory stays small
 
 
 class Costs(Protocol):
@@ -160,6 +165,7 @@ class Feasible:
 
     Attributes:
         limits: the budget in absolute terms, shares rounded down.
+        last: (genes,) the position of each gene's largest choice.
 
     Raises:
         InputError: even the smallest candidate exceeds a limit.
@@ -167,7 +173,8 @@ class Feasible:
 
     def __init__(self, space: SearchSpace, budget: Budget, cost: Costs) -> None:
         self.space, self.budget, self.cost = space, budget, cost
-        self._last = np.array([len(gene.choices) - 1 for gene in space.genes], dtype=np.int64)
+        self.last = np.array([len(gene.choices) - 1 for gene in space.genes], dtype=np.int64)
+        self._genes = np.arange(len(self.last))
         self._choices = _padded([gene.choices for gene in space.genes])
         smallest, full = self._prices(as_values([space.smallest(), space.full()]))
         names = [name for name, _ in budget.limits]
@@ -177,19 +184,22 @@ class Feasible:
             _refuse_if_unreachable(name, self.limits[name], least, most)
         self._limits = np.array([bounds], dtype=np.float64)
         self._usable = np.minimum(self._limits, full)
+        self._full = full.astype(np.float64)
+        self._used = (1 - budget.tolerance) * self._usable
         self._least = smallest[None].astype(np.float64)
 
     def contains(self, values: Values) -> Mask:
         """(n,) which candidates are within all limits."""
-        return self._within(values, self._limits)
+        return np.asarray((self._prices(values) <= self._limits).all(axis=1))
 
     def in_window(self, values: Values) -> Mask:
         """(n,) which candidates are inside and make use of the budget."""
-        inside = self.contains(values)
-        result = inside & self._near(values)
+        prices = self._prices(values)
+        inside = (prices <= self._limits).all(axis=1)
+        result = inside & (prices >= self._used).any(axis=1)
         open_rows = np.flatnonzero(inside & ~result)
-        result[open_rows] = ~self._can_grow(self._positions(values[open_rows]))
-        return result
+        result[open_rows] = ~self._growable(self.positions(values[open_rows])).any(axis=1)
+        return np.asarray(result)
 
     def sample(
         self, rng: np.random.Generator, n: int, *, weights: NDArray[np.float64] | None = None
@@ -208,7 +218,7 @@ class Feasible:
         """
         base = self._preferences(rng, n) * (1.0 if weights is None else weights)
         limits = (1 - self.budget.tolerance * rng.random((n, 1))) * self._usable
-        return as_candidates(self._values(self._filled(self._scaled(base, limits, rng), rng)))
+        return as_candidates(self.values(self._filled(self._scaled(base, limits, rng), rng)))
 
     def front_sample(
         self,
@@ -226,7 +236,7 @@ class Feasible:
         lowest = np.maximum(self._least, least * self._usable)
         limits = lowest + rng.random((n, 1)) * (self._usable - lowest)
         base = self._preferences(rng, n) * (1.0 if weights is None else weights)
-        return as_candidates(self._values(self._scaled(base, limits, rng)))
+        return as_candidates(self.values(self._scaled(base, limits, rng)))
 
     def repair(self, values: Values, rng: np.random.Generator) -> Values:
         """(n, genes) the given candidates moved into the window; those in it are left unchanged.
@@ -234,20 +244,20 @@ class Feasible:
         The others are scaled as a whole, down or up, until they fit, and then filled gene by gene
         in random order. Values between two choices count as the smaller one.
         """
-        positions = self._positions(values)
-        result = self._values(positions)
+        positions = self.positions(values)
+        result = self.values(positions)
         rows = np.flatnonzero(~self.in_window(result))
         scaled = self._scaled(positions[rows].astype(np.float64), self._limits, rng)
-        result[rows] = self._values(self._filled(scaled, rng))
+        result[rows] = self.values(self._filled(scaled, rng))
         return result
 
     def reduce(self, values: Values, rng: np.random.Generator) -> Values:
         """(n, genes) as `repair`, but candidates inside the limits stay as they are."""
-        positions = self._positions(values)
-        result = self._values(positions)
+        positions = self.positions(values)
+        result = self.values(positions)
         rows = np.flatnonzero(~self.contains(result))
         scaled = self._scaled(positions[rows].astype(np.float64), self._limits, rng)
-        result[rows] = self._values(scaled)
+        result[rows] = self.values(scaled)
         return result
 
     def listed(self) -> Values:
@@ -256,7 +266,7 @@ class Feasible:
         Spaces of more than 16,384 candidates count as large: no search asks for all of one.
         """
         if self.space.size > _SMALL:
-            return np.empty((0, len(self._last)), dtype=np.int64)
+            return np.empty((0, len(self.last)), dtype=np.int64)
         axes = np.meshgrid(*[gene.choices for gene in self.space.genes], indexing="ij")
         values = np.stack([axis.ravel() for axis in axes], axis=1).astype(np.int64)
         return values[self.contains(values)]
@@ -265,35 +275,90 @@ class Feasible:
         """(n, costs) each cost divided by its limit, in the order of `limits`."""
         return self._prices(values) / self._limits
 
-    def _prices(self, values: Values) -> NDArray[np.int64]:
-        rows = [PRICES[name](self.cost, values) for name, _ in self.budget.limits]
-        return np.stack(rows, axis=1)
+    def values(self, positions: Positions) -> Values:
+        """(n, genes) the choices at these positions."""
+        return self._choices[self._genes, positions]
 
-    def _within(self, values: Values, limits: Limits) -> Mask:
-        return np.asarray((self._prices(values) <= limits).all(axis=1))
-
-    def _near(self, values: Values) -> Mask:
-        """(n,) whether some cost is at least within the tolerance of its limit."""
-        least = (1 - self.budget.tolerance) * self._usable
-        return np.asarray((self._prices(values) >= least).any(axis=1))
-
-    def _fits(self, positions: Positions, limits: Limits) -> Mask:
-        return self._within(self._values(positions), limits)
-
-    def _values(self, positions: Positions) -> Values:
-        return self._choices[np.arange(len(self._last)), positions]
-
-    def _positions(self, values: Values) -> Positions:
+    def positions(self, values: Values) -> Positions:
+        """(n, genes) where these values stand; one between two choices counts as the smaller."""
         columns = [
             np.searchsorted(gene.choices, values[:, index], side="right") - 1
             for index, gene in enumerate(self.space.genes)
         ]
         return np.maximum(np.stack(columns, axis=1), 0)
 
+    def largest(self, positions: Positions, genes: Positions) -> Positions:
+        """(n,) the last position that fits for gene `genes[i]` of row i, at least its present."""
+        rows = np.arange(len(positions))
+        trial = positions.copy()
+        low, high = positions[rows, genes], self.last[genes]
+        while (low < high).any():
+            middle = (low + high + 1) // 2
+            trial[rows, genes] = middle
+            fits = self._fits(trial, self._limits)
+            low, high = np.where(fits, middle, low), np.where(fits, high, middle - 1)
+        return low
+
+    def last_inside(
+        self,
+        path: Path,
+        low: NDArray[np.float64],
+        high: NDArray[np.float64],
+        limits: Limits | None = None,
+    ) -> Positions:
+        """(n, genes) for each row the last position within the limits on its path.
+
+        By section, until what fits and what does not are one step of one gene apart; of few rows
+        many places are tried at once, which costs hardly more than one.
+
+        Args:
+            path: never falls in any gene from a place to a later one.
+            low: (n, 1) places that fit.
+            high: (n, 1) the last places of interest.
+            limits: those of the budget if not given.
+        """
+        bounds = self._limits if limits is None else limits
+        bottom, top = path(low), path(high)
+        fits = self._fits(top, bounds)[:, None]
+        low, bottom = np.where(fits, high, low), np.where(fits, top, bottom)
+        rows = np.arange(len(low))
+        parts = min(max(_TRIALS // max(len(low), 1), 2), 16)
+        fractions = np.arange(1, parts)[:, None, None] / parts
+        for _ in range(math.ceil(_HALVINGS / math.log2(parts))):
+            if ((top - bottom).sum(axis=1) <= 1).all():
+                break
+            inner = low + (high - low) * fractions
+            points = path(inner)
+            fitting = self._fits(points, bounds).sum(axis=0)  # they come first: costs are monotone
+            places = np.concatenate([low[None], inner, high[None]])
+            points = np.concatenate([bottom[None], points, top[None]])
+            low, high = places[fitting, rows], places[fitting + 1, rows]
+            bottom, top = points[fitting, rows], points[fitting + 1, rows]
+        return bottom
+
+    def load(self, positions: Positions) -> NDArray[np.float64]:
+        """(n,) the limited costs as shares of the full network's, in the mean."""
+        return np.asarray((self._prices(self.values(positions)) / self._full).mean(axis=1))
+
+    def _prices(self, values: Values) -> NDArray[np.int64]:
+        rows = [PRICES[name](self.cost, values) for name, _ in self.budget.limits]
+        return np.array(rows).T
+
+    def _near(self, values: Values) -> Mask:
+        """(n,) whether some cost is at least within the tolerance of its limit."""
+        return np.asarray((self._prices(values) >= self._used).any(axis=1))
+
+    def _fits(self, positions: Positions, limits: Limits) -> Mask:
+        """(...) which of (..., genes) positions are within limits of shape (..., costs)."""
+        prices = self._prices(self.values(positions).reshape(-1, len(self.last)))
+        return np.asarray(
+            (prices.reshape(*positions.shape[:-1], limits.shape[-1]) <= limits).all(axis=-1)
+        )
+
     def _preferences(self, rng: np.random.Generator, n: int) -> NDArray[np.float64]:
         """(n, genes) relative positions, in units of each gene's number of choices."""
         spread = rng.uniform(0, math.log(_SPREAD), (n, 1))
-        return np.exp(-spread * rng.random((n, len(self._last)))) * (self._last + 1)
+        return np.exp(-spread * rng.random((n, len(self.last)))) * (self.last + 1)
 
     def _scaled(
         self, base: NDArray[np.float64], limits: Limits, rng: np.random.Generator
@@ -304,19 +369,13 @@ class Feasible:
         s = 1 whole numbers come out as they are, at s = 0 the smallest candidate does.
         """
         offset = rng.random(base.shape)
-        low = np.zeros((len(base), 1))
         positive = np.where(base > 0, base, np.inf)
-        high = ((self._last + 1) / positive).max(axis=1, keepdims=True)
+        high = ((self.last + 1) / positive).max(axis=1, keepdims=True)
 
         def at(scale: NDArray[np.float64]) -> Positions:
-            return np.minimum(np.floor(scale * base + offset), self._last).astype(np.int64)
+            return np.minimum(scale * base + offset, self.last).astype(np.int64)
 
-        low = np.where(self._fits(at(high), limits)[:, None], high, low)
-        for _ in range(_HALVINGS):
-            middle = (low + high) / 2
-            fits = self._fits(at(middle), limits)[:, None]
-            low, high = np.where(fits, middle, low), np.where(fits, high, middle)
-        return at(low)
+        return self.last_inside(at, np.zeros_like(high), high, limits)
 
     def _filled(self, positions: Positions, rng: np.random.Generator) -> Positions:
         """Rows that fit, moved up into the window.
@@ -325,33 +384,27 @@ class Feasible:
         the row is near a limit. One pass is enough: what does not fit now will not fit later.
         """
         result = positions.copy()
-        orders = rng.permuted(np.tile(np.arange(len(self._last)), (len(result), 1)), axis=1)
-        rows = np.arange(len(result))
+        orders = rng.permuted(np.tile(self._genes, (len(result), 1)), axis=1)
+        every = np.arange(len(result))
+        growable = np.zeros(result.shape, dtype=bool)
+        short = np.flatnonzero(~self._near(self.values(result)))
+        growable[short] = self._growable(result[short])
         for genes in orders.T:
-            rows = rows[~self._near(self._values(result[rows]))]
-            result[rows, genes[rows]] = self._largest(result[rows], genes[rows])
+            rows = np.flatnonzero(growable[every, genes])
+            if len(rows) > 0:
+                result[rows, genes[rows]] = self.largest(result[rows], genes[rows])
+                growable[rows[self._near(self.values(result[rows]))]] = False
         return result
 
-    def _largest(self, positions: Positions, genes: Positions) -> Positions:
-        """(n,) the last position that fits for gene `genes[i]` of row i, at least its present."""
-        rows = np.arange(len(positions))
-        trial = positions.copy()
-        low, high = positions[rows, genes], self._last[genes]
-        while (low < high).any():
-            middle = (low + high + 1) // 2
-            trial[rows, genes] = middle
-            fits = self._fits(trial, self._limits)
-            low, high = np.where(fits, middle, low), np.where(fits, high, middle - 1)
-        return low
-
-    def _can_grow(self, positions: Positions) -> Mask:
-        """(n,) whether some gene can take its next larger choice within the limits."""
-        result = np.zeros(len(positions), dtype=bool)
-        for gene, last in enumerate(self._last):
-            trial = positions.copy()
-            trial[:, gene] += 1
-            rows = np.flatnonzero((positions[:, gene] < last) & ~result)
-            result[rows] = self._fits(trial[rows], self._limits)
+    def _growable(self, positions: Positions) -> Mask:
+        """(n, genes) which genes can take their next larger choice within the limits."""
+        result = positions < self.last
+        rows, genes = np.nonzero(result)
+        for start in range(0, len(rows), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            trial = positions[rows[part]]
+            trial[np.arange(len(trial)), genes[part]] += 1
+            result[rows[part], genes[part]] = self._fits(trial, self._limits)
         return result
 
 

@@ -18,9 +18,17 @@ import numpy as np
 from deap import tools
 
 from prunas.search.budget import Feasible, as_candidates, as_values
-from prunas.search.genetics import crossover, mutant, mutation_odds
-from prunas.search.method import Scored, State, begin, propose, told
-from prunas.search.prior import Prior, allocate, leaning
+from prunas.search.genetics import crossovers, mutants, mutation_odds
+from prunas.search.method import (
+    Scored,
+    State,
+    allocated,
+    allocation,
+    begin_informed,
+    propose,
+    told,
+)
+from prunas.search.prior import Prior, leaning
 from prunas.search.randomly import window
 from prunas.search.uniform import uniform_candidates
 from prunas.supernet.space import Candidate, SearchSpace
@@ -43,45 +51,44 @@ class Evolution:
     def start(
         self, space: SearchSpace, budget: Feasible, prior: Prior | None, rng: np.random.Generator
     ) -> State:
-        return begin(budget, prior, rng)
+        return begin_informed(budget, prior, rng)
 
     def ask(self, state: State, n: int) -> tuple[State, list[Candidate]]:
         feasible = state.feasible
-        breed = self._founders if len(state.asked) < self.population else self._children
+        breed = self.founders if len(state.asked) < self.population else self.children
 
         def draw(rng: np.random.Generator, missing: int) -> list[Candidate]:
             return as_candidates(feasible.repair(as_values(breed(state, rng, missing)), rng))
 
-        return propose(state, n, draw, feasible.sample, window(feasible))
+        return propose(state, n, allocated(state), draw, feasible.sample, window(feasible))
 
     def tell(self, state: State, scored: Sequence[Scored]) -> State:
         return told(state, scored)
 
-    def _founders(self, state: State, rng: np.random.Generator, n: int) -> list[Candidate]:
-        feasible, prior = state.feasible, state.prior
+    def founders(self, state: State, rng: np.random.Generator, n: int) -> list[Candidate]:
+        feasible = state.feasible
         uniform = uniform_candidates(feasible)[:1]
-        if prior is None:
+        best = allocation(state)
+        if not best:
             return [*uniform, *feasible.sample(rng, n)]
-        best = state.asked[0] if state.asked else allocate(prior.values, feasible)
-        near = self._mutants(state, [best] * (n // 2), rng)
-        shapes = leaning(feasible.space, best, rng.random(n - len(near)))
+        near = self._mutants(state, best * (n // 2), rng)
+        shapes = leaning(feasible.space, best[0], rng.random(n - len(near)))
         between = feasible.sample(rng, n - len(near), weights=shapes)
-        return [best, *uniform, *near, *between]
+        return [*uniform, *near, *between]
 
-    def _children(self, state: State, rng: np.random.Generator, n: int) -> list[Candidate]:
+    def children(self, state: State, rng: np.random.Generator, n: int) -> list[Candidate]:
         best = tools.selBest(state.told, self.parents, fit_attr="score")
         parents = [scored.candidate for scored in best]
         if len(parents) < 2:
             return state.feasible.sample(rng, n)
         mutations = (n + int(rng.integers(2))) // 2  # half of them, in the mean, for odd n too
         mothers = [parents[index] for index in rng.integers(len(parents), size=mutations)]
-        pairs = [rng.choice(len(parents), 2, replace=False) for _ in range(n - mutations)]
-        crossed = [crossover(parents[left], parents[right], rng) for left, right in pairs]
-        return self._mutants(state, mothers, rng) + crossed
+        children = self._mutants(state, mothers, rng)
+        return children + crossovers(parents, n - mutations, rng)
 
     def _mutants(
         self, state: State, parents: Sequence[Candidate], rng: np.random.Generator
     ) -> list[Candidate]:
         space = state.feasible.space
         odds = mutation_odds(space, state.prior, self.rate)
-        return [mutant(space, parent, odds, rng) for parent in parents]
+        return mutants(space, parents, odds, rng)

@@ -5,7 +5,7 @@ caller's; afterwards it is put back as it was found.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -54,28 +54,54 @@ def mutation_odds(space: SearchSpace, prior: Prior | None, rate: float) -> NDArr
     return np.minimum(odds, _MOST_ODDS)
 
 
-def mutant(
-    space: SearchSpace, parent: Candidate, odds: NDArray[np.float64], rng: np.random.Generator
-) -> Candidate:
-    """`parent` with each gene changed, with its odds, to one of its other choices at random.
+def mutants(
+    space: SearchSpace,
+    parents: Sequence[Candidate],
+    odds: NDArray[np.float64],
+    rng: np.random.Generator,
+    *,
+    least_shift: int = 1,
+) -> list[Candidate]:
+    """Each parent with every gene changed, with its odds, to one of its other choices at random.
 
     MetaPruning's mutation: a cyclic shift of the choice by U{1 .. choices - 1}. Equal odds for
     all other choices, the present one excluded.
+
+    Args:
+        space: the candidates.
+        parents: one for each mutant.
+        odds: (genes,) or (parents, genes) probability of a change.
+        rng: decides.
+        least_shift: 0 lets a gene draw its present choice again, as in Single Path One-Shot.
     """
-    counts = [len(gene.choices) for gene in space.genes]
+    most = [max(len(gene.choices) - 1, least_shift) for gene in space.genes]
     with deap_random(rng):
-        most = [max(count - 1, 1) for count in counts]
-        (shifts,) = tools.mutUniformInt([0] * len(counts), low=1, up=most, indpb=1.0)
-    changed = rng.random(len(counts)) < odds
-    rows = zip(space.genes, parent, shifts, changed, strict=True)
+        none = [0] * len(most)
+        drawn = [
+            tools.mutUniformInt(none[:], low=least_shift, up=most, indpb=1.0)[0] for _ in parents
+        ]
+    changed = rng.random((len(parents), len(most))) < odds
+    shifts = np.where(changed, np.reshape(drawn, changed.shape), 0).tolist()
+    return [_shifted(space, *row) for row in zip(parents, shifts, strict=True)]
+
+
+def _shifted(space: SearchSpace, parent: Candidate, shifts: Sequence[int]) -> Candidate:
     return Candidate(
-        gene.choices[(gene.choices.index(value) + shift) % len(gene.choices)] if change else value
-        for gene, value, shift, change in rows
+        gene.choices[(gene.choices.index(value) + shift) % len(gene.choices)] if shift else value
+        for gene, value, shift in zip(space.genes, parent, shifts, strict=True)
     )
 
 
-def crossover(left: Candidate, right: Candidate, rng: np.random.Generator) -> Candidate:
-    """Each gene from one of the two parents, either as likely."""
+def crossovers(parents: Sequence[Candidate], n: int, rng: np.random.Generator) -> list[Candidate]:
+    """`n` children of two different parents each, every gene from either, as likely."""
+    pairs = [rng.choice(len(parents), 2, replace=False) for _ in range(n)]
+    return crossed([(parents[left], parents[right]) for left, right in pairs], rng)
+
+
+def crossed(
+    pairs: Iterable[tuple[Candidate, Candidate]], rng: np.random.Generator
+) -> list[Candidate]:
+    """A child of each pair, every gene from one of the two, either as likely."""
     with deap_random(rng):
-        child, _ = tools.cxUniform(list(left), list(right), indpb=0.5)
-    return Candidate(child)
+        children = [tools.cxUniform(list(a), list(b), indpb=0.5)[0] for a, b in pairs]
+    return [Candidate(child) for child in children]

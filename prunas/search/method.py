@@ -15,17 +15,19 @@ import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import islice, product
 from typing import Any, Final, Protocol
 
 import numpy as np
 
 from prunas.search.budget import Feasible
 from prunas.search.learnt import Learnt
-from prunas.search.prior import Prior
+from prunas.search.prior import Prior, allocate
 from prunas.supernet.space import Candidate, SearchSpace
 
-_ROUNDS: Final = 10  # MetaPruning and SPOS cap the tries at ten times what is wanted
+# in all ten times what is wanted, where MetaPruning and SPOS cap the tries too; more and more at
+# once, as in a small space few are new and one costs as much as many
+_ROUNDS: Final = (1, 2, 3, 4)
 
 
 @dataclass(frozen=True)
@@ -101,20 +103,50 @@ def begin(budget: Feasible, prior: Prior | None, rng: np.random.Generator) -> St
     return State(budget, prior, dict(np.random.PCG64(seed).state.items()))
 
 
+def begin_informed(budget: Feasible, prior: Prior | None, rng: np.random.Generator) -> State:
+    """As `begin`; with a prior, the state knows its best allocation (`allocation`)."""
+    state = begin(budget, prior, rng)
+    if prior is None:
+        return state
+    best = allocate(prior.values, budget)  # once: it costs milliseconds
+    return replace(state, learnt=state.learnt.changed(allocation=best))
+
+
+def allocation(state: State) -> list[Candidate]:
+    """The prior's best allocation; nothing without a prior."""
+    best = state.learnt.get("allocation")
+    return [] if best is None else [Candidate(int(value) for value in best)]
+
+
+def allocated(state: State) -> Draw:
+    """The first draw of a search that uses a prior: `propose` takes the allocation from it once.
+
+    That is also where other scores were given before the search; not where its own score was.
+    """
+    best = allocation(state)
+    return lambda rng, n: best
+
+
+def generator(state: State) -> np.random.Generator:
+    """A generator at the position of the state's stream."""
+    rng = np.random.Generator(np.random.PCG64(0))
+    rng.bit_generator.state = state.stream
+    return rng
+
+
 def propose(state: State, n: int, *draws: Draw) -> tuple[State, list[Candidate]]:
     """Up to `n` candidates never asked before, from the first draw that still has some.
 
-    Each draw gets ten rounds to make up what is missing before the next one is used.
+    Each draw has ten times `n` tries before the next one is used.
     """
-    rng = np.random.Generator(np.random.PCG64(0))
-    rng.bit_generator.state = state.stream
+    rng = generator(state)
     seen = set(state.asked)
     found: dict[Candidate, None] = {}
-    for draw in (draw for draw in draws for _ in range(_ROUNDS)):
+    for draw, tries in product(draws, _ROUNDS):
         missing = n - len(found)
         if missing <= 0:
             break
-        fresh = (c for c in draw(rng, missing) if c not in seen and c not in found)
+        fresh = (c for c in draw(rng, n * tries) if c not in seen and c not in found)
         found |= dict.fromkeys(islice(dict.fromkeys(fresh), missing))
     asked = list(found)
     return replace(

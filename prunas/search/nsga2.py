@@ -14,9 +14,9 @@ import numpy as np
 from deap import base, tools
 
 from prunas.search.budget import Costs, Feasible, as_candidates, as_values
-from prunas.search.genetics import crossover, deap_random, mutant, mutation_odds
-from prunas.search.method import Scored, State, begin, propose, told
-from prunas.search.prior import Prior, allocate
+from prunas.search.genetics import crossed, deap_random, mutants, mutation_odds
+from prunas.search.method import Scored, State, allocated, begin_informed, propose, told
+from prunas.search.prior import Prior
 from prunas.search.uniform import uniform_candidates
 from prunas.supernet.space import Candidate, SearchSpace
 
@@ -44,7 +44,7 @@ class Nsga2:
     def start(
         self, space: SearchSpace, budget: Feasible, prior: Prior | None, rng: np.random.Generator
     ) -> State:
-        return begin(budget, prior, rng)
+        return begin_informed(budget, prior, rng)
 
     def ask(self, state: State, n: int) -> tuple[State, list[Candidate]]:
         feasible = state.feasible
@@ -56,31 +56,29 @@ class Nsga2:
         def rest(rng: np.random.Generator, missing: int) -> list[Candidate]:
             return as_candidates(rng.permutation(feasible.listed()))
 
-        return propose(state, n, draw, feasible.front_sample, rest)
+        return propose(state, n, allocated(state), draw, feasible.front_sample, rest)
 
     def tell(self, state: State, scored: Sequence[Scored]) -> State:
         return told(state, scored)
 
     def _founders(self, state: State, rng: np.random.Generator, n: int) -> list[Candidate]:
-        """The best allocation of a prior, uniform networks of all sizes, and random candidates."""
-        feasible, prior = state.feasible, state.prior
+        """Uniform networks of all sizes, and random candidates."""
+        feasible = state.feasible
         uniform = uniform_candidates(feasible)
         anchors = uniform[:: math.ceil(4 * len(uniform) / self.population)]
-        if prior is not None and not state.asked:
-            anchors.insert(0, allocate(prior.values, feasible))
         return anchors + feasible.front_sample(rng, n)
 
     def _children(self, state: State, rng: np.random.Generator, n: int) -> list[Candidate]:
         feasible = state.feasible
-        pool = tools.selNSGA2(_individuals(state.told, feasible.cost), self.population)
-        if len(pool) < 4:  # DEAP's tournament takes individuals by fours
+        known = _individuals(state.told, feasible.cost)
+        if len(known) < 4:  # DEAP's tournament takes individuals by fours
             return feasible.front_sample(rng, n)
+        pool = tools.selNSGA2(known, self.population, nd="log")
         odds = mutation_odds(feasible.space, state.prior, 0.0)
         parents = _tournaments(pool, 2 * n, rng)
-        pairs = zip(parents[::2], parents[1::2], strict=True)
-        crossed = [crossover(left, right, rng) for left, right in pairs]
-        mutants = [mutant(feasible.space, child, odds, rng) for child in crossed]
-        return as_candidates(feasible.reduce(as_values(mutants), rng))
+        children = crossed(zip(parents[::2], parents[1::2], strict=True), rng)
+        changed = mutants(feasible.space, children, odds, rng)
+        return as_candidates(feasible.reduce(as_values(changed), rng))
 
 
 def front(scored: Iterable[Scored], cost: Costs) -> list[Scored]:

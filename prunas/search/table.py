@@ -73,9 +73,17 @@ class Table:
 
     def places(self, values: Values) -> NDArray[np.int64]:
         """(n,) the number of each candidate."""
-        result = np.zeros(len(values), dtype=np.int64)
-        for gene, column in zip(self.space.genes, np.transpose(values), strict=True):
-            result = result * len(gene.choices) + np.searchsorted(gene.choices, column)
+        return np.asarray(self._strides[np.arange(len(self.space.genes)), values].sum(axis=1))
+
+    @cached_property
+    def _strides(self) -> NDArray[np.int64]:
+        """(genes, largest width + 1) what a choice of a gene adds to a candidate's number."""
+        genes = self.space.genes
+        result = np.zeros((len(genes), 1 + max(gene.choices[-1] for gene in genes)), np.int64)
+        stride = 1
+        for place, gene in reversed(list(enumerate(genes))):
+            result[place, list(gene.choices)] = stride * np.arange(len(gene.choices))
+            stride *= len(gene.choices)
         return result
 
     def scores(self, candidates: Sequence[Candidate], seed: int) -> NDArray[np.float64]:

@@ -1,9 +1,7 @@
 import json
 import os
 import re
-import shutil
 import sqlite3
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from prunas.errors import InputError, RunError
 from prunas.pipeline.report import write_report
@@ -20,7 +18,6 @@ from prunas.pipeline.report.run import Evaluation, read_run
 from prunas.pipeline.report.wording import THIN
 from tests.pipeline.made_up_run import GENES, SEEDS, evaluations, record, write_run
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 EVIL = "</script><img src=x onerror=alert(1)>\"'&"
 
 
@@ -287,17 +284,6 @@ def test_the_plot_says_how_many_dots_lie_below_it(finished: Path) -> None:
 
 
 # In a browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine (Debian: apt-get install chromium)")
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-        yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize("width", [1280, 360])

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from prunas.errors import InputError
 from prunas.eval.cost import Cost
-from prunas.search.budget import Budget, Feasible, Values, as_values
+from prunas.search.budget import Budget, Feasible, Positions, Values, as_values
 from prunas.supernet.space import Candidate, SearchSpace
 from tests.search.toys import chain_space, everything, feasible, problems, toy_space
 
@@ -270,3 +271,31 @@ def test_large_spaces_are_not_listed() -> None:
 def test_shares_are_costs_over_limits() -> None:
     problem = feasible(toy_space([(1, 2, 10)], [(5, (0,))], [2]), "macs=25,params=8")
     assert problem.shares(np.array([[1], [2]])).tolist() == [[0.2, 0.25], [0.4, 0.5]]
+
+
+@given(problem=problems(), seed=SEEDS, rows=st.sampled_from([1, 3, 200]))
+def test_the_last_point_of_a_path_that_fits(problem: Feasible, seed: int, rows: int) -> None:
+    """Against all the points of the path; few rows are sectioned more finely than many."""
+    rng = np.random.default_rng(seed)
+    slopes = rng.uniform(0, 3, (rows, len(problem.last)))
+
+    def path(places: NDArray[np.float64]) -> Positions:
+        return np.minimum(slopes * places, problem.last).astype(np.int64)
+
+    last = rng.uniform(0, 9)
+    found = problem.last_inside(path, np.zeros((rows, 1)), np.full((rows, 1), last))
+    for row, ends in zip(slopes[:3], found[:3], strict=True):
+        steps = [k / s for s, most in zip(row, problem.last, strict=True) for k in range(most + 1)]
+        grid = np.array(sorted({0.0, *(s for s in steps if s <= last)}))
+        points = np.minimum(row * (grid[:, None] + 1e-9), problem.last).astype(np.int64)
+        inside = points[problem.contains(problem.values(points))]
+        assert ends.tolist() == inside[-1].tolist()
+
+
+def test_filling_stops_where_the_window_begins() -> None:
+    """Each gene adds up to 9 to a smallest cost of 3; the window is 15..30."""
+    space = toy_space([tuple(range(1, 11))] * 3, [(1, (g,)) for g in range(3)])
+    problem = feasible(space, "macs=30", 0.5)
+    for seed in range(5):
+        (row,) = problem.repair(as_values([space.smallest()]), np.random.default_rng(seed))
+        assert sorted(row.tolist()) == [1, 10, 10]

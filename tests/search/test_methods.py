@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from prunas.eval.cost import Cost
 from prunas.search.budget import Feasible, as_values
 from prunas.search.evolution import Evolution
-from prunas.search.genetics import crossover, deap_random, mutant, mutation_odds
+from prunas.search.genetics import crossed, deap_random, mutants, mutation_odds
 from prunas.search.method import Scored, Search, State
 from prunas.search.nsga2 import Nsga2, front
 from prunas.search.prior import Prior, allocate
@@ -102,26 +102,36 @@ def test_mutants_change_to_another_choice(seed: int) -> None:
     rng = np.random.default_rng(seed)
     space = toy_space([(1, 2), (3,), (4, 5, 6, 9)], [(1, (0, 1, 2))])
     parent = space.sample(rng, 1)[0]
-    child = mutant(space, parent, np.ones(3), rng)
+    (child,) = mutants(space, [parent], np.ones(3), rng)
     assert space.candidate(child) == child
     assert child[0] != parent[0]
     assert child[1] == parent[1]
     assert child[2] != parent[2]
-    assert mutant(space, parent, np.zeros(3), rng) == parent
+    assert mutants(space, [parent], np.zeros(3), rng) == [parent]
 
 
 def test_mutation_is_uniform_over_the_other_choices() -> None:
     rng = np.random.default_rng(0)
     space = toy_space([(1, 2, 3, 4, 5)], [(1, (0,))])
-    drawn = [mutant(space, Candidate((3,)), np.array([0.5]), rng)[0] for _ in range(4000)]
+    parents = [Candidate((3,))] * 4000
+    drawn = np.ravel(mutants(space, parents, np.array([0.5]), rng))
     shares = np.bincount(drawn, minlength=6)[1:] / 4000
     assert np.allclose(shares, [0.125, 0.125, 0.5, 0.125, 0.125], atol=0.03)
+    drawn = np.ravel(mutants(space, parents, np.array([1.0]), rng, least_shift=0))
+    assert np.allclose(np.bincount(drawn, minlength=6)[1:] / 4000, 0.2, atol=0.03)
+
+
+def test_every_mutant_has_odds_of_its_own() -> None:
+    rng = np.random.default_rng(0)
+    space = toy_space([(1, 2, 3, 4, 5)] * 3, [(1, (0, 1, 2))])
+    found = np.array(mutants(space, [Candidate((3, 3, 3))] * 3, np.eye(3), rng))
+    assert ((found != 3) == np.eye(3)).all()
 
 
 @given(seed=SEEDS)
 def test_crossover_takes_every_gene_from_a_parent(seed: int) -> None:
     left, right = Candidate(range(100)), Candidate(range(100, 200))
-    child = crossover(left, right, np.random.default_rng(seed))
+    (child,) = crossed([(left, right)], np.random.default_rng(seed))
     assert all(value in (index, index + 100) for index, value in enumerate(child))
     assert 20 < sum(value < 100 for value in child) < 80
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from prunas.eval.cost import Cost
 from prunas.search.budget import Budget, Feasible, Values
+from prunas.search.method import Scored, Search, State
 from prunas.search.prior import Prior
 from prunas.supernet.grid import EVERY
 from prunas.supernet.space import Candidate, Contraction, Gene, SearchSpace
@@ -112,3 +113,21 @@ def problems(draw: st.DrawFn) -> Feasible:
         limits["params"] = draw(st.integers(int(least_params), int(params * 1.1) + 1))
     tolerance = draw(st.sampled_from([0.0, 0.02, 0.3]))
     return Feasible(space, Budget(tuple(limits.items()), tolerance), cost)
+
+
+def wide_open(space: SearchSpace) -> Feasible:
+    """A problem whose window holds nearly every candidate, so that repair changes none."""
+    return feasible(space, "macs=100%", 0.99)
+
+
+def played(method: Search, problem: Feasible, seed: int, evaluations: int, batch: int) -> State:
+    """`method` after so many scores of `landscape`."""
+    state = method.start(problem.space, problem, None, np.random.default_rng(seed))
+    for _ in range(evaluations // batch):
+        state, asked = method.ask(state, batch)
+        state = method.tell(state, [Scored(c, landscape(c)) for c in asked])
+    return state
+
+
+def best_score(state: State) -> float:
+    return max(scored.score for scored in state.told)

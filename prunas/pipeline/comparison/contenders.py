@@ -1,0 +1,72 @@
+"""Who takes part: each search method, with what is known before the search or without it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Final
+
+from prunas.errors import InputError
+from prunas.search.method import Search
+from prunas.search.methods import SEARCHES
+
+EVERY: Final = "all"
+RANDOM: Final = "random"
+"""The control: what every other method has to beat."""
+
+_WITH: Final = "+di"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A search method, with the prior of discriminant information or without.
+
+    Attributes:
+        method: its name.
+        prior: whether it is told the prior.
+    """
+
+    method: str
+    prior: bool
+
+    @property
+    def name(self) -> str:
+        return self.method + _WITH * self.prior
+
+    @property
+    def search(self) -> Search:
+        return SEARCHES[self.method]
+
+
+def contenders(names: Sequence[str]) -> list[Contender]:
+    """The contenders called `names`, in that order; "all" is every method both ways.
+
+    Raises:
+        InputError: one is not known, or named twice.
+    """
+    if EVERY in names:
+        if len(names) > 1:
+            other = next(name for name in names if name != EVERY) if len(set(names)) > 1 else EVERY
+            raise InputError(f"{EVERY} names every method already; leave out {other}")
+        return [Contender(name, prior) for name in SEARCHES for prior in (False, True)]
+    found = [_contender(name) for name in names]
+    for each in found:
+        if found.count(each) > 1:
+            raise InputError(f"the method {each.name} is given twice; name each once")
+    return found
+
+
+def of_name(name: str) -> Contender:
+    """What `Contender.name` gave."""
+    return Contender(name.removesuffix(_WITH), name.endswith(_WITH))
+
+
+def _contender(name: str) -> Contender:
+    found = of_name(name)
+    if found.method not in SEARCHES:
+        near = get_close_matches(found.method, SEARCHES, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise InputError(
+            f"no search is called {found.method!r}; {hint}known are {', '.join(SEARCHES)}, each"
+            f" also with the DI prior, as {RANDOM}{_WITH}"
+        )
+    return found

@@ -1,0 +1,44 @@
+"""Rows of candidates between question and score, and scores as rewards."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from prunas.search.method import Scored, begin, state_from_json, state_to_json
+from prunas.search.pending import recalled, remembered, rewards
+from tests.search.toys import chain_space, feasible
+
+PROBLEM = feasible(chain_space(4), "macs=50%")
+
+
+def test_rows_come_back_once_and_in_the_order_asked_for() -> None:
+    rng = np.random.default_rng(0)
+    first, second, third, stranger = list(dict.fromkeys(PROBLEM.sample(rng, 50)))[:4]
+    start = begin(PROBLEM, None, rng)
+    state = remembered(start, {first: np.array([1.0, 2.0])})
+    state = remembered(state, {second: np.array([3.0, 4.0]), third: np.array([5.0, 6.0])})
+    state = state_from_json(state_to_json(state), start)
+    state, rows = recalled(state, [Scored(c, 0.0) for c in (third, stranger, first)])
+    assert [None if row is None else row.tolist() for row in rows] == [[5, 6], None, [1, 2]]
+    state, rows = recalled(state, [Scored(c, 0.0) for c in (third, second)])
+    assert rows[0] is None
+    assert rows[1] is not None
+    assert rows[1].tolist() == [3, 4]
+    assert len(state.learnt["pending"]) == 0
+
+
+def test_nothing_remembered_nothing_recalled() -> None:
+    state = begin(PROBLEM, None, np.random.default_rng(0))
+    (candidate,) = PROBLEM.sample(np.random.default_rng(0), 1)
+    assert recalled(remembered(state, {}), [Scored(candidate, 1.0)])[1] == [None]
+
+
+def test_infinite_scores_are_the_worst_or_the_best_finite_ones() -> None:
+    state = begin(PROBLEM, None, np.random.default_rng(0))
+    candidates = list(dict.fromkeys(PROBLEM.sample(np.random.default_rng(0), 50)))
+    scores = (0.5, -math.inf, math.inf, 2.0, -1.0)
+    told = tuple(Scored(*row) for row in zip(candidates, scores, strict=False))
+    assert rewards(replace(state, told=told)).tolist() == [0.5, -1.0, 2.0, 2.0, -1.0]
+    assert rewards(replace(state, told=told[1:3])).tolist() == [0.0, 0.0]
+    assert rewards(state).tolist() == []
