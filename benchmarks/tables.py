@@ -27,6 +27,8 @@ import prunas
 from prunas.eval.accuracy import accuracy, evaluating
 from prunas.eval.criteria.selection import di_prior
 from prunas.eval.scoring import scorer
+from prunas.pipeline.comparison.contenders import PRIORS
+from prunas.pipeline.comparison.indicators import indicator_prior
 from prunas.pipeline.data import Data, load_data
 from prunas.pipeline.files import replacing
 from prunas.pipeline.seeding import seeded
@@ -183,7 +185,9 @@ def one_seed(name: str, seed: int) -> tuple[str, int, str]:
     recipe = Recipe(setting.epochs, learning_rate=setting.learning_rate)
     train(network, data.train, recipe, seed=seed)
     ranking = di_prior(network, space, fixed(data.train, data.input_size, CPU), device=CPU)
-    source = Supernet(permute(network, space, ranking.orders), space)
+    ordered = permute(network, space, ranking.orders)
+    learnt = indicator_prior(ordered, space, fixed(data.train, data.input_size, CPU), device=CPU)
+    source = Supernet(ordered, space)
     train_shared(source, data, setting, seed)
     held_out, test, worst = scores(source, data)
     full = [
@@ -192,8 +196,7 @@ def one_seed(name: str, seed: int) -> tuple[str, int, str]:
     ]
     rest = {
         "space": space.to_json(),
-        "values": ranking.values,
-        "orders": ranking.orders,
+        "priors": {"di": ranking.values, "dais": learnt.values},
         "images": min(MOST, len(data.held_out)),
         "test_images": min(MOST, len(data.test)),
         "full": full,
@@ -323,14 +326,14 @@ def joined(name: str) -> Table:
         np.stack([each["test"] for each in parts]),
         rests[0]["images"],
         rests[0]["test_images"],
-        tuple(_prior(rest) for rest in rests),
+        {prior: tuple(_prior(rest["priors"][prior]) for rest in rests) for prior in PRIORS},
     )
 
 
-def _prior(rest: dict[str, Any]) -> Prior:
+def _prior(values: Sequence[Sequence[float]]) -> Prior:
     """Channels are sorted already, as in the shared weights."""
-    orders = tuple(tuple(range(len(order))) for order in rest["orders"])
-    return Prior(orders, tuple(map(tuple, rest["values"])))
+    orders = tuple(tuple(range(len(worth) - 1)) for worth in values)
+    return Prior(orders, tuple(map(tuple, values)))
 
 
 if __name__ == "__main__":

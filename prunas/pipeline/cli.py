@@ -606,7 +606,7 @@ def compare(
     method: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"{', '.join(SEARCHES)}, each also as NAME+di, with the DI prior; or all.",
+            help=f"{', '.join(SEARCHES)}, each also as NAME+di or NAME+dais, with a prior; or all.",
             metavar="NAME",
         ),
     ] = None,

@@ -45,7 +45,7 @@ class Table:
         test: (seeds, candidates) test images that are.
         images: number of held-out images.
         test_images: number of test images.
-        priors: what is known before the search, one for each seed.
+        priors: what is known before the search, by name, one for each seed.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Table:
     test: Counts
     images: int
     test_images: int
-    priors: tuple[Prior, ...]
+    priors: Mapping[str, tuple[Prior, ...]]
 
     @property
     def seeds(self) -> int:
@@ -157,7 +157,10 @@ def write_table(table: Table, file: BinaryIO) -> None:
         "space": table.space.to_json(),
         "images": table.images,
         "test_images": table.test_images,
-        "priors": [{"orders": prior.orders, "values": prior.values} for prior in table.priors],
+        "priors": {
+            name: [{"orders": each.orders, "values": each.values} for each in priors]
+            for name, priors in table.priors.items()
+        },
     }
     text = np.frombuffer(json.dumps(rest).encode(), dtype=np.uint8)
     np.savez_compressed(file, rest=text, held_out=table.held_out, test=table.test)
@@ -169,10 +172,13 @@ def _table(path: Path) -> Table:
         held_out, test = arrays["held_out"], arrays["test"]
     if rest["format"] != FORMAT:
         raise ValueError(f"format {rest['format']}, and this prunas reads {FORMAT}")
-    priors = tuple(
-        Prior(tuple(map(tuple, each["orders"])), tuple(map(tuple, each["values"])))
-        for each in rest["priors"]
-    )
+    priors = {
+        name: tuple(
+            Prior(tuple(map(tuple, each["orders"])), tuple(map(tuple, each["values"])))
+            for each in known
+        )
+        for name, known in rest["priors"].items()
+    }
     table = Table(
         rest["name"],
         MappingProxyType(rest["about"]),
@@ -181,14 +187,17 @@ def _table(path: Path) -> Table:
         test,
         int(rest["images"]),
         int(rest["test_images"]),
-        priors,
+        MappingProxyType(priors),
     )
     _require_whole(table)
     return table
 
 
 def _require_whole(table: Table) -> None:
-    shape = (len(table.priors), table.space.size)
+    shape = (table.seeds, table.space.size)
+    for name, priors in table.priors.items():
+        if len(priors) != table.seeds:
+            raise ValueError(f"it has {table.seeds} seeds and {len(priors)} priors {name!r}")
     for counts, images in ((table.held_out, table.images), (table.test, table.test_images)):
         if counts.shape != shape or counts.dtype != np.uint16:
             raise ValueError(

@@ -27,6 +27,7 @@ NO_LEAST = {
     "fpgm": "a filter of zeros is far from the others",
     "geometric-median": "a filter of zeros is far from the median",
     "random": "it looks at nothing",
+    "dais": "a channel that does harm is pushed harder than one that does nothing",
     "apoz": "a channel without weights may carry its bias",
 }
 """Criteria for which a channel of zeros need not be the least, and why."""

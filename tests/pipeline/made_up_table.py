@@ -31,7 +31,7 @@ def made_up(name: str = "toy", *, genes: int = 4, seeds: int = 3, seed: int = 0)
         counts(TEST_IMAGES),
         IMAGES,
         TEST_IMAGES,
-        tuple(prior_of(space, each) for each in range(seeds)),
+        {"di": tuple(prior_of(space, each) for each in range(seeds))},
     )
 
 

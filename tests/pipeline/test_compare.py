@@ -193,7 +193,7 @@ def test_the_prior_is_that_of_the_evaluation_seed_and_only_for_those_who_want_it
     monkeypatch.setattr(contenders, "SEARCHES", offered)
     request = asked(methods=("spy", "spy+di"))
     plain, told = (watched(request, name, 4)[0].scored for name in request.methods)
-    assert spy.priors == [None, made_up().priors[1]]
+    assert spy.priors == [None, made_up().priors["di"][1]]
     assert spy.batches == 2 * [7, 7, 7]  # 19 in whole batches
     assert plain[:5] == told[:5]
     assert plain[5:] != told[5:]  # a stream of its own for each contender
@@ -520,7 +520,9 @@ def test_points_end_with_all_evaluations() -> None:
     ("more", "sentence"),
     [
         (["--method", "evolutoin"], "'evolutoin'; did you mean evolution? known are evolution,"),
-        (["--method", "random+ki"], "no search is called 'random+ki'; did you mean random?"),
+        (["--method", "random+ki"], "no prior is called 'ki'; there are di, dais, as in random+di"),
+        (["--method", "rando+di"], "no search is called 'rando'; did you mean random?"),
+        (["--method", "random+dais"], "the table one has no prior 'dais', only di; leave out"),
         (["--method", "evolution+di"], "the method evolution+di is given twice"),
         (["--method", "all"], "all names every method already; leave out evolution"),
         (["--table", "three.npz"], "no table is called 'three.npz', nor is it a file"),

@@ -22,7 +22,7 @@ SPACE = toy_space([(1, 2, 5), (2, 3), (1, 4, 6, 7)], [(3, (0, 1)), (2, (1, 2))])
 def table_of(space: SearchSpace, seeds: int = 2) -> Table:
     rng = np.random.default_rng(0)
     counts = rng.integers(0, 101, (2, seeds, space.size)).astype(np.uint16)
-    priors = tuple(prior_of(space, seed) for seed in range(seeds))
+    priors = {"di": tuple(prior_of(space, seed) for seed in range(seeds))}
     return Table("toy", {"data": "none"}, space, counts[0], counts[1], 100, 120, priors)
 
 
@@ -95,7 +95,7 @@ def test_damage_is_told(tmp_path: Path) -> None:
         {"held_out": np.full_like(table.held_out, 101)},
         {"rest": rest(table, format=99)},
         {"rest": rest(table, images=0)},
-        {"rest": rest(table, priors=[])},
+        {"rest": rest(table, priors={"di": []})},
         {"rest": rest(table, space=other.to_json())},
         {"rest": rest(table, space="{}")},
     ]

@@ -11,6 +11,7 @@ from prunas.eval.criteria import (
     dependence,
     divergence,
     gradients,
+    indicators,
     reconstruction,
     weights,
 )
@@ -44,6 +45,7 @@ CRITERIA: Final[Mapping[str, Criterion]] = MappingProxyType(
         "fisher": gradients.fisher,
         "snip": gradients.snip,
         "synflow": gradients.synflow,
+        "dais": indicators.dais,
         "apoz": activations.apoz,
         "mean-activation": activations.mean_activation,
         "entropy": activations.entropy,

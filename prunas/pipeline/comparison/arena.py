@@ -52,8 +52,8 @@ class Arena(Protocol):
     @property
     def feasible(self) -> Feasible: ...
 
-    def prior(self, evaluation_seed: int) -> Prior | None:
-        """What is known before a search."""
+    def prior(self, name: str, evaluation_seed: int) -> Prior:
+        """What is known before a search, by the name of the prior."""
         ...
 
     def scores(self, candidates: Sequence[Candidate], evaluation_seed: int) -> list[float]:
@@ -112,8 +112,8 @@ class TableArena:
             tuple((table.test[:, inside].max(axis=1) / table.test_images).tolist()),
         )
 
-    def prior(self, evaluation_seed: int) -> Prior | None:
-        return self.table.priors[evaluation_seed]
+    def prior(self, name: str, evaluation_seed: int) -> Prior:
+        return self.table.priors[name][evaluation_seed]
 
     def scores(self, candidates: Sequence[Candidate], evaluation_seed: int) -> list[float]:
         found: list[float] = self.table.scores(candidates, evaluation_seed).tolist()

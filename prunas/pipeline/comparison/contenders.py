@@ -13,24 +13,29 @@ EVERY: Final = "all"
 RANDOM: Final = "random"
 """The control: what every other method has to beat."""
 
-_WITH: Final = "+di"
+DI: Final = "di"
+DAIS: Final = "dais"
+PRIORS: Final = (DI, DAIS)
+"""What a method may be told before: discriminant information, or indicators that were learnt."""
+
+_SIGN: Final = "+"
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A search method, with the prior of discriminant information or without.
+    """A search method, with a prior or without.
 
     Attributes:
         method: its name.
-        prior: whether it is told the prior.
+        prior: one of `PRIORS` that it is told, or None.
     """
 
     method: str
-    prior: bool
+    prior: str | None
 
     @property
     def name(self) -> str:
-        return self.method + _WITH * self.prior
+        return self.method if self.prior is None else self.method + _SIGN + self.prior
 
     @property
     def search(self) -> Search:
@@ -38,7 +43,8 @@ class Contender:
 
 
 def contenders(names: Sequence[str]) -> list[Contender]:
-    """The contenders called `names`, in that order; "all" is every method both ways.
+    """The contenders called `names`, in that order; "all" is every method
+    without a prior and with that of discriminant information.
 
     Raises:
         InputError: one is not known, or named twice.
@@ -47,7 +53,7 @@ def contenders(names: Sequence[str]) -> list[Contender]:
         if len(names) > 1:
             other = next(name for name in names if name != EVERY) if len(set(names)) > 1 else EVERY
             raise InputError(f"{EVERY} names every method already; leave out {other}")
-        return [Contender(name, prior) for name in SEARCHES for prior in (False, True)]
+        return [Contender(name, prior) for name in SEARCHES for prior in (None, DI)]
     found = [_contender(name) for name in names]
     for each in found:
         if found.count(each) > 1:
@@ -57,7 +63,8 @@ def contenders(names: Sequence[str]) -> list[Contender]:
 
 def of_name(name: str) -> Contender:
     """What `Contender.name` gave."""
-    return Contender(name.removesuffix(_WITH), name.endswith(_WITH))
+    method, _, prior = name.partition(_SIGN)
+    return Contender(method, prior or None)
 
 
 def _contender(name: str) -> Contender:
@@ -67,6 +74,11 @@ def _contender(name: str) -> Contender:
         hint = f"did you mean {near[0]}? " if near else ""
         raise InputError(
             f"no search is called {found.method!r}; {hint}known are {', '.join(SEARCHES)}, each"
-            f" also with the DI prior, as {RANDOM}{_WITH}"
+            f" also with a prior, as {RANDOM}{_SIGN}{DI}"
+        )
+    if found.prior is not None and found.prior not in PRIORS:
+        raise InputError(
+            f"no prior is called {found.prior!r}; there are {', '.join(PRIORS)}, as in"
+            f" {found.method}{_SIGN}{DI}"
         )
     return found

@@ -1,6 +1,6 @@
 """An arena of a run: candidates are evaluated on its weights, each only once for all contenders."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +13,8 @@ import numpy as np
 from prunas.errors import InputError
 from prunas.eval.scoring import scorer
 from prunas.pipeline.comparison.arena import Problem, require_choice
+from prunas.pipeline.comparison.contenders import DAIS, DI
+from prunas.pipeline.comparison.indicators import indicator_prior
 from prunas.pipeline.comparison.request import Comparison
 from prunas.pipeline.sources import train_source
 from prunas.pipeline.stages import Job, sort_channels, train_full
@@ -21,6 +23,7 @@ from prunas.search.budget import Budget, Feasible, as_values
 from prunas.search.prior import Prior
 from prunas.supernet.space import Candidate
 
+_IMAGES: Final = 4096  # at most, that indicators are learnt on
 _DRAWN: Final = 64  # candidates, to see whether a window too large to count holds more than one
 
 Score = Callable[[Sequence[Candidate]], Iterable[float]]
@@ -33,14 +36,14 @@ class Weights:
     Attributes:
         held_out: scores on the images that searches may see.
         test: scores on the test images.
-        known: the prior of the run.
+        known: priors by name.
         archive: every held-out score so far.
         tested: every test score so far.
     """
 
     held_out: Score
     test: Score
-    known: Prior | None
+    known: Mapping[str, Prior]
     archive: Archive
     tested: dict[Candidate, float]
 
@@ -79,8 +82,8 @@ class RunArena:
         require_choice(name, self.text, len(set(drawn)) if window is None else window)
         return Problem(name, self.text, dict(feasible.limits), window, 1, None, None)
 
-    def prior(self, evaluation_seed: int) -> Prior | None:
-        return self._weights.known
+    def prior(self, name: str, evaluation_seed: int) -> Prior:
+        return self._weights.known[name]
 
     def scores(self, candidates: Sequence[Candidate], evaluation_seed: int) -> list[float]:
         archive = self._weights.archive
@@ -130,12 +133,12 @@ def run_identity(job: Job) -> dict[str, Any]:
 
 
 def require_prior(request: Comparison, job: Job) -> None:
-    """Refuse contenders that ask for a prior of a run that has none.
+    """Refuse contenders that ask for the prior of a run that has none.
 
     Raises:
         InputError: there is such a contender.
     """
-    wanting = [each.name for each in request.contenders if each.prior]
+    wanting = [each.name for each in request.contenders if each.prior == DI]
     if wanting and not job.request.prior:
         raise InputError(
             f"{job.folder.path} was made without a prior, which {wanting[0]} needs; leave it out"
@@ -143,17 +146,24 @@ def require_prior(request: Comparison, job: Job) -> None:
 
 
 @contextmanager
-def scoring(job: Job, archive: Path, tested: Mapping[Candidate, float]) -> Iterator[Weights]:
+def scoring(
+    job: Job, archive: Path, tested: Mapping[Candidate, float], priors: Collection[str]
+) -> Iterator[Weights]:
     """The weights of a run, trained if they are not yet, and an archive of their scores."""
     full, prior = sort_channels(job, train_full(job))
     source = train_source(job, full, prior)
+    known = {} if prior is None else {DI: prior}
+    if DAIS in priors:
+        known[DAIS] = indicator_prior(
+            full, job.space, job.fixed(job.data.train, _IMAGES), device=job.device
+        )
     calibration = job.fixed(job.data.train, job.request.calibration)
     held_out = job.fixed(job.data.held_out, job.request.scoring)
     with Archive(archive, fingerprint=job.request.fingerprint()) as opened:
         yield Weights(
             scorer(source, calibration, held_out),
             scorer(source, calibration, job.fixed(job.data.test)),
-            prior,
+            known,
             opened,
             dict(tested),
         )

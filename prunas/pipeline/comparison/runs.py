@@ -162,8 +162,8 @@ def _search(
 def _begun(contender: Contender, cell: Cell, arena: Arena) -> State:
     feasible = arena.feasible
     prior = None
-    if contender.prior:
-        prior = arena.prior(arena.problem.evaluation_seed(cell.seed))
+    if contender.prior is not None:
+        prior = arena.prior(contender.prior, arena.problem.evaluation_seed(cell.seed))
     rng = _generator(cell.seed, "method", contender.name)
     return contender.search.start(feasible.space, feasible, prior, rng)
 

@@ -1,8 +1,9 @@
 """The whole comparison: see that it is possible, play what is missing, write what it shows."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from prunas.pipeline.comparison.workers import played, table_arenas
 from prunas.pipeline.progress import Progress
 from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.stages import Job
-from prunas.search.table import read_table
+from prunas.search.table import Table, read_table
 from prunas.supernet.space import Candidate
 
 
@@ -54,6 +55,7 @@ def compare_methods(request: Comparison, out: Path, means: Means) -> Results:
 def _on_tables(request: Comparison, out: Path, means: Means) -> Results:
     tables = [read_table(name) for name in request.tables]
     _require_own_names([table.name for table in tables])
+    _require_priors(tables, _priors(request))
     arenas = table_arenas(request)
     problems = [
         arenas(table.name, budget).problem for table in tables for budget in request.budgets
@@ -82,7 +84,7 @@ def _on_run(request: Comparison, out: Path, means: Means) -> Results:
         rows, cells = _open_cells(folder, request, problems)
         if cells:
             with (
-                scoring(job, folder.archive, _tested(rows)) as weights,
+                scoring(job, folder.archive, _tested(rows), _priors(request)) as weights,
                 _recorded(folder, rows, len(cells), means.progress) as record,
             ):
                 ready: dict[str, Arena] = {
@@ -97,6 +99,15 @@ def _require_own_names(names: Sequence[str]) -> None:
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"two of the tables are called {name}; name each table once")
+
+
+def _require_priors(tables: Sequence[Table], names: Collection[str]) -> None:
+    for table, name in product(tables, sorted(names)):
+        if name not in table.priors:
+            raise InputError(
+                f"the table {table.name} has no prior {name!r}, only"
+                f" {', '.join(table.priors) or 'none'}; leave out the contenders with it"
+            )
 
 
 def _open_cells(
@@ -123,6 +134,11 @@ def _recorded(
             task.update(len(rows), total)
 
         yield record
+
+
+def _priors(request: Comparison) -> set[str]:
+    """The priors that some contender is told."""
+    return {each.prior for each in request.contenders if each.prior is not None}
 
 
 def _tested(rows: Sequence[Row]) -> dict[Candidate, float]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from prunas.eval.contest import RESAMPLES
-from prunas.pipeline.comparison.contenders import of_name
+from prunas.pipeline.comparison.contenders import DAIS, DI, of_name
 from prunas.pipeline.comparison.findings import RULE, findings, in_points, told, verdicts_of
 from prunas.pipeline.comparison.request import Comparison
 from prunas.pipeline.comparison.results import Contest, Results, Summary
@@ -216,7 +216,7 @@ def _curves(results: Results, index: int) -> Figure:
     same = f" Up to {start} all have the same start points." if results.request.start else ""
     caption = (
         "The best score there is, less the best one found so far; mean over seeds, shaded its 95 %"
-        f" bootstrap interval. Dashed: with the DI prior.{same}"
+        f" bootstrap interval. Dashed: with the DI prior; dotted: with learnt indicators.{same}"
     )
     title = f"Regret, {_title(contest)}"
     height = 400 + 8 * len(contest.names)
@@ -264,7 +264,7 @@ def _colour(results: Results, name: str) -> str:
 
 
 def _line(results: Results, name: str) -> dict[str, Any]:
-    dash = "dash" if of_name(name).prior else "solid"
+    dash = {None: "solid", DI: "dash", DAIS: "dot"}[of_name(name).prior]
     return {"color": _colour(results, name), "width": 2, "dash": dash}
 
 
