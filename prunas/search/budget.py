@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from functools import cached_property
 from types import MappingProxyType
 from typing import Final, Protocol
 
@@ -41,7 +42,7 @@ _HALVINGS: Final = 40  # choices of one gene per ray stay far below 2**40 / spre
 # the largest ratio between the preferences of two genes: a network is as good as its narrowest
 # place, and shared weights are not trained for wilder shapes (benchmarks/RESULTS.md)
 _SPREAD: Final = 4.0
-_SMALL: Final = 2**14  # spaces up to this size are enumerated when sampling finds nothing new
+_SMALL: Final = 2**17  # spaces up to this size are enumerated when sampling finds nothing new
 _TRIALS: Final = 256  # candidates that are priced as fast as one, overheads included
 _CHUNK: Final = 2**16  # neighbours that are priced at once: memory stays small
 
@@ -263,13 +264,25 @@ class Feasible:
     def listed(self) -> Values:
         """All candidates within the limits, smallest first; none at all if the space is large.
 
-        Spaces of more than 16,384 candidates count as large: no search asks for all of one.
+        Spaces of more than 131,072 candidates count as large: no search asks for all of one.
         """
+        return self._listed
+
+    def window(self) -> Values:
+        """Those of `listed` that make use of the budget."""
+        return self._window
+
+    @cached_property
+    def _listed(self) -> Values:
         if self.space.size > _SMALL:
             return np.empty((0, len(self.last)), dtype=np.int64)
         axes = np.meshgrid(*[gene.choices for gene in self.space.genes], indexing="ij")
         values = np.stack([axis.ravel() for axis in axes], axis=1).astype(np.int64)
         return values[self.contains(values)]
+
+    @cached_property
+    def _window(self) -> Values:
+        return self._listed[self.in_window(self._listed)]
 
     def shares(self, values: Values) -> NDArray[np.float64]:
         """(n, costs) each cost divided by its limit, in the order of `limits`."""

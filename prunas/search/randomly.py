@@ -34,7 +34,6 @@ def window(feasible: Feasible) -> Draw:
     """All candidates of the window in random order, if the space is small: the last resort."""
 
     def draw(rng: np.random.Generator, n: int) -> list[Candidate]:
-        values = feasible.listed()
-        return as_candidates(rng.permutation(values[feasible.in_window(values)]))
+        return as_candidates(rng.permutation(feasible.window()))
 
     return draw

@@ -264,7 +264,8 @@ def test_front_samples_spread_over_all_costs() -> None:
 
 
 def test_large_spaces_are_not_listed() -> None:
-    assert feasible(chain_space(5), "macs=50%").listed().shape == (0, 5)
+    assert feasible(chain_space(6), "macs=50%").listed().shape == (0, 6)
+    assert feasible(chain_space(6), "macs=50%").window().shape == (0, 6)
     assert len(feasible(chain_space(4), "macs=50%").listed()) > 0
 
 

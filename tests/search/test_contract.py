@@ -195,6 +195,20 @@ def test_an_exhausted_space_ends(method: Search, name: str) -> None:
         assert set(state.asked) == {tuple(row) for row in every.tolist()}
 
 
+def test_a_narrow_window_of_a_space_of_thousands_ends(method: Search, name: str) -> None:
+    """Where sampling finds nothing new, what is left of the window is listed."""
+    problem = feasible(chain_space(6, steps=6), "macs=10%", 0.001)
+    window = {tuple(row) for row in problem.window().tolist()}
+    assert 50 < len(window) < 200
+    state = method.start(problem.space, problem, None, np.random.default_rng(0))
+    for _ in range(12):
+        state, asked = method.ask(state, 50)
+        state = method.tell(state, scored(asked))
+    if name not in ("uniform", "nsga2"):
+        assert asked == []
+        assert set(state.asked) == window
+
+
 def test_a_budget_with_one_candidate(method: Search) -> None:
     space = toy_space([(1, 2, 3)] * 3, [(3, (0, 1, 2))])
     problem = feasible(space, "macs=3")
