@@ -65,9 +65,9 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
         "epochs": 20,
         "supernet_epochs": 12,
         "finalists": 6,
-        "finalist_epochs": 3,
+        "finalist_epochs": 8,
         "final_epochs": 30,
-        "evaluations": 100,
+        "evaluations": 60,
         "calibration": 256,
     },
 }

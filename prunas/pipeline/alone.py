@@ -26,7 +26,7 @@ from prunas.search.prior import Prior
 from prunas.supernet.cut import cut
 from prunas.supernet.space import Candidate
 
-Purpose = Literal["finalist", "final", "scratch", "ranking"]
+Purpose = Literal["finalist", "scratch-finalist", "final", "scratch", "ranking"]
 
 
 _KEPT: Final = frozenset({"final", "scratch"})
@@ -44,8 +44,8 @@ class Training:
         seed: of the order of the images and of dropout.
         purpose: a "finalist" is compared by its held-out accuracy; the weights of a "final" one
             are kept, and it is measured on the test set; so is one from "scratch", which begins
-            from random weights of its seed, and one of a "ranking", which begins from the full
-            network's weights: those of no source that is to be judged.
+            from random weights of its seed (as does a "scratch-finalist"), and one of a "ranking",
+            which begins from the full network's weights: those of no source that is to be judged.
     """
 
     candidate: Candidate
@@ -114,7 +114,7 @@ def network_of(job: Job, training: Training) -> nn.Module:
 def _begun(job: Job, training: Training, full: nn.Module, prior: Prior | None) -> nn.Module:
     if training.purpose == "ranking":
         return cut(full, job.space, training.candidate)
-    if training.purpose == "scratch":
+    if training.purpose in ("scratch", "scratch-finalist"):
         return cut(job.untrained(training.seed), job.space, training.candidate)
     return train_source(job, full, prior).alone(training.candidate)
 
@@ -126,7 +126,7 @@ def _record(job: Job, training: Training) -> Path:
 def _train(job: Job, training: Training) -> None:
     network = network_of(job, training)
     held_out = accuracy(network, job.fixed(job.data.held_out))
-    tested = training.purpose != "finalist"
+    tested = training.purpose not in ("finalist", "scratch-finalist")
     test = accuracy(network, job.fixed(job.data.test)) if tested else None
     write_text(_record(job, training), json.dumps(asdict(Trained(held_out, test))))
 

@@ -391,7 +391,9 @@ def search(
     finalists: Annotated[
         int | None, typer.Option(help="Candidates trained before one is chosen; 1: by score.")
     ] = None,
-    finalist_epochs: Annotated[int | None, typer.Option(help="Of each finalist.")] = None,
+    finalist_epochs: Annotated[
+        int | None, typer.Option(help="Of each finalist. [5, or a third of the final]")
+    ] = None,
     final_epochs: FinalEpochs = None,
     from_scratch: FromScratch = None,
     batch_size: Annotated[int | None, typer.Option(help="Images in a training step.")] = None,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from prunas.errors import InputError
-from prunas.pipeline.alone import Training, train_alone
+from prunas.pipeline.alone import Purpose, Training, train_alone
 from prunas.pipeline.stages import Job
 from prunas.search.budget import as_values
 from prunas.search.method import Scored
@@ -41,7 +41,9 @@ def last_round(job: Job, scored: Sequence[Scored], prior: Prior | None) -> list[
 
     They are the best scores inside the budget (of equals the cheapest) and, besides, the uniform
     network and the prior's allocation, whose shapes the shared weights may not do justice. They
-    are compared by held-out accuracy after `finalist_epochs` of training; of equals the better
+    are compared by held-out accuracy after `finalist_epochs` of training, which begins where the
+    final one will begin: what trains best from random weights is another question than what
+    does with those of the source (measured: benchmarks/RESULTS.md). Of equals the better
     score wins. The test set is not touched.
 
     Raises:
@@ -55,7 +57,8 @@ def last_round(job: Job, scored: Sequence[Scored], prior: Prior | None) -> list[
     scores = {entry.candidate: entry.score for entry in ranked}
     entrants = list(dict.fromkeys([*_anchors(job, prior), *scores]))[: request.finalists]
     recipe = request.finalist_recipe()
-    trainings = [Training(each, recipe, request.seed, "finalist") for each in entrants]
+    purpose: Purpose = "scratch-finalist" if request.from_scratch else "finalist"
+    trainings = [Training(each, recipe, request.seed, purpose) for each in entrants]
     with job.folder.stage("train the finalists"), job.progress.task("finalists") as task:
         results = train_alone(job, trainings, lambda done: task.update(done, len(trainings)))
     finalists = [

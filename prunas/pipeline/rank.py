@@ -1,7 +1,7 @@
 """Do the scores of a run rank networks as training them does?"""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Final
 
@@ -163,7 +163,7 @@ def rank(job: Job, sources: Sequence[str], *, candidates: int, epochs: int) -> R
         tuple(drawn),
         tuple(macs),
         tuple(job.feasible.in_window(values).tolist()),
-        _trained(job, drawn, replace(job.request.finalist_recipe(), epochs=epochs)),
+        _trained(job, drawn, job.request.ranking_recipe(epochs)),
         predicted,
         epochs,
     )

@@ -49,9 +49,11 @@ class Request:
         supernet_epochs: training of the shared weights.
         finalists: candidates that are trained for a while before one of them is found; 1 takes
             the best score.
-        finalist_epochs: training of each of them.
+        finalist_epochs: training of each of them; None: 5, or from scratch a third of the final
+            training, as networks that begin at random take longer to tell apart.
         final_epochs: training of the found network.
-        from_scratch: begin that training from random weights, not from those of the source.
+        from_scratch: begin the final training, and that of the finalists, from random weights, not
+            from those of the source.
         batch_size: images in a training step.
         learning_rate: peak rate of all trainings.
         paths: random candidates in each supernet step.
@@ -78,7 +80,7 @@ class Request:
     epochs: int | None = None
     supernet_epochs: int = 20
     finalists: int = 8
-    finalist_epochs: int = 5
+    finalist_epochs: int | None = None
     final_epochs: int = 30
     from_scratch: bool = False
     batch_size: int = 64
@@ -97,8 +99,9 @@ class Request:
                 f"no weights source is called {self.source!r}; choose {', '.join(SOURCES)}"
             )
         for name in _POSITIVE:
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)} must be at least 1")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name}={value} must be at least 1")
         if self.pretrained and self.weights is not None:
             raise InputError("give either pretrained weights or a weights file, not both")
 
@@ -143,7 +146,13 @@ class Request:
         return self._recipe(self.supernet_epochs)
 
     def finalist_recipe(self) -> Recipe:
-        return self._recipe(self.finalist_epochs, rate=0.5)
+        usual = max(1, self.final_epochs // 3) if self.from_scratch else 5
+        epochs = usual if self.finalist_epochs is None else self.finalist_epochs
+        return self._recipe(epochs, rate=1.0 if self.from_scratch else 0.5)
+
+    def ranking_recipe(self, epochs: int) -> Recipe:
+        """Of networks that begin with the weights of the full one."""
+        return self._recipe(epochs, rate=0.5)
 
     def final_recipe(self) -> Recipe:
         return self._recipe(self.final_epochs, rate=1.0 if self.from_scratch else 0.5)

@@ -1,6 +1,7 @@
 """The last round: who takes part, who wins, and what it does not look at."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 import prunas
-from prunas.pipeline import finalists
+from prunas.pipeline import alone, finalists
 from prunas.pipeline.alone import Trained, Training
 from prunas.pipeline.finalists import last_round
 from prunas.pipeline.progress import Progress
@@ -17,6 +18,7 @@ from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.stages import Job
 from prunas.search.method import Scored
 from prunas.search.prior import Prior, allocate
+from prunas.supernet.cut import cut
 from prunas.supernet.space import Candidate
 
 
@@ -66,6 +68,33 @@ def test_the_best_scores_and_the_anchors_take_part(
     assert [each.candidate for each in asked] == [job.uniform, allocation, *best]
     assert {each.recipe for each in asked} == {job.request.finalist_recipe()}
     assert {each.purpose for each in asked} == {"finalist"}
+
+
+def test_finalists_begin_where_the_final_training_begins(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From scratch, for a third of the final training unless said otherwise, at its rate."""
+    asked = _training_gives(monkeypatch, lambda candidate: 0.5)
+    request = replace(job.request, from_scratch=True, finalist_epochs=None, final_epochs=24)
+    job.folder.update({"request": request.to_json()})
+    last_round(replace(job), _scored(job), None)
+    assert {each.purpose for each in asked} == {"scratch-finalist"}
+    assert {each.recipe for each in asked} == {replace(request.final_recipe(), epochs=8)}
+    given = replace(request, finalist_epochs=3)
+    assert given.finalist_recipe().epochs == 3
+    assert replace(request, from_scratch=False).finalist_recipe().epochs == 5
+    assert replace(request, final_epochs=2).finalist_recipe().epochs == 1
+
+
+def test_a_finalist_from_scratch_has_weights_of_its_seed(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alone, "train", lambda network, *a, **k: network.eval())
+    recipe = job.request.finalist_recipe()
+    network = alone.network_of(job, Training(job.uniform, recipe, 7, "scratch-finalist"))
+    blank = cut(job.untrained(7), job.space, job.uniform)
+    held = dict(network.named_parameters())
+    assert all(torch.equal(held[name], weight) for name, weight in blank.named_parameters())
 
 
 def test_the_best_after_training_wins(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,15 +62,13 @@ def test_networks_begin_from_the_full_one_and_are_measured_on_the_test_set(
     found = alone.train_alone(
         job,
         [
-            alone.Training(
-                candidate, replace(job.request.finalist_recipe(), epochs=1), 0, "ranking"
-            )
+            alone.Training(candidate, job.request.ranking_recipe(1), 0, "ranking")
             for candidate in ranked.candidates
         ],
         lambda done: None,
     )
     assert [each.test for each in found] == list(ranked.trained)
-    still = replace(job.request.finalist_recipe(), epochs=1, learning_rate=0.0, augment=False)
+    still = replace(job.request.ranking_recipe(1), learning_rate=0.0, augment=False)
     candidate = ranked.candidates[0]
     monkeypatch.setattr(alone, "train", lambda network, *a, **k: network.eval())
     network = alone.network_of(job, alone.Training(candidate, still, 0, "ranking"))
