@@ -392,7 +392,7 @@ def search(
         int | None, typer.Option(help="Candidates trained before one is chosen; 1: by score.")
     ] = None,
     finalist_epochs: Annotated[
-        int | None, typer.Option(help="Of each finalist. [5, or a third of the final]")
+        int | None, typer.Option(help="Of each finalist. [5; from scratch a third of the final]")
     ] = None,
     final_epochs: FinalEpochs = None,
     from_scratch: FromScratch = None,

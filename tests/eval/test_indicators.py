@@ -160,4 +160,8 @@ def test_about_as_many_are_kept_as_the_budget_allows(share: float) -> None:
 def test_a_single_image_and_a_single_batch_will_do() -> None:
     network, space = chain()
     images, labels = task()[0]
-    assert dais(network, space, [(images[:1], labels[:1])], device=CPU, passes=2).eliminations
+    verdict = dais(network, space, [(images[:1], labels[:1])], device=CPU, passes=2)
+    (elimination,) = verdict.eliminations
+    assert elimination is not None
+    start = 1 / (1 + np.exp(-0.5))  # of every indicator
+    assert (np.abs(scores_of(elimination) - start) > 1e-4).all()
