@@ -138,7 +138,8 @@ def read_table(name_or_path: str | Path) -> Table:
     path = known.get(str(name_or_path), Path(name_or_path))
     if not path.is_file():
         near = get_close_matches(str(name_or_path), known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known) or 'none'}"
+        there = f"there are {', '.join(known)}" if known else "none comes with prunas, give a file"
+        hint = f"did you mean {near[0]}?" if near else there
         raise InputError(f"no table is called {str(name_or_path)!r}, nor is it a file; {hint}")
     try:
         return _table(path)
