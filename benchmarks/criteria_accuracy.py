@@ -169,7 +169,7 @@ def by_prunas(
     network: nn.Module, data: Data, done: Set[tuple[str, float]]
 ) -> Iterator[tuple[str, float, float, nn.Module]]:
     """(method, budget, share of MACs, small network), of what is not done."""
-    space = prunas.trace(network, data.input_size, depth=False)
+    space = prunas.trace(network, data.input_size, genes=("width",))
     images = fixed(data.train, data.input_size, CPU, limit=IMAGES)
     for name, judge in CRITERIA.items():
         adaptations = get_args(Adaptation) if name in REFIT else ("recalibrate",)

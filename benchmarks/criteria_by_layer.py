@@ -64,7 +64,7 @@ def one_network(name: str, model: str, seed: int) -> list[dict[str, Any]]:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     network, data = trained(name, model, seed)
-    space = prunas.trace(network, data.input_size, depth=False)
+    space = prunas.trace(network, data.input_size, genes=("width",))
     images = fixed(data.train, data.input_size, CPU, limit=IMAGES)
     test = fixed(data.test, data.input_size, CPU)
     found = []

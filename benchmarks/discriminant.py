@@ -75,7 +75,7 @@ def all_groups(name: str, images: int) -> None:
     """Watching every layer and eliminating every group's channels, beyond the bare forwards."""
     network = create_network(name, classes=CLASSES, input_size=(3, SIDE, SIDE))
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    space = prunas.trace(network, (3, SIDE, SIDE), depth=False)
+    space = prunas.trace(network, (3, SIDE, SIDE), genes=("width",))
     generator = torch.Generator().manual_seed(0)
     batch = torch.randn(BATCH, 3, SIDE, SIDE, generator=generator)
     batch = batch.contiguous(memory_format=torch.channels_last)

@@ -30,7 +30,7 @@ def main() -> None:
     for name in ("mobilenetv2_100", "resnet18"):
         network = create_network(name, classes=10, input_size=(3, SIDE, SIDE))
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        space = prunas.trace(network, (3, SIDE, SIDE), depth=False)  # as the main job does
+        space = prunas.trace(network, (3, SIDE, SIDE), genes=("width",))  # as the main job does
         middle = space.uniform(0.6)
         evaluation(name, Supernet(network, space), middle)
         step(name, Supernet(network, space), middle)

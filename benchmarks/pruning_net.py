@@ -48,7 +48,7 @@ def lean(name: str, batch: int, side: int) -> None:
         made = create_network(name, classes=10, input_size=(3, side, side), small_images="never")
         return made.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
-    space = prunas.trace(network(), (3, side, side), depth=False)
+    space = prunas.trace(network(), (3, side, side), genes=("width",))
     sources = {"supernet": Supernet(network(), space), "lean": lean_net(network(), space)}
     own = sum(p.numel() for p in sources["supernet"].learnt.parameters())
     all_of_it = sum(p.numel() for p in sources["lean"].learnt.parameters())

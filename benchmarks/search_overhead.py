@@ -27,7 +27,7 @@ BATCHES = (50, 10)
 def main(names: Sequence[str]) -> None:
     torch.set_num_threads(1)
     network = create_network("mobilenetv2_100", classes=10, input_size=(3, 32, 32))
-    space = prunas.trace(network, (3, 32, 32), depth=False)
+    space = prunas.trace(network, (3, 32, 32), genes=("width",))
     feasible = Feasible(space, Budget.parse("macs=40%"), prunas.Cost(space))
     for batch in BATCHES:
         work = {name: searching(SEARCHES[name], feasible, batch) for name in names}

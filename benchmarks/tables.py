@@ -217,7 +217,7 @@ def data_of(setting: Setting, seed: int) -> Data:
 
 
 def space_of(setting: Setting, network: nn.Module, data: Data) -> SearchSpace:
-    traced = prunas.trace(network, data.input_size, grid=GRID, depth=False)
+    traced = prunas.trace(network, data.input_size, grid=GRID, genes=("width",))
     return tied(traced, whole=setting.whole)
 
 

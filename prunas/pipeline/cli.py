@@ -55,6 +55,7 @@ from prunas.search.archive import Archive
 from prunas.search.budget import Budget
 from prunas.search.methods import SEARCHES
 from prunas.supernet.grid import GRIDS, as_grid
+from prunas.supernet.trace import KINDS
 
 _DEMO: Final = Path("runs/demo")
 _DEVICES: Final = ("auto", "cpu", "cuda")
@@ -80,7 +81,10 @@ Keep = Annotated[
 Grid = Annotated[
     str | None, typer.Option(help=f"Which widths are offered: {', '.join(GRIDS)}.", metavar="NAME")
 ]
-Depth = Annotated[bool, typer.Option("--depth", help="Residual blocks may be left out, too.")]
+Genes = Annotated[
+    str | None,
+    typer.Option(help=f"What is searched: some of {','.join(KINDS)} (width).", metavar="KINDS"),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Device = Annotated[str, typer.Option(help=f"{', '.join(_DEVICES)} (auto: cuda if there is one).")]
 DataName = Annotated[
@@ -129,6 +133,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _kinds(genes: str | None) -> tuple[str, ...]:
+    """The kinds of genes in "width,depth"."""
+    return ("width",) if genes is None else tuple(kind.strip() for kind in genes.split(","))
+
+
 def _complain(sentence: object, code: int) -> int:
     typer.echo(f"prunas: {sentence}", err=True)
     return code
@@ -168,7 +177,7 @@ def profile(
     data: Annotated[str | None, typer.Option(help="Take size and classes from this data.")] = None,
     grid: Grid = None,
     keep: Keep = None,
-    depth: Depth = False,
+    genes: Genes = None,
     budget: Annotated[str | None, typer.Option(help="Is this in reach? E.g. macs=40%.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -178,7 +187,7 @@ def profile(
         size, count = _pictures(model, source, input_size, classes)
         network = create_network(model, classes=count, input_size=size)
         widths = as_grid(grid or "default")
-        space = space_of(model, network, size, grid=widths, keep=keep or (), depth=depth)
+        space = space_of(model, network, size, grid=widths, keep=keep or (), genes=_kinds(genes))
         found = profiled(network, space, size, Budget.parse(budget) if budget else None)
     form: Any = network.prunas_origin["small_images"]  # type: ignore[index]
     if as_json:
@@ -252,7 +261,7 @@ def prune(
     classes: Annotated[int | None, typer.Option(min=1)] = None,
     grid: Grid = None,
     keep: Keep = None,
-    depth: Depth = False,
+    genes: Genes = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -266,8 +275,9 @@ def prune(
     with _stoppable():
         source = None if data is None else load_data(data, seed=0, input_size=input_size)
         network, size = _trained(model, source, input_size, classes, pretrained, weights, where)
+        widths_offered = as_grid(grid or "default")
         space = space_of(
-            model, network, size, grid=as_grid(grid or "default"), keep=keep or (), depth=depth
+            model, network, size, grid=widths_offered, keep=keep or (), genes=_kinds(genes)
         )
         found = pruned(
             network,
@@ -420,7 +430,7 @@ def search(
     ] = False,
     grid: Grid = None,
     keep: Keep = None,
-    depth: Depth = False,
+    genes: Genes = None,
     input_size: Annotated[
         int | None, typer.Option(min=1, help="Resize images to this side.", metavar="SIDE")
     ] = None,
@@ -454,7 +464,7 @@ def search(
         "small_memory": small_memory or None,
         "grid": grid,
         "keep": keep or None,
-        "depth": depth or None,
+        "genes": genes and _kinds(genes),
         "input_size": input_size,
         "prior": False if no_prior else None,
     }

@@ -8,6 +8,7 @@ from typing import Any, Final
 from prunas.errors import InputError
 from prunas.pipeline.training import Recipe
 from prunas.search.methods import SEARCHES
+from prunas.supernet.trace import kinds_of
 
 SOURCES: Final = ("supernet", "pruningnet", "pruningnet-published")
 """Where the weights of candidates come from while they are scored."""
@@ -40,7 +41,7 @@ class Request:
         seeds: final trainings of the found and of the uniform network, each with its own seed.
         grid: which widths are offered (`prunas.supernet.grid`).
         keep: patterns of layers that stay untouched.
-        depth: search which residual blocks to leave out as well.
+        genes: the kinds that are searched; see `prunas.trace`.
         pretrained: start from timm's pretrained weights.
         weights: start from the weights in this file.
         source: one of `SOURCES`.
@@ -72,7 +73,7 @@ class Request:
     seeds: int = 3
     grid: str = "default"
     keep: tuple[str, ...] = ()
-    depth: bool = False
+    genes: tuple[str, ...] = ("width",)
     pretrained: bool = False
     weights: str | None = None
     source: str = "supernet"
@@ -98,6 +99,7 @@ class Request:
             raise InputError(
                 f"no weights source is called {self.source!r}; choose {', '.join(SOURCES)}"
             )
+        kinds_of(self.genes)
         for name in _POSITIVE:
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -116,10 +118,11 @@ class Request:
         unknown = sorted(set(data) - known)
         if unknown or not {"model", "data", "budget"} <= set(data):
             raise InputError(f"the run's request cannot be read (unknown fields: {unknown})")
-        return cls(**{**data, "keep": tuple(data.get("keep", ()))})
+        lists = {name: tuple(value) for name, value in data.items() if name in ("keep", "genes")}
+        return cls(**{**data, **lists})
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "keep": list(self.keep)}
+        return {**asdict(self), "keep": list(self.keep), "genes": list(self.genes)}
 
     def fingerprint(self) -> str:
         """Short text that differs when anything differs that a candidate's score depends on."""

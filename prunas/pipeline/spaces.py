@@ -1,6 +1,6 @@
 """The search space of a network that is known by its name."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from torch import nn
 
@@ -19,7 +19,7 @@ def space_of(
     *,
     grid: WidthGrid | str = DEFAULT,
     keep: Sequence[str] = (),
-    depth: bool = True,
+    genes: Collection[str] = ("width", "depth"),
 ) -> SearchSpace:
     """As `trace`; the networks of MetaPruning have the genes, and by default the widths, of there.
 
@@ -31,6 +31,6 @@ def space_of(
     """
     published = _READY_MADE.get(name)
     if published is None:
-        return trace(network, size, grid=grid, keep=keep, depth=depth)
+        return trace(network, size, grid=grid, keep=keep, genes=genes)
     widths = METAPRUNING if as_grid(grid) == DEFAULT else grid
-    return published.narrowed(trace(network, size, grid=widths, keep=keep, depth=depth))
+    return published.narrowed(trace(network, size, grid=widths, keep=keep, genes=genes))

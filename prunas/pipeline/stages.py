@@ -135,7 +135,7 @@ class Job:
             self.data.input_size,
             grid=self.request.grid,
             keep=self.request.keep,
-            depth=self.request.depth,
+            genes=self.request.genes,
         )
 
     @cached_property

@@ -65,7 +65,7 @@ def _genes(found: Profile) -> Table:
     table.add_column("MACs it decides", justify="right", no_wrap=True)
     for gene, macs in zip(found.space.genes, found.decided, strict=True):
         share = f"{_amount(macs)} ({_percent(macs / found.full.macs)})"
-        offered = "left out, kept" if gene.kind == "depth" else _shortened(gene.choices)
+        offered = "left out, kept" if gene.choices == (0, 1) else _shortened(gene.choices)
         table.add_row(gene.name, offered, share)
     return table
 

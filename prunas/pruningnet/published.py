@@ -162,7 +162,7 @@ class Published:
 
     def space(self, network: nn.Module, size: Sequence[int] = _SIZE) -> SearchSpace:
         """The genes and the 31 widths of the paper."""
-        return self.narrowed(trace(network, size, grid=METAPRUNING, depth=False))
+        return self.narrowed(trace(network, size, grid=METAPRUNING, genes=("width",)))
 
     def pruning_net(self, network: nn.Module, space: SearchSpace, *, seed: int = 0) -> PruningNet:
         """The PruningNet of the paper, untrained; it does not share the network's convolutions."""

@@ -182,7 +182,7 @@ class Walk:
         open_after = np.where(np.triu(np.ones((genes, genes), dtype=bool), 1), 0, self._full)
         columns = [
             np.arange(genes),
-            [gene.kind == "depth" for gene in feasible.space.genes],
+            [gene.kind != "width" for gene in feasible.space.genes],
             feasible.space.widths,
             feasible.last,
             cost.macs(full) - cost.macs(values),

@@ -48,7 +48,7 @@ def uniform_candidates(feasible: Feasible) -> list[Candidate]:
 
 
 def _halfway(gene: Gene) -> list[float]:
-    """Ratios at which a gene takes its next choice; blocks are kept at any."""
-    if gene.kind == "depth":
-        return [-1.0]
+    """Ratios at which a gene takes its next choice; blocks and kernels are whole at any."""
+    if gene.kind != "width":
+        return [-1.0] * (len(gene.choices) - 1)
     return [(a + b) / (2 * gene.choices[-1]) for a, b in pairwise(gene.choices)]

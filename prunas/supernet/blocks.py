@@ -1,8 +1,9 @@
-"""Residual blocks: what a network can do without, whole.
+"""Blocks: what a network can do without, whole.
 
-A module that computes y = x + f(x), perhaps with an activation or a normalisation after it, hands
-its input on; without it the network still runs. Which modules these are is read from the run
-itself: the input is followed through the operators, not through the code.
+A module that computes y = x + f(x), perhaps with an activation or a normalisation after it, or
+y = x * g(x), a gate such as squeeze-and-excitation, hands its input on; without it the network
+still runs. Which modules these are is read from the run itself: the input is followed through the
+operators, not through the code.
 """
 
 from collections import Counter
@@ -40,6 +41,16 @@ class Bypass(nn.Identity):
 
     def forward(self, input: torch.Tensor, *rest: Any, **options: Any) -> torch.Tensor:  # noqa: A002
         return input
+
+
+def outermost(blocks: Iterable[Block]) -> tuple[Block, ...]:
+    """These blocks, but for those inside another one of them."""
+    chosen = tuple(blocks)
+    return tuple(
+        block
+        for block in chosen
+        if not any(other.holds(block.path) for other in chosen if other.path != block.path)
+    )
 
 
 def leave_out(network: nn.Module, blocks: Iterable[Block]) -> None:
@@ -90,15 +101,17 @@ def _home(network: nn.Module, path: str) -> tuple[dict[str, nn.Module | None], s
 
 @dataclass(frozen=True)
 class Seen:
-    """A residual block as it ran once.
+    """A block as it ran once.
 
     Attributes:
         block: which one.
+        gate: it multiplies its input; otherwise it adds something to it.
         before: labels of its input.
         after: labels of its output.
     """
 
     block: Block
+    gate: bool
     before: tuple[Nodes, ...]
     after: tuple[Nodes, ...]
 
@@ -111,18 +124,18 @@ class _Run:
         path: of the module.
         input: its first argument, if that is a tensor.
         alone: there is no other argument.
-        reach: how far the input came, by tensor: unchanged, or with something added.
-        additions: the operators (by number) that added something to it.
+        reach: how far the input came, by tensor: unchanged, gated, or with something added.
+        changes: the operators (by number) that added something to it, or gated it.
     """
 
     path: str
     input: torch.Tensor | None
     alone: bool
     reach: dict[int, int] = field(default_factory=dict)
-    additions: set[int] = field(default_factory=set)
+    changes: set[int] = field(default_factory=set)
 
 
-_UNCHANGED, _ADDED_TO = 0, 1
+_UNCHANGED, _ADDED_TO, _GATED = 0, 1, 2
 
 _MOVES: Final = frozenset(
     f"aten.{name}"
@@ -132,7 +145,8 @@ _MOVES: Final = frozenset(
     )
 )
 _ADDS: Final = frozenset(f"aten.{name}" for name in ("add", "add_", "sub", "addcmul", "addcmul_"))
-_SCALES: Final = frozenset(f"aten.{name}" for name in ("mul", "mul_", "div", "div_"))
+_GATES: Final = frozenset(("aten.mul", "aten.mul_"))
+_SCALES: Final = _GATES | {"aten.div", "aten.div_"}
 _NORMS: Final = frozenset(
     f"aten.{name}"
     for name in ("native_batch_norm", "native_layer_norm", "native_group_norm", "_fused_rms_norm")
@@ -193,25 +207,25 @@ class BlockWatch:
             if reach is not None:
                 run.reach[id(out)] = reach
 
-    def found(self) -> Iterator[tuple[Block, torch.Tensor, torch.Tensor]]:
-        """Residual blocks that ran once, with their inputs and outputs.
+    def found(self) -> Iterator[tuple[Block, bool, torch.Tensor, torch.Tensor]]:
+        """Blocks that ran once: whether each is a gate, its input and its output.
 
-        A module that is nothing but residual blocks one after another is not one itself.
+        A module that is nothing but blocks one after another is not one itself.
         """
-        residual = [(run, out) for run, out in self._over if self._is_residual(run, out)]
-        for run, out in residual:
+        blocks = [(run, out) for run, out in self._over if self._hands_on(run, out)]
+        for run, out in blocks:
             block = Block(run.path, run.alone)
-            inner = [other for other, _ in residual if other is not run and block.holds(other.path)]
-            own = run.additions.difference(*(other.additions for other in inner))
+            inner = [other for other, _ in blocks if other is not run and block.holds(other.path)]
+            own = run.changes.difference(*(other.changes for other in inner))
             if own and run.input is not None:
-                yield block, run.input, out
+                yield block, run.reach[id(out)] == _GATED, run.input, out
 
-    def _is_residual(self, run: _Run, out: torch.Tensor) -> bool:
+    def _hands_on(self, run: _Run, out: torch.Tensor) -> bool:
         given = run.input
         return (
             given is not None
             and self._calls[run.path] == 1
-            and run.reach.get(id(out)) == _ADDED_TO
+            and run.reach.get(id(out)) in (_ADDED_TO, _GATED)
             and out.shape == given.shape
             and out.dtype == given.dtype
         )
@@ -222,15 +236,20 @@ class BlockWatch:
         levels = [run.reach[id(tensor)] for tensor in tensors if id(tensor) in run.reach]
         if not levels:
             return None
-        if name in _ADDS and len(tensors) > 1:
-            run.additions.add(self._operators)
+        plain = [level for level in levels if level != _GATED]
+        if name in _ADDS and len(tensors) > 1 and plain:
+            run.changes.add(self._operators)
             return _ADDED_TO
         others = [tensor for tensor in tensors if id(tensor) not in run.reach]
-        by_constant = name in _SCALES and all(id(tensor) in known for tensor in others)
+        alone = len(levels) == 1
+        by_constant = alone and name in _SCALES and all(id(tensor) in known for tensor in others)
         by_batch = name == "aten.native_batch_norm"  # the shortcut of RepVGG, say
         if name in _MOVES or by_constant or by_batch:
             return max(levels)
-        return _ADDED_TO if max(levels) == _ADDED_TO and name in self._finishes else None
+        if alone and name in _GATES and levels[0] != _ADDED_TO:
+            run.changes.add(self._operators)
+            return _GATED
+        return _ADDED_TO if _ADDED_TO in levels and name in self._finishes else None
 
     def _enter(self, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         given = args[0] if args and isinstance(args[0], torch.Tensor) else None

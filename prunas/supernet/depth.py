@@ -1,4 +1,4 @@
-"""Genes of depth: the residual blocks of a run that the network really works without."""
+"""Genes of depth, and of gates: the blocks of a run that the network really works without."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,7 +7,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from prunas.supernet.blocks import Block, Seen, without
+from prunas.supernet.blocks import Block, Seen, outermost, without
 from prunas.supernet.imagined import Imagining
 from prunas.supernet.recorder import Record
 from prunas.supernet.skeleton import (
@@ -27,18 +27,20 @@ _CHOICES: Final = (0, 1)
 def with_blocks(
     space: SearchSpace,
     found: Record,
+    kinds: Collection[str],
     same: SameChannels,
     bare: nn.Module,
     inputs: Any,
     fixed: Collection[str],
 ) -> SearchSpace:
-    """`space` with a gene for each residual block, or the reason why it has none.
+    """`space` with a gene for each block of these kinds, or the reason why it has none.
 
     A block's gene comes after all widths. What runs in the block costs nothing without it.
 
     Args:
         space: the widths.
         found: the run.
+        kinds: "depth" for residual blocks, "operator" for gates.
         same: whether a block hands on the channels that it was given.
         bare: the network on the meta device, in eval mode; left as found.
         inputs: meta tensors that it takes.
@@ -46,15 +48,25 @@ def with_blocks(
     """
     offered, pinned = [], []
     for seen in found.blocks:
+        if _kind(seen) not in kinds or (seen.gate and not _contracts(seen.block, found)):
+            continue  # a scaling by a statistic, say, which nobody would call a choice
         reason = _obstacle(seen, space, same, fixed, found)
         if reason is None:
-            offered.append(seen.block)
+            offered.append(seen)
         else:
             pinned.append(Pinned(seen.block.path, reason))
     trial = _Trial(bare, inputs, shapes(describe(found.outputs)))
-    stuck = trial.stuck(offered)
+    stuck = trial.stuck([seen.block for seen in offered])
     pinned += [Pinned(block.path, reason) for block, reason in stuck.items()]
-    return _extended(space, found, [block for block in offered if block not in stuck], pinned)
+    return _extended(space, found, [seen for seen in offered if seen.block not in stuck], pinned)
+
+
+def _kind(seen: Seen) -> str:
+    return "operator" if seen.gate else "depth"
+
+
+def _contracts(block: Block, found: Record) -> bool:
+    return any(block.path in product.inside for product in found.products)
 
 
 def _obstacle(
@@ -63,7 +75,7 @@ def _obstacle(
     block = seen.block
     if any(block.holds(name) for name in fixed):
         return "the block was asked to be left alone"
-    if not any(block.path in product.inside for product in found.products):
+    if not _contracts(block, found):
         return "the block contracts nothing, so that leaving it out saves nothing"
     for alias, name in space.aliases.items():
         if block.holds(alias) != block.holds(name):
@@ -92,7 +104,7 @@ class _Trial:
         return stuck if together is None else stuck | dict.fromkeys(rest, together)
 
     def _failure(self, blocks: Sequence[Block]) -> str | None:
-        with without(self.bare, blocks), torch.no_grad(), Imagining():
+        with without(self.bare, outermost(blocks)), torch.no_grad(), Imagining():
             try:
                 out = called(self.bare, self.inputs)
             except FORWARD_ERRORS as error:
@@ -105,12 +117,17 @@ class _Trial:
 
 
 def _extended(
-    space: SearchSpace, found: Record, blocks: Sequence[Block], pinned: Sequence[Pinned]
+    space: SearchSpace, found: Record, offered: Sequence[Seen], pinned: Sequence[Pinned]
 ) -> SearchSpace:
     names = {gene.name for gene in space.genes}
+    blocks = [seen.block for seen in offered]
     genes = tuple(
-        Gene(f"{block.path}{'[depth]' if block.path in names else ''}", "depth", _CHOICES)
-        for block in blocks
+        Gene(
+            f"{path}[{_kind(seen)}]" if (path := seen.block.path) in names else path,
+            _kind(seen),
+            _CHOICES,
+        )
+        for seen in offered
     )
     gene_of = {block.path: len(space.genes) + index for index, block in enumerate(blocks)}
     contractions = []

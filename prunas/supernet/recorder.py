@@ -219,8 +219,8 @@ class _Run(TorchDispatchMode):
         """Pin the outputs, whose shape the user knows, and what nothing is known of."""
         self.record.outputs = out
         self._keep_ratios()
-        for block, before, after in self.blocks.found():
-            self.record.blocks.append(Seen(block, self.dims(before), self.dims(after)))
+        for block, gate, before, after in self.blocks.found():
+            self.record.blocks.append(Seen(block, gate, self.dims(before), self.dims(after)))
         used = {name for identity, name in self._origin.items() if identity in self._used}
         for name, dims in self.record.tensors.items():
             if name not in used:  # auxiliary heads of training, say

@@ -3,7 +3,8 @@
 Every channel of every gene is one *atom*, numbered from 1; atom 0 stands for "always kept". A
 tensor dimension that genes decide carries *factors*: arrays of atoms, one per index. An index
 survives if all its atoms do; nearly always there is one factor, two where a dimension is a
-rectangle (groups x channels, heads x head width). A gene of depth has one atom, its block.
+rectangle (groups x channels, heads x head width). A gene of depth has one atom, its block; the
+atoms of a kernel are its rows, and its columns, counted from the middle.
 """
 
 import json
@@ -18,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from prunas.errors import InputError
-from prunas.supernet.blocks import Block
+from prunas.supernet.blocks import Block, outermost
 from prunas.supernet.rows import distinct_rows
 
 Atoms = NDArray[np.int64]
@@ -44,8 +45,9 @@ class Gene:
 
     Attributes:
         name: the module that it is about.
-        kind: "width" (how many channels of a group stay) or "depth" (a block is left out, 0, or
-            kept, 1).
+        kind: "width" (how many channels of a group stay), "depth" (a residual block is left out,
+            0, or kept, 1), "operator" (what a block is made of: without its gate, 0, or with it,
+            1) or "kernel" (the side of a depthwise kernel).
         choices: what it can be.
     """
 
@@ -103,7 +105,8 @@ class SearchSpace:
 
     Attributes:
         genes: the free choices.
-        widths: number of channels of each gene in the full network; 1 for a block.
+        widths: number of atoms of each gene: channels in the full network, 1 for a block, the side
+            of a kernel.
         pinned: what could not become a gene, each with its reason.
         network: class name of the traced network.
         inputs: shapes and types of its example inputs (without values).
@@ -117,7 +120,7 @@ class SearchSpace:
         attributes: integers of modules that follow the genes.
         contractions: what costs multiply-accumulates.
         taps: where a channel's activations can be seen.
-        blocks: gene of depth -> what it leaves out.
+        blocks: gene -> the block that it leaves out.
         normalised: genes over whose channels a normalisation or a mean runs, so that leaving a
             channel out differs from setting it to zero.
         notes: what the user should know about the trace, in sentences.
@@ -169,7 +172,7 @@ class SearchSpace:
     def uniform(self, ratio: float) -> Candidate:
         """For every width the choice nearest to `ratio` of the full one (the larger on a tie).
 
-        All blocks are kept.
+        Blocks and kernels are those of the full network.
         """
         if not 0 < ratio <= 1:
             raise InputError(f"uniform width {ratio} is outside (0, 1]; give a share such as 0.5")
@@ -211,8 +214,8 @@ class SearchSpace:
         return mask
 
     def left_out(self, candidate: Sequence[int]) -> tuple[Block, ...]:
-        """The blocks that a candidate does without."""
-        return tuple(block for gene, block in self.blocks.items() if candidate[gene] == 0)
+        """The blocks that a candidate does without; what is inside one of them goes with it."""
+        return outermost(block for gene, block in self.blocks.items() if candidate[gene] == 0)
 
     def survivors(self, candidate: Sequence[int]) -> Iterator[tuple[str, int, Atoms]]:
         """(tensor name, dimension, surviving indices) for every dimension that shrinks.
@@ -256,7 +259,8 @@ class SearchSpace:
     def reordered(self, orders: Sequence[Sequence[int]]) -> "SearchSpace":
         """The same space, in which gene g keeps its channels in the order `orders[g]`.
 
-        `orders[g]` lists the positions of the channels, the one to keep longest first.
+        `orders[g]` lists the positions of the channels, the one to keep longest first. Kernels
+        have one order only.
         """
         atom = self.renumbering(orders)
         return self._replace_atoms(lambda factor: atom[factor])
@@ -276,6 +280,11 @@ class SearchSpace:
             if not np.array_equal(np.sort(places), np.arange(width)):
                 raise InputError(
                     f"the order of gene {gene.name!r} is not a permutation of 0..{width - 1}"
+                )
+            if gene.kind == "kernel" and (np.diff(places) < 0).any():
+                raise InputError(
+                    f"gene {gene.name!r} is a kernel, whose rows and columns have their places;"
+                    f" give the order 0..{width - 1}"
                 )
             atom[offset + places] = offset + np.arange(width)
         return atom

@@ -1,12 +1,12 @@
 """From a network to its search space: label one run, solve, name the channel groups, try them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from math import prod
 from numbers import Integral
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from prunas.errors import InputError
 from prunas.supernet.blocks import Seen
 from prunas.supernet.depth import with_blocks
 from prunas.supernet.grid import DEFAULT, WidthGrid, as_grid
+from prunas.supernet.kernels import with_kernels
 from prunas.supernet.labels import BATCH, FIRST_IMAGE, PINNED, SECOND_IMAGE, Nodes, Solution
 from prunas.supernet.recorder import Check, Record, ShapeMismatchError, record
 from prunas.supernet.rows import distinct_rows
@@ -44,6 +45,9 @@ from prunas.supernet.space import (
 )
 from prunas.supernet.tensors import aliases_of, parameters_of, tensors_of
 
+KINDS: Final = ("width", "depth", "operator", "kernel")
+"""What a gene can be about."""
+
 _PROBE_SEED = 20190  # any fixed number: the probe only has to be the same each time
 _CAREFUL_ROUNDS = 24  # so often few genes are blamed; after that all that meet, to come to an end
 
@@ -55,9 +59,9 @@ def trace(
     example: Any = None,
     grid: WidthGrid | str = DEFAULT,
     keep: Sequence[str] = (),
-    depth: bool = True,
+    genes: Collection[str] = ("width", "depth"),
 ) -> SearchSpace:
-    """Find all that `network` can do without: channels, with what goes together, and blocks.
+    """Find all that `network` can do without: channels, with what goes together, blocks, kernels.
 
     The network runs once on the meta device (no weights are read, nothing is computed); labels
     are propagated through the ATen operators that really run, so residual sums, concatenations,
@@ -74,18 +78,25 @@ def trace(
         grid: which widths a channel group may take, or the name of a grid: "default" (sixteenths,
             multiples of 8 above 16), "metapruning" (its 31 ratios), "every" (from 1 up).
         keep: patterns of parameter or module names that stay untouched (`"stages.3.*"`).
-        depth: offer blocks to be left out: modules that compute y = x + f(x), perhaps with an
+        genes: the kinds of genes to offer.
+            "width": channel groups.
+            "depth": blocks may be left out, modules that compute y = x + f(x), perhaps with an
             activation or a normalisation after it, in which input and output are the same
             channels. Blocks without a shortcut are never offered, since their input and output
             would have to be tied, and with them the widths of all layers of a plain stage.
+            "operator": gates may be left out, modules that compute y = x * g(x) with layers of
+            their own, such as squeeze-and-excitation.
+            "kernel": depthwise kernels of side 5 and more may be smaller; see `with_kernels`.
 
     Returns:
         The search space.
 
     Raises:
         InputError: neither or both of input_size and example are given, the network does not run
-            on them, a pattern matches nothing, or nothing in it can be pruned.
+            on them, a pattern matches nothing, a kind of gene is unknown, or nothing in the
+            network can be pruned.
     """
+    wanted = kinds_of(genes)
     bare = _bare(network)
     fixed = _fixed(network, keep)
     inputs = _inputs(network, input_size, example)
@@ -96,8 +107,8 @@ def trace(
     solution = _solved(found)
     widths = as_grid(grid)
     draft = _Draft(network, inputs, found, solution, widths)
-    space = draft.space({})
-    dropped: dict[int, str] = {}
+    dropped = {} if "width" in wanted else draft.all_classes("widths are not searched")
+    space = draft.space(dropped)
     rounds = 0
     while space.genes:
         blame = _Probe(bare, inputs, draft, space).blame(sparing=rounds < _CAREFUL_ROUNDS)
@@ -106,11 +117,28 @@ def trace(
         rounds += 1
         dropped |= blame
         space = draft.space(dropped)
-    if depth:
-        space = with_blocks(space, found, draft.hands_on, bare, inputs, fixed)
+    space = with_blocks(space, found, wanted, draft.hands_on, bare, inputs, fixed)
+    if "kernel" in wanted:
+        space = with_kernels(space, bare, inputs, fixed)
     if not space.genes:
         raise InputError(_nothing(network, space, found))
     return space
+
+
+def kinds_of(genes: Collection[str]) -> frozenset[str]:
+    """These kinds of genes.
+
+    Raises:
+        InputError: one is unknown, or there is none.
+    """
+    if isinstance(genes, str):
+        genes = (genes,)
+    for kind in genes:
+        if kind not in KINDS:
+            raise InputError(f"no kind of gene is called {kind!r}; choose from {', '.join(KINDS)}")
+    if not genes:
+        raise InputError(f"no kind of gene was given; choose from {', '.join(KINDS)}")
+    return frozenset(genes)
 
 
 def _solved(found: Record) -> Solution:
@@ -494,6 +522,10 @@ class _Draft:
         """The classes that a gene of the latest space is made of."""
         atoms = np.flatnonzero(self.groups.gene_of_atom == gene)
         return np.flatnonzero(np.isin(self.groups.atom, atoms)).tolist()
+
+    def all_classes(self, reason: str) -> dict[int, str]:
+        """{class: reason} of everything that could be a channel."""
+        return dict.fromkeys(range(1, len(self.signature)), reason)
 
     def hands_on(self, seen: Seen) -> bool:
         """Whether a block's output has the channels of its input."""

@@ -128,7 +128,7 @@ def stratified(
         u = (rng.permutation(n) + rng.random(n)) / n
         choices = np.array(gene.choices)
         wanted = choices[-1] * shape * spread ** (u - 1)
-        if gene.kind == "depth":
+        if gene.choices[0] == 0:
             wanted = wanted.round()
         places = np.searchsorted(choices, wanted, side="right") - 1
         columns.append(choices[np.maximum(places, 0)])

@@ -23,7 +23,7 @@ CPU = "cpu"
 
 def traced(*names: str) -> tuple[nn.Module, SearchSpace]:
     network = Network(list(names)).eval()
-    return network, prunas.trace(network, IMAGE, grid=EVERY, depth=False)
+    return network, prunas.trace(network, IMAGE, grid=EVERY, genes=("width",))
 
 
 @settings(max_examples=20)

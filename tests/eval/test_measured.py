@@ -76,7 +76,7 @@ def test_channels_that_nothing_listens_to_are_worth_nothing() -> None:
 
 def test_blocks_are_measured_too() -> None:
     network = Network(["Residual", "Residual"]).double().eval()
-    space = prunas.trace(network, IMAGE, depth=True)
+    space = prunas.trace(network, IMAGE)
     values = values_of(network, space)
     depths = [values[index] for index, gene in enumerate(space.genes) if gene.kind == "depth"]
     assert depths

@@ -12,7 +12,7 @@ from tests.supernet.networks import IMAGE, Network
 
 def test_widths_are_worth_their_largest_indicators() -> None:
     network = Network(["Residual"]).eval()
-    space = prunas.trace(network, IMAGE, depth=False)
+    space = prunas.trace(network, IMAGE, genes=("width",))
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(64, *IMAGE, generator=generator)
     labels = torch.randint(5, (64,), generator=generator)

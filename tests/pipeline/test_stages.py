@@ -346,10 +346,12 @@ def test_blocks_are_left_out_where_the_budget_asks_for_it(
 ) -> None:
     """With 0.99 of the MACs of the narrowest network that has all blocks, some must go."""
     _in_one_process(monkeypatch)
-    drawn = _job(tmp_path / "drawn", _request(pictures, depth=True))
+    drawn = _job(tmp_path / "drawn", _request(pictures, genes=("width", "depth")))
     narrowest = drawn.cost.macs([drawn.space.full(), drawn.space.uniform(1e-6)])
     limit = int(share * narrowest[0 if share < 0.5 else 1])
-    job = _job(tmp_path / "run", _request(pictures, depth=True, budget=f"macs={limit}"))
+    job = _job(
+        tmp_path / "run", _request(pictures, genes=("width", "depth"), budget=f"macs={limit}")
+    )
     _all_stages(job)
     result = job.folder.read()["result"]
     kinds = [gene["kind"] for gene in job.folder.read()["space"]["genes"]]

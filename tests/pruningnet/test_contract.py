@@ -12,6 +12,7 @@ from prunas.supernet.elastic import Elastic
 from prunas.supernet.grid import EVERY
 from prunas.supernet.space import Candidate, SearchSpace
 from prunas.supernet.tensors import tensors_of
+from prunas.supernet.trace import KINDS as KINDS_OF_GENES
 from tests.pruningnet.sources import SOURCES
 from tests.supernet.networks import BLOCKS, IMAGE, Network, Residual
 
@@ -34,7 +35,7 @@ TRACED: dict[str, SearchSpace] = {}
 def made(source: str, kind: str) -> Elastic:
     network = network_of(kind)
     if kind not in TRACED:
-        TRACED[kind] = prunas.trace(network, IMAGE, grid=EVERY)
+        TRACED[kind] = prunas.trace(network, IMAGE, grid=EVERY, genes=KINDS_OF_GENES)
     return SOURCES[source](network, TRACED[kind])
 
 

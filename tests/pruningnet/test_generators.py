@@ -244,7 +244,7 @@ def test_small_memory_computes_the_same_gradients(
 
 def test_norms_of_a_width_remember_that_width_only() -> None:
     network = Network(["Residual"], seed=0)
-    space = prunas.trace(network, IMAGE, grid=WidthGrid((0.5, 1.0)), depth=False)
+    space = prunas.trace(network, IMAGE, grid=WidthGrid((0.5, 1.0)), genes=("width",))
     source = published_net(network, space, width_norms=())
     assert source.norms is not None
     network.train()

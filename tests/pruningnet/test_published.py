@@ -164,8 +164,8 @@ def test_the_networks_are_timm_s_to_make(name: str) -> None:
 def test_the_spaces_go_with_the_names_of_the_networks() -> None:
     for name, published in PUBLISHED.items():
         network, wanted = traced(name)
-        found = space_of(published.name, network, (3, 224, 224), depth=False)
+        found = space_of(published.name, network, (3, 224, 224), genes=("width",))
         assert found == wanted
-        other = space_of(published.name, network, (3, 224, 224), grid=EVERY, depth=False)
+        other = space_of(published.name, network, (3, 224, 224), grid=EVERY, genes=("width",))
         assert len(other.genes) == len(wanted.genes)
         assert other.size > wanted.size

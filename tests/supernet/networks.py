@@ -126,6 +126,16 @@ class Depthwise(nn.Sequential):
         )
 
 
+class LargeKernel(nn.Sequential):
+    def __init__(self, channels: int) -> None:
+        super().__init__(
+            nn.Conv2d(channels, 10, 1),
+            nn.Conv2d(10, 10, 5, padding=2, groups=10),
+            nn.BatchNorm2d(10),
+            nn.Conv2d(10, channels, 1),
+        )
+
+
 class Transposed(nn.Sequential):
     def __init__(self, channels: int) -> None:
         super().__init__(
@@ -262,8 +272,8 @@ BLOCKS: dict[str, Callable[[int], nn.Module]] = {
     kind.__name__: kind
     for kind in (
         Plain, Residual, Concatenated, Chunked, Split, Sliced, Shuffled, SqueezeExcite, Grouped,
-        Depthwise, Transposed, PixelShuffled, Shared, Tied, Bare, ChannelsLast, GroupNormed,
-        Attention, Padded, Renormed,
+        Depthwise, LargeKernel, Transposed, PixelShuffled, Shared, Tied, Bare,
+        ChannelsLast, GroupNormed, Attention, Padded, Renormed,
     )
 }  # fmt: skip
 NORMALISING = {"ChannelsLast", "GroupNormed", "Attention", "SqueezeExcite"}

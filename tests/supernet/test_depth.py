@@ -96,6 +96,77 @@ def test_gates_in_blocks_are_no_blocks() -> None:
     assert depth_of(Network(["SqueezeExcite"])) == []
 
 
+GATES: dict[str, Rule] = {
+    "gate": lambda x, b: x * b.body(x).sigmoid(),
+    "gate the other way round": lambda x, b: b.body(x).sigmoid() * x,
+    "in place": lambda x, b: x.clone().mul_(b.body(x).tanh()),
+    "scaled": lambda x, b: b.scale * (x * b.body(x).sigmoid()) * 2,
+    "twice": lambda x, b: (x * b.body(x).sigmoid()) * b.body(x.relu()).sigmoid(),
+}
+NO_GATES: dict[str, Rule] = {
+    **{name: rule for name, rule in (HANDS_ON | DOES_NOT).items() if name != "gate"},
+    "nothing contracted": lambda x, b: x * b.norm(x),
+    "quotient": lambda x, b: x / (1 + b.body(x).abs()),
+    "activated": lambda x, b: (x * b.body(x).sigmoid()).relu(),
+    "of itself": lambda x, b: x * x + 0 * b.body(x),
+}
+
+
+def gates_of(network: nn.Module) -> list[str]:
+    space = trace(network, IMAGE, grid=EVERY, genes=("width", "operator"))
+    return [gene.name for gene in space.genes if gene.kind == "operator"]
+
+
+@pytest.mark.parametrize("rule", GATES)
+def test_a_gate_can_be_left_out(rule: str) -> None:
+    network = chain(Block(GATES[rule]))
+    assert gates_of(network) == ["1"]
+    verify(network, trace(network, IMAGE, grid=EVERY, genes=("width", "operator")))
+
+
+@pytest.mark.parametrize("rule", NO_GATES)
+def test_what_is_no_gate(rule: str) -> None:
+    assert gates_of(chain(Block(NO_GATES[rule]))) == []
+
+
+def test_what_follows_a_gate_that_is_left_out_sees_its_input() -> None:
+    network = chain(SqueezeExcite(8))
+    space = trace(network, IMAGE, genes=("operator",))
+    (gene,) = space.genes
+    assert (gene.name, gene.kind, gene.choices) == ("1", "operator", (0, 1))
+    small = cut(network, space, space.smallest())
+    images = torch.randn(2, *IMAGE)
+    torch.testing.assert_close(small(images), without_module(network, 1)(images))
+
+
+def without_module(network: nn.Sequential, index: int) -> nn.Sequential:
+    return nn.Sequential(*(part for place, part in enumerate(network) if place != index))
+
+
+def test_a_gate_inside_a_block_goes_with_it() -> None:
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.gate = nn.Conv2d(8, 8, 1), SqueezeExcite(8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = x + self.gate(self.body(x))
+            return out
+
+    network = chain(Gated())
+    space = trace(network, IMAGE, genes=("depth", "operator"))
+    assert [gene.name for gene in space.genes] == ["1.gate", "1"]
+    # 8 * 8 at 64 pixels; the gate 2 * 8 * 6 at one
+    macs = Cost(space).macs([(1, 1), (0, 1), (1, 0), (0, 0)])
+    assert (macs[0] - macs).tolist() == [0, 96, 96 + 4096, 96 + 4096]
+    images = torch.randn(2, *IMAGE)
+    for gone in ((1, 0), (0, 0)):
+        small = cut(network, space, gone)
+        torch.testing.assert_close(small(images), without_module(network, 1)(images))
+        with Supernet(network, space).running(gone) as running:
+            torch.testing.assert_close(running(images), small(images))
+
+
 class Stage(nn.Module):
     """Blocks in a loop: nothing of its own."""
 
@@ -196,7 +267,7 @@ def test_a_block_that_is_to_be_left_alone_stays() -> None:
 
 def test_depth_can_be_left_out_of_the_space() -> None:
     network = chain(Residual(8))
-    whole, widths = trace(network, IMAGE), trace(network, IMAGE, depth=False)
+    whole, widths = trace(network, IMAGE), trace(network, IMAGE, genes=("width",))
     assert [gene.kind for gene in whole.genes] == ["width", "width", "depth"]
     assert widths.genes == whole.genes[:2]
     assert widths.pinned == whole.pinned

@@ -14,6 +14,7 @@ from prunas.eval.criteria.verdict import Criterion, Verdict, names_of, width_gen
 from prunas.eval.criteria.weights import magnitude
 from prunas.supernet.blocks import Block
 from prunas.supernet.space import SearchSpace
+from prunas.supernet.tensors import tensors_of
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,9 @@ def di_prior(
     """Order the channels of every gene and value every width, by a criterion.
 
     A gene that the criterion cannot judge is ordered by `magnitude`; its values then add up to
-    the median worth of the judged genes (1 if there is none), which a note says. A block is worth
-    what all the channels inside it are, since they go with it; that is a guess.
+    the median worth of the judged genes (1 if there is none), which a note says. Two guesses: a
+    block is worth what all the channels inside it are, since they go with it; the middle of a
+    kernel is worth its share of the squared weights, and the whole kernel that median.
 
     Args:
         network: the full network, on `device`; left as it was.
@@ -74,11 +76,34 @@ def ranking(network: nn.Module, space: SearchSpace, verdict: Verdict) -> Ranking
         orders.append(path.order[::-1])
         worth = np.cumsum(np.maximum(path.drops[::-1], 0)) * unit
         values.append((0.0, *worth.tolist()))
-    for block in space.blocks.values():
-        orders.append((0,))
-        inner = [values[gene][-1] for gene in widths if _inside(gene, block, space)]
-        values.append((0.0, sum(inner) if inner else typical))
+    for gene in range(len(widths), len(space.genes)):
+        orders.append(tuple(range(space.widths[gene])))
+        if gene in space.blocks:
+            inner = [values[g][-1] for g in widths if _inside(g, space.blocks[gene], space)]
+            values.append((0.0, sum(inner) if inner else typical))
+        else:
+            values.append(
+                tuple(typical * share for share in _energy_in_the_middle(network, space, gene))
+            )
     return Ranking(tuple(orders), tuple(values), (*verdict.notes, *_unjudged(space, verdict)))
+
+
+def _energy_in_the_middle(network: nn.Module, space: SearchSpace, gene: int) -> list[float]:
+    """The share of the squared weights in the first k rows and columns of a kernel, k = 0..side."""
+    side = space.widths[gene]
+    atoms = space.offsets[gene] + np.arange(side)
+    (name,) = (
+        name
+        for name, dimensions in space.slots.items()
+        if any(np.isin(factor, atoms).all() for f in dimensions.values() for factor in f)
+    )
+    squares = tensors_of(network)[name].detach().double().square()
+    total = float(squares.sum()) or 1.0
+    ranks = [space.slots[name][d][0] - atoms[0] for d in range(2, squares.dim())]
+    energy = squares.sum((0, 1)).cpu().numpy()
+    return [
+        float(energy[np.ix_(*(rank < k for rank in ranks))].sum()) / total for k in range(side + 1)
+    ]
 
 
 def _inside(gene: int, block: Block, space: SearchSpace) -> bool:

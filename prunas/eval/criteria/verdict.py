@@ -51,8 +51,8 @@ class Criterion(Protocol):
 
 
 def width_genes(space: SearchSpace) -> range:
-    """Indices of the genes that have channels; those of blocks follow them."""
-    return range(len(space.genes) - len(space.blocks))
+    """Indices of the genes that have channels; those of blocks and kernels follow them."""
+    return range(sum(gene.kind == "width" for gene in space.genes))
 
 
 def judge(
@@ -79,7 +79,7 @@ def judge(
             eliminations.append(judgement)
         else:
             eliminations.append(_one_shot(space, gene, np.asarray(judgement, dtype=np.float64)))
-    eliminations += [None] * len(space.blocks)
+    eliminations += [None] * (len(space.genes) - len(eliminations))
     return Verdict(tuple(eliminations), reasons, tuple(notes))
 
 

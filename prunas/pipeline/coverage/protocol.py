@@ -146,7 +146,7 @@ def _with_weights(chosen: Entry, most: int) -> tuple[nn.Module, float]:
     if sum(parameter.numel() for parameter in network.parameters()) <= most:
         with seeded(0):
             return chosen.create(), 1.0
-    space = trace(network, chosen.input_size, depth=False)
+    space = trace(network, chosen.input_size, genes=("width",))
     cost = Cost(space)
     for width in _NARROWER:
         candidate = space.uniform(width)

@@ -168,8 +168,10 @@ def _seeds(result: Result) -> Figure:
 
 
 def _kept(gene: Gene, chosen: int) -> str:
-    if gene.kind == "depth":
+    if gene.kind in ("depth", "operator"):
         return "kept" if chosen else "left out"
+    if gene.kind == "kernel":
+        return f"{chosen}x{chosen} / {gene.choices[-1]}x{gene.choices[-1]}"
     return f"{chosen} / {gene.choices[-1]}"
 
 
