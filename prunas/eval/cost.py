@@ -1,10 +1,11 @@
 """What candidates cost, in closed form.
 
 Multiply-accumulates of a contraction are a constant times the lengths of its dimensions, and each
-length is a polynomial in the genes (a block's gene, 0 or 1, is a factor of all that runs in it), so
-the cost of a network is one polynomial
+length is a polynomial in the genes (a block's gene, 0 or 1, is a factor of all that runs in it;
+what is done at one resolution only has a factor that is 1 there and 0 elsewhere), so the cost of a
+network is one polynomial
 
-    cost(w) = x^T Q x,   x = (1, w_1, ..., w_G, products of genes that occur together),
+    cost(w) = x^T Q x,   x = (1, w_1, ..., w_G, conditions, products that occur together),
 
 compiled once and evaluated for a whole population as one matrix product. Counted are contractions
 only: convolutions, linears, attention products; one multiply-accumulate is one MAC (half of what
@@ -21,7 +22,7 @@ from prunas.errors import InputError
 from prunas.supernet.space import Candidate, SearchSpace, Size, present, size_polynomial
 
 Polynomial = dict[tuple[int, ...], int]
-"""{genes multiplied, ascending, with repetition: coefficient}"""
+"""{variables multiplied, ascending, with repetition: coefficient}; see `Size`"""
 
 _CHUNK = 16_384  # rows whose features stay in the cache
 _EXACT = 2**53  # integers up to here are exact in float64
@@ -36,8 +37,8 @@ class Cost:
 
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
-        self._macs = _Compiled(macs_polynomial(space), space.full())
-        self._params = _Compiled(params_polynomial(space), space.full())
+        self._macs = _Compiled(macs_polynomial(space), space)
+        self._params = _Compiled(params_polynomial(space), space)
 
     def macs(self, candidates: Sequence[Candidate] | ArrayLike) -> NDArray[np.int64]:
         """Multiply-accumulates of one image, shape (n,).
@@ -68,7 +69,7 @@ class Cost:
 
 
 def macs_polynomial(space: SearchSpace) -> Polynomial:
-    """Multiply-accumulates of one image as a polynomial in the genes."""
+    """Multiply-accumulates of one image as a polynomial in the space's variables."""
     return _sum(_product(c.constant, c.sizes) for c in space.contractions)
 
 
@@ -108,20 +109,22 @@ def _sum(polynomials: Iterable[Polynomial]) -> Polynomial:
 class _Compiled:
     """A polynomial as x^T Q x over features x: 1, the genes, and the products that occur."""
 
-    def __init__(self, polynomial: Polynomial, full: Candidate) -> None:
-        if sum(c * prod(full[g] for g in genes) for genes, c in polynomial.items()) >= _EXACT:
+    def __init__(self, polynomial: Polynomial, space: SearchSpace) -> None:
+        self._tests = [(gene, value) for gene, value in space.conditions]
+        full = variables(np.array([space.full()], dtype=np.int64), self._tests)[0].tolist()
+        if sum(c * prod(full[v] for v in term) for term, c in polynomial.items()) >= _EXACT:
             raise InputError("the network costs 2**53 or more; integers that large are not exact")
         columns: dict[tuple[int, ...], int] = {(): 0}
-        for gene in range(len(full)):
-            columns[(gene,)] = gene + 1
-        pairs = {genes: _halves(genes) for genes in polynomial}
+        for variable in range(len(full)):
+            columns[(variable,)] = variable + 1
+        pairs = {term: _halves(term) for term in polynomial}
         for left, right in pairs.values():
             columns.setdefault(left, len(columns))
             columns.setdefault(right, len(columns))
-        self._products = [genes for genes in columns if len(genes) > 1]
+        self._products = [term for term in columns if len(term) > 1]
         self._matrix = np.zeros((len(columns), len(columns)))
-        for genes, coefficient in polynomial.items():
-            left, right = pairs[genes]
+        for term, coefficient in polynomial.items():
+            left, right = pairs[term]
             self._matrix[columns[left], columns[right]] += coefficient
 
     def values(self, table: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -134,15 +137,24 @@ class _Compiled:
             result[start : start + _CHUNK] = np.rint(partial.sum(axis=1))
         return result
 
-    def _features(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    def _features(self, chosen: NDArray[np.int64]) -> NDArray[np.float64]:
+        rows = variables(chosen, self._tests)
         features = np.empty((len(rows), self._matrix.shape[0]))
         features[:, 0] = 1
         features[:, 1 : 1 + rows.shape[1]] = rows
-        for offset, genes in enumerate(self._products, start=1 + rows.shape[1]):
-            features[:, offset] = rows[:, list(genes)].prod(axis=1)
+        for offset, term in enumerate(self._products, start=1 + rows.shape[1]):
+            features[:, offset] = rows[:, list(term)].prod(axis=1)
         return features
 
 
-def _halves(genes: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    middle = (len(genes) + 1) // 2
-    return genes[:middle], genes[middle:]
+def variables(table: NDArray[np.int64], conditions: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+    """(n, genes + conditions) what polynomials are in: the chosen values, and what holds."""
+    if not conditions:
+        return table
+    genes, values = map(np.array, zip(*conditions, strict=True))
+    return np.concatenate([table, table[:, genes] == values], axis=1)
+
+
+def _halves(term: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    middle = (len(term) + 1) // 2
+    return term[:middle], term[middle:]

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final, Literal, final
+from typing import Any, Final, Literal, final
 
 import torch
 from torch import nn
@@ -19,11 +19,13 @@ from prunas.pipeline.processes import cores as _cores
 from prunas.pipeline.processes import deaf_to_interrupts, threads
 from prunas.pipeline.progress import Progress
 from prunas.pipeline.run_folder import RunFolder
+from prunas.pipeline.small_images import Size
 from prunas.pipeline.sources import train_source
 from prunas.pipeline.stages import Job, sort_channels, train_full
 from prunas.pipeline.training import Recipe, train
 from prunas.search.prior import Prior
 from prunas.supernet.cut import cut
+from prunas.supernet.resolution import seeing, side_of
 from prunas.supernet.space import Candidate
 
 Purpose = Literal["finalist", "scratch-finalist", "final", "scratch", "ranking"]
@@ -94,20 +96,31 @@ def train_alone(
 
 
 def network_of(job: Job, training: Training) -> nn.Module:
-    """The trained network, in eval mode; a checkpoint that there is of it is taken up."""
+    """The trained network, in eval mode; a checkpoint that there is of it is taken up.
+
+    It takes images of the side that its candidate sees.
+    """
     teacher, prior = sort_channels(job, train_full(job))
     network = _begun(job, training, teacher, prior)
-    # statistics of its own to start from: a short training would keep those of the full network
-    recalibrate_(network, job.fixed(job.data.train, job.request.calibration))
-    train(
-        network,
-        job.data.train,
-        training.recipe,
-        seed=training.seed,
-        teacher=teacher,
-        device=job.device,
-        checkpoint=job.folder.checkpoint(training.name) if training.purpose in _KEPT else None,
-    )
+    with seeing(network, side_of(job.space, training.candidate)):
+        # statistics of its own to start from: a short training would keep the full network's
+        recalibrate_(network, job.fixed(job.data.train, job.request.calibration))
+        train(
+            network,
+            job.data.train,
+            training.recipe,
+            seed=training.seed,
+            teacher=teacher,
+            device=job.device,
+            checkpoint=job.folder.checkpoint(training.name) if training.purpose in _KEPT else None,
+        )
+    return told(network, job.sees(training.candidate))
+
+
+def told(network: nn.Module, size: Size) -> nn.Module:
+    """The network, with a note of the images that it takes, which its artifact keeps."""
+    origin: Any = network.prunas_origin
+    network.prunas_origin = {**origin, "sees": list(size)}  # type: ignore[assignment]
     return network
 
 
@@ -125,9 +138,10 @@ def _record(job: Job, training: Training) -> Path:
 
 def _train(job: Job, training: Training) -> None:
     network = network_of(job, training)
-    held_out = accuracy(network, job.fixed(job.data.held_out))
     tested = training.purpose not in ("finalist", "scratch-finalist")
-    test = accuracy(network, job.fixed(job.data.test)) if tested else None
+    with seeing(network, side_of(job.space, training.candidate)):
+        held_out = accuracy(network, job.fixed(job.data.held_out))
+        test = accuracy(network, job.fixed(job.data.test)) if tested else None
     write_text(_record(job, training), json.dumps(asdict(Trained(held_out, test))))
 
 

@@ -85,6 +85,10 @@ Genes = Annotated[
     str | None,
     typer.Option(help=f"What is searched: some of {','.join(KINDS)} (width).", metavar="KINDS"),
 ]
+Resolutions = Annotated[
+    str | None,
+    typer.Option(help="Sides of images that are searched beside their own.", metavar="160,192"),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Device = Annotated[str, typer.Option(help=f"{', '.join(_DEVICES)} (auto: cuda if there is one).")]
 DataName = Annotated[
@@ -138,6 +142,16 @@ def _kinds(genes: str | None) -> tuple[str, ...]:
     return ("width",) if genes is None else tuple(kind.strip() for kind in genes.split(","))
 
 
+def _sides(resolutions: str | None) -> tuple[int, ...]:
+    """The sides in "160,192"."""
+    try:
+        return tuple(int(side) for side in (resolutions or "").split(",") if side.strip())
+    except ValueError:
+        raise InputError(
+            f"--resolutions {resolutions!r} are not whole numbers; write them as 160,192"
+        ) from None
+
+
 def _complain(sentence: object, code: int) -> int:
     typer.echo(f"prunas: {sentence}", err=True)
     return code
@@ -178,6 +192,7 @@ def profile(
     grid: Grid = None,
     keep: Keep = None,
     genes: Genes = None,
+    resolutions: Resolutions = None,
     budget: Annotated[str | None, typer.Option(help="Is this in reach? E.g. macs=40%.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -187,7 +202,15 @@ def profile(
         size, count = _pictures(model, source, input_size, classes)
         network = create_network(model, classes=count, input_size=size)
         widths = as_grid(grid or "default")
-        space = space_of(model, network, size, grid=widths, keep=keep or (), genes=_kinds(genes))
+        space = space_of(
+            model,
+            network,
+            size,
+            grid=widths,
+            keep=keep or (),
+            genes=_kinds(genes),
+            resolutions=_sides(resolutions),
+        )
         found = profiled(network, space, size, Budget.parse(budget) if budget else None)
     form: Any = network.prunas_origin["small_images"]  # type: ignore[index]
     if as_json:
@@ -431,6 +454,7 @@ def search(
     grid: Grid = None,
     keep: Keep = None,
     genes: Genes = None,
+    resolutions: Resolutions = None,
     input_size: Annotated[
         int | None, typer.Option(min=1, help="Resize images to this side.", metavar="SIDE")
     ] = None,
@@ -465,6 +489,7 @@ def search(
         "grid": grid,
         "keep": keep or None,
         "genes": genes and _kinds(genes),
+        "resolutions": resolutions and _sides(resolutions),
         "input_size": input_size,
         "prior": False if no_prior else None,
     }
@@ -570,7 +595,7 @@ def train(
         return
     typer.echo(terminal.train_text(result))
     typer.echo(f"report: {report}")
-    typer.echo(terminal.loading_text(run / "model", entries["network"]["input_size"]))
+    typer.echo(terminal.loading_text(run / "model", result["input_size"]))
 
 
 @app.command()
@@ -716,7 +741,7 @@ def export(
 
 def _exported(network: nn.Module, form: str, folder: Path) -> Iterator[Exported]:
     origin: Any = network.prunas_origin
-    size = origin["input_size"]
+    size = origin.get("sees") or origin["input_size"]
     if "onnx" in _FORMATS[form]:
         yield export_onnx(network, size, folder / "model.onnx")
     if "torch" in _FORMATS[form]:
@@ -808,7 +833,7 @@ def demo(
         return
     typer.echo(terminal.train_text(result))
     typer.echo(f"report, to be opened in a browser: {report}")
-    typer.echo(terminal.loading_text(out / "model", entries["network"]["input_size"]))
+    typer.echo(terminal.loading_text(out / "model", result["input_size"]))
 
 
 def _outdated(folder: RunFolder, request: Request, resume: bool | None) -> bool:

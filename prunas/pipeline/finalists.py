@@ -40,7 +40,8 @@ def last_round(job: Job, scored: Sequence[Scored], prior: Prior | None) -> list[
     """The finalists, the best one first.
 
     They are the best scores inside the budget (of equals the cheapest) and, besides, the uniform
-    network and the prior's allocation, whose shapes the shared weights may not do justice. They
+    network, the full one on smaller images if they are searched, and the prior's allocation, whose
+    shapes the shared weights may not do justice. They
     are compared by held-out accuracy after `finalist_epochs` of training, which begins where the
     final one will begin: what trains best from random weights is another question than what
     does with those of the source (measured: benchmarks/RESULTS.md). Of equals the better
@@ -74,7 +75,9 @@ def _merit(finalist: Finalist) -> tuple[float, float]:
 
 
 def _anchors(job: Job, prior: Prior | None) -> list[Candidate]:
-    return [job.uniform] + ([] if prior is None else [allocate(prior.values, job.feasible)])
+    known = [job.uniform, job.smaller_input]
+    known += [] if prior is None else [allocate(prior.values, job.feasible)]
+    return [candidate for candidate in known if candidate is not None]
 
 
 def _ranked(job: Job, scored: Sequence[Scored]) -> list[Scored]:

@@ -1,7 +1,8 @@
 """Final training: the found network and the uniform one, by the same recipe and seeds."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Any, Final
 
 import numpy as np
 
@@ -13,11 +14,19 @@ from prunas.pipeline.artifact import save
 from prunas.pipeline.stages import Job, train_full
 from prunas.supernet.space import Candidate
 
+_COMPARED: Final = {
+    "found": "candidate",
+    "uniform": "uniform_candidate",
+    "smaller": "smaller_candidate",
+}
+"""Names of the networks that are trained, and where a search's result has their candidates."""
+
 
 def train_finals(job: Job) -> dict[str, Any]:
     """Train what the search found beside the uniform network, and read the test set.
 
-    Both start from the shared weights, or from random ones of each seed if the request says
+    Where resolutions are searched, the full network on smaller images is trained as well. All
+    start from the shared weights, or from random ones of each seed if the request says
     `from_scratch`; they are taught by the full network, and see the same images in the same order
     for each seed. Finished trainings are kept and not repeated. The found network
     of the seed with the best held-out accuracy becomes the artifact in model/.
@@ -32,18 +41,21 @@ def train_finals(job: Job) -> dict[str, Any]:
     result = dict(job.folder.read().get("result") or {})
     if "candidate" not in result:
         raise InputError(f"{job.folder.path} has no found network yet; run its search first")
-    found, uniform = (_trainings(job, result[key]) for key in ("candidate", "uniform_candidate"))
+    known = {name: result[key] for name, key in _COMPARED.items() if key in result}
+    trainings = {name: _trainings(job, candidate) for name, candidate in known.items()}
+    every = [each for rows in trainings.values() for each in rows]
     with (
         job.folder.stage("train the found and the uniform network"),
         job.progress.task("final training") as task,
     ):
-        total = len({*found, *uniform})
-        trained = train_alone(job, [*found, *uniform], lambda done: task.update(done, total))
-    ours, theirs = trained[: len(found)], trained[len(found) :]
+        total = len(set(every))
+        found = iter(train_alone(job, every, lambda done: task.update(done, total)))
+    trained = {name: list(islice(found, len(rows))) for name, rows in trainings.items()}
     full = accuracy(train_full(job), job.fixed(job.data.test))
+    ours = trained["found"]
     best = max(range(len(ours)), key=lambda index: ours[index].held_out)
-    save(network_of(job, found[best]), job.folder.model)
-    result |= _compared(ours, theirs, full)
+    save(network_of(job, trainings["found"][best]), job.folder.model)
+    result |= _compared(trained, full)
     entries = {**job.folder.read(), "result": result}
     result["seconds"] = round(sum(stage["seconds"] for stage in entries["stages"]), 3)
     job.folder.update({"result": result})
@@ -56,16 +68,16 @@ def _trainings(job: Job, candidate: Sequence[int]) -> list[Training]:
     return [Training(Candidate(candidate), recipe, seed, purpose) for seed in seeds]
 
 
-def _compared(ours: Sequence[Trained], theirs: Sequence[Trained], full: float) -> dict[str, Any]:
-    found, uniform = ([_tested(each) for each in rows] for rows in (ours, theirs))
+def _compared(trained: Mapping[str, Sequence[Trained]], full: float) -> dict[str, Any]:
+    tested = {name: [_tested(each) for each in rows] for name, rows in trained.items()}
     rows = [
-        {"seed": seed, "full": full, "uniform": other, "found": test}
-        for seed, (test, other) in enumerate(zip(found, uniform, strict=True))
+        {"seed": seed, "full": full, **dict(zip(tested, accuracies, strict=True))}
+        for seed, accuracies in enumerate(zip(*tested.values(), strict=True))
     ]
-    means = {"full": full, "uniform": float(np.mean(uniform)), "found": float(np.mean(found))}
+    means = {"full": full} | {name: float(np.mean(each)) for name, each in tested.items()}
     entries: dict[str, Any] = {"accuracy": means, "seeds": rows}
     if len(rows) > 1:
-        test = paired(found, uniform)
+        test = paired(tested["found"], tested["uniform"])
         entries["paired"] = {
             "mean": test.mean,
             "low": test.low,

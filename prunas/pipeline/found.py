@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from prunas.eval.recalibration import recalibrate_
+from prunas.pipeline.alone import told
 from prunas.pipeline.artifact import save
 from prunas.pipeline.finalists import Finalist, last_round
 from prunas.pipeline.sources import train_source
@@ -12,6 +13,7 @@ from prunas.pipeline.stages import Job, search, sort_channels, train_full
 from prunas.search.budget import as_values
 from prunas.search.method import Scored
 from prunas.search.nsga2 import front
+from prunas.supernet.resolution import seeing, side_of
 from prunas.supernet.space import Candidate
 
 
@@ -32,8 +34,9 @@ def run_search_stages(job: Job) -> Candidate:
     finalists = last_round(job, scored, prior)
     found = finalists[0].candidate
     small = source.alone(found)
-    recalibrate_(small, job.fixed(job.data.train, job.request.calibration))
-    save(small, job.folder.model)
+    with seeing(small, side_of(job.space, found)):
+        recalibrate_(small, job.fixed(job.data.train, job.request.calibration))
+    save(told(small, job.sees(found)), job.folder.model)
     entries = _entries(job, scored, finalists)
     before = job.folder.read().get("result") or {}
     if before.get("candidate") == list(found):  # the same network: what was trained stays valid
@@ -45,7 +48,8 @@ def run_search_stages(job: Job) -> Candidate:
 def _entries(job: Job, scored: Sequence[Scored], finalists: Sequence[Finalist]) -> dict[str, Any]:
     """The entries of run.json that the search decides."""
     found = finalists[0].candidate
-    table = as_values([job.space.full(), job.uniform, found])
+    smaller = job.smaller_input
+    table = as_values([job.space.full(), job.uniform, found, smaller or found])
     macs, params = job.cost.macs(table).tolist(), job.cost.params(table).tolist()
     pareto = front(scored, job.cost)
     return {
@@ -67,6 +71,16 @@ def _entries(job: Job, scored: Sequence[Scored], finalists: Sequence[Finalist]) 
             "params": params[2],
             "params_full": params[0],
             "params_uniform": params[1],
+            "input_size": list(job.sees(found)),
+            **(
+                {
+                    "smaller_candidate": list(smaller),
+                    "macs_smaller": macs[3],
+                    "params_smaller": params[3],
+                }
+                if smaller
+                else {}
+            ),
             "score": finalists[0].score,
             "finalists": [
                 {**asdict(each), "candidate": list(each.candidate)} for each in finalists

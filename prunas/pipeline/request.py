@@ -16,6 +16,7 @@ SOURCES: Final = ("supernet", "pruningnet", "pruningnet-published")
 WHOLE_FRONT: Final = frozenset({"nsga2", "uniform"})
 """Those that look at candidates of any cost within the limits, not only near them."""
 
+_LISTS: Final = ("keep", "genes", "resolutions")
 _POSITIVE: Final = (
     "evaluations",
     "seeds",
@@ -39,6 +40,7 @@ class Request:
         evaluations: candidates to score.
         seed: of everything random.
         seeds: final trainings of the found and of the uniform network, each with its own seed.
+        resolutions: further sides of the images that candidates may see; see `prunas.trace`.
         grid: which widths are offered (`prunas.supernet.grid`).
         keep: patterns of layers that stay untouched.
         genes: the kinds that are searched; see `prunas.trace`.
@@ -71,6 +73,7 @@ class Request:
     evaluations: int = 400
     seed: int = 0
     seeds: int = 3
+    resolutions: tuple[int, ...] = ()
     grid: str = "default"
     keep: tuple[str, ...] = ()
     genes: tuple[str, ...] = ("width",)
@@ -104,6 +107,8 @@ class Request:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name}={value} must be at least 1")
+        if self.resolutions and min(self.resolutions) < 1:
+            raise InputError(f"images of side {min(self.resolutions)} do not exist")
         if self.pretrained and self.weights is not None:
             raise InputError("give either pretrained weights or a weights file, not both")
 
@@ -118,11 +123,11 @@ class Request:
         unknown = sorted(set(data) - known)
         if unknown or not {"model", "data", "budget"} <= set(data):
             raise InputError(f"the run's request cannot be read (unknown fields: {unknown})")
-        lists = {name: tuple(value) for name, value in data.items() if name in ("keep", "genes")}
+        lists = {name: tuple(value) for name, value in data.items() if name in _LISTS}
         return cls(**{**data, **lists})
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "keep": list(self.keep), "genes": list(self.genes)}
+        return {**asdict(self), **{name: list(getattr(self, name)) for name in _LISTS}}
 
     def fingerprint(self) -> str:
         """Short text that differs when anything differs that a candidate's score depends on."""

@@ -20,6 +20,7 @@ def space_of(
     grid: WidthGrid | str = DEFAULT,
     keep: Sequence[str] = (),
     genes: Collection[str] = ("width", "depth"),
+    resolutions: Collection[int] = (),
 ) -> SearchSpace:
     """As `trace`; the networks of MetaPruning have the genes, and by default the widths, of there.
 
@@ -31,6 +32,8 @@ def space_of(
     """
     published = _READY_MADE.get(name)
     if published is None:
-        return trace(network, size, grid=grid, keep=keep, genes=genes)
+        return trace(network, size, grid=grid, keep=keep, genes=genes, resolutions=resolutions)
     widths = METAPRUNING if as_grid(grid) == DEFAULT else grid
-    return published.narrowed(trace(network, size, grid=widths, keep=keep, genes=genes))
+    return published.narrowed(
+        trace(network, size, grid=widths, keep=keep, genes=genes, resolutions=resolutions)
+    )

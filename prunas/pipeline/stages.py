@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from prunas.errors import InputError
 from prunas.eval.cost import Cost
 from prunas.eval.criteria.selection import di_prior
 from prunas.eval.scoring import WeightsSource, scorer
@@ -31,6 +32,7 @@ from prunas.search.methods import SEARCHES
 from prunas.search.prior import Prior
 from prunas.search.uniform import uniform_candidates
 from prunas.supernet.permute import permute
+from prunas.supernet.resolution import seen, side_of
 from prunas.supernet.space import Candidate, SearchSpace
 
 _SCORING_BATCH = 256
@@ -97,7 +99,13 @@ class Job:
     @cached_property
     def data(self) -> Data:
         request = self.request
-        return load_data(request.data, seed=request.seed, input_size=request.input_size)
+        data = load_data(request.data, seed=request.seed, input_size=request.input_size)
+        if request.resolutions and max(request.resolutions) > min(data.input_size[1:]):
+            raise InputError(
+                f"images of side {max(request.resolutions)} are larger than those of the data,"
+                f" {min(data.input_size[1:])}; give --input-size {max(request.resolutions)}"
+            )
+        return data
 
     def network(self) -> nn.Module:
         """The full network as it is created, on the device."""
@@ -136,6 +144,7 @@ class Job:
             grid=self.request.grid,
             keep=self.request.keep,
             genes=self.request.genes,
+            resolutions=self.request.resolutions,
         )
 
     @cached_property
@@ -158,6 +167,26 @@ class Job:
         gene, so that the comparison is at equal multiply-accumulates.
         """
         return fair_uniform(self.feasible)
+
+    @cached_property
+    def smaller_input(self) -> Candidate | None:
+        """The other baseline, where resolutions are searched: the full network on smaller images.
+
+        None if it is outside the budget on the smallest of them.
+        """
+        full, sides = self.space.full(), [g.kind == "resolution" for g in self.space.genes]
+        if not any(sides):
+            return None
+        place = sides.index(True)
+        rows = as_values([full] * len(self.space.genes[place].choices))
+        rows[:, place] = self.space.genes[place].choices
+        inside = rows[self.feasible.contains(rows)]
+        return Candidate(inside[-1].tolist()) if len(inside) else None
+
+    def sees(self, candidate: Candidate) -> Size:
+        """The shape of the images that a candidate takes."""
+        channels, height, width = seen(self.data.input_size, side_of(self.space, candidate))
+        return channels, height, width
 
     def rng(self, purpose: int) -> np.random.Generator:
         """An independent stream of the run's seed for each purpose."""

@@ -121,13 +121,18 @@ def _chosen(result: Mapping[str, Any]) -> str:
     )
 
 
+_NETWORKS: Final = {"full": "_full", "uniform": "_uniform", "smaller": "_smaller", "found": ""}
+"""Trained networks; "smaller" is the full one on smaller images."""
+
+
 def train_text(result: Mapping[str, Any]) -> str:
-    """How the three networks do on the test images."""
+    """How the networks do on the test images."""
     seeds = len(result["seeds"])
     heading = f"test accuracy, mean of {seeds} training{'s' * (seeds != 1)}:"
     rows = [
         f"  {name:<8}{_percent(result['accuracy'][name]):>8}   {_size(result, suffix)}"
-        for name, suffix in (("full", "_full"), ("uniform", "_uniform"), ("found", ""))
+        for name, suffix in _NETWORKS.items()
+        if name in result["accuracy"]
     ]
     compared = result.get("paired")
     last = [f"found - uniform: {compared['sentence']}"] if compared else []

@@ -10,6 +10,7 @@ from prunas.errors import InputError, RunError
 from prunas.supernet.blocks import leave_out
 from prunas.supernet.imagined import Imagining
 from prunas.supernet.layers import state_sizes
+from prunas.supernet.resolution import seen, side_of
 from prunas.supernet.scoped import set_integers, sizes_of, swapped
 from prunas.supernet.skeleton import (
     FORWARD_ERRORS,
@@ -32,8 +33,8 @@ def cut(network: nn.Module, space: SearchSpace, candidate: Sequence[int]) -> nn.
     Of every channel group the first channels stay (see `SearchSpace.reordered` and
     `prunas.permute` for other orders); a block that is left out becomes an identity, so that the
     names of all other tensors stay. The network is copied and not changed; gradients, hooks and
-    training flags are as in the network. The result has been run on the meta device: its outputs
-    have the shapes they had.
+    training flags are as in the network. The result, which takes images of the side that the
+    candidate sees, has been run on the meta device: its outputs have the shapes they had.
 
     Args:
         network: the traced network, or one with the same tensors.
@@ -50,7 +51,7 @@ def cut(network: nn.Module, space: SearchSpace, candidate: Sequence[int]) -> nn.
     set_integers(small, sizes_of(space, space.kept(chosen)))
     state_sizes(_owners(small, space.slots))
     leave_out(small, space.left_out(chosen))
-    _run_on_meta(small, space)
+    _run_on_meta(small, space, side_of(space, chosen))
     return small
 
 
@@ -134,10 +135,12 @@ def evaluating(network: nn.Module) -> Iterator[nn.Module]:
             module.training = True
 
 
-def _run_on_meta(network: nn.Module, space: SearchSpace) -> None:
+def _run_on_meta(network: nn.Module, space: SearchSpace, side: int | None) -> None:
     held = {name: imagined_like(tensor) for name, tensor in all_tensors_of(network).items()}
     floating = (tensor.dtype for tensor in held.values() if tensor.is_floating_point())
     inputs = imagined(space.inputs, next(floating, None))
+    if side is not None:
+        inputs = inputs.new_empty(seen(inputs.shape, side))
     with torch.no_grad(), evaluating(network), swapped(network, held, {}), Imagining():
         try:
             out = called(network, inputs)

@@ -11,6 +11,7 @@ from torch import nn
 
 from prunas.supernet.blocks import without
 from prunas.supernet.cut import cut, require_same
+from prunas.supernet.resolution import seeing, side_of
 from prunas.supernet.scoped import Place, sizes_of, swapped
 from prunas.supernet.skeleton import dictionaries, forget
 from prunas.supernet.space import Atoms, SearchSpace
@@ -44,7 +45,10 @@ class Elastic(ABC):
         """A module of all that training changes."""
 
     def alone(self, candidate: Sequence[int]) -> nn.Module:
-        """The candidate as a plain module, with weights of its own; see `cut`."""
+        """The candidate as a plain module, with weights of its own; see `cut`.
+
+        It takes images of the side that the candidate sees.
+        """
         small = cut(self.network, self.space, candidate)
         held = tensors_of(small)
         with torch.no_grad():
@@ -59,7 +63,10 @@ class Elastic(ABC):
 
     @contextmanager
     def running(self, candidate: Sequence[int]) -> Iterator[nn.Module]:
-        """The network as this candidate, with gradients; as it was afterwards."""
+        """The network as this candidate, with gradients; as it was afterwards.
+
+        Images of the full side are what it takes, whatever the candidate sees of them.
+        """
         with self._holding(candidate, self._at_once(candidate)) as network:
             yield network
 
@@ -98,6 +105,7 @@ class Elastic(ABC):
             with (
                 swapped(self.network, weights, self.integers(candidate)),
                 without(self.network, gone),
+                seeing(self.network, side_of(self.space, candidate)),
             ):
                 yield self.network
         finally:

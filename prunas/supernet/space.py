@@ -25,9 +25,13 @@ from prunas.supernet.rows import distinct_rows
 Atoms = NDArray[np.int64]
 Factors = tuple[Atoms, ...]
 Size = tuple[tuple[int, tuple[int, ...]], ...]
-"""A dimension's length as a polynomial: ((coefficient, genes multiplied), ...)."""
+"""A dimension's length as a polynomial: ((coefficient, variables multiplied), ...).
 
-FORMAT: Final = 2
+Variable v is the value of gene v, or, from the number of genes on, 1 where a condition of the space
+holds and 0 elsewhere.
+"""
+
+FORMAT: Final = 3
 
 
 class Candidate(tuple[int, ...]):
@@ -47,7 +51,8 @@ class Gene:
         name: the module that it is about.
         kind: "width" (how many channels of a group stay), "depth" (a residual block is left out,
             0, or kept, 1), "operator" (what a block is made of: without its gate, 0, or with it,
-            1) or "kernel" (the side of a depthwise kernel).
+            1), "kernel" (the side of a depthwise kernel) or "resolution" (the shorter side of the
+            images).
         choices: what it can be.
     """
 
@@ -106,7 +111,7 @@ class SearchSpace:
     Attributes:
         genes: the free choices.
         widths: number of atoms of each gene: channels in the full network, 1 for a block, the side
-            of a kernel.
+            of a kernel, or of the images.
         pinned: what could not become a gene, each with its reason.
         network: class name of the traced network.
         inputs: shapes and types of its example inputs (without values).
@@ -119,6 +124,7 @@ class SearchSpace:
         slots: tensor name -> {dimension: factors} for the dimensions that genes decide.
         attributes: integers of modules that follow the genes.
         contractions: what costs multiply-accumulates.
+        conditions: (gene, value) pairs that costs depend on: that the gene takes this value.
         taps: where a channel's activations can be seen.
         blocks: gene -> the block that it leaves out.
         normalised: genes over whose channels a normalisation or a mean runs, so that leaving a
@@ -139,6 +145,7 @@ class SearchSpace:
     attributes: tuple[Attribute, ...]
     contractions: tuple[Contraction, ...]
     taps: tuple[Tap, ...]
+    conditions: tuple[tuple[int, int], ...] = ()
     blocks: Mapping[int, Block] = field(default_factory=dict)
     renewed: frozenset[str] = frozenset()
     normalised: frozenset[int] = frozenset()
@@ -172,7 +179,7 @@ class SearchSpace:
     def uniform(self, ratio: float) -> Candidate:
         """For every width the choice nearest to `ratio` of the full one (the larger on a tie).
 
-        Blocks and kernels are those of the full network.
+        Blocks, kernels and images are those of the full network.
         """
         if not 0 < ratio <= 1:
             raise InputError(f"uniform width {ratio} is outside (0, 1]; give a share such as 0.5")
@@ -281,10 +288,10 @@ class SearchSpace:
                 raise InputError(
                     f"the order of gene {gene.name!r} is not a permutation of 0..{width - 1}"
                 )
-            if gene.kind == "kernel" and (np.diff(places) < 0).any():
+            if gene.kind in ("kernel", "resolution") and (np.diff(places) < 0).any():
                 raise InputError(
-                    f"gene {gene.name!r} is a kernel, whose rows and columns have their places;"
-                    f" give the order 0..{width - 1}"
+                    f"gene {gene.name!r} is a {gene.kind}, whose rows and columns have places of"
+                    f" their own; give the order 0..{width - 1}"
                 )
             atom[offset + places] = offset + np.arange(width)
         return atom
@@ -336,6 +343,7 @@ class SearchSpace:
             "contractions": [
                 [c.module, c.operator, c.constant, c.sizes] for c in self.contractions
             ],
+            "conditions": self.conditions,
             "taps": [[t.module, table.add(t.atoms), t.depthwise] for t in self.taps],
             "renewed": sorted(self.renewed),
             "blocks": [[gene, b.path, b.alone] for gene, b in self.blocks.items()],
@@ -490,6 +498,7 @@ def _from_data(data: Any) -> SearchSpace:
         taps=tuple(
             Tap(module, factors(rows), depthwise) for module, rows, depthwise in data["taps"]
         ),
+        conditions=tuple((gene, value) for gene, value in data["conditions"]),
         blocks={gene: Block(path, alone) for gene, path, alone in data["blocks"]},
         renewed=frozenset(data["renewed"]),
         normalised=frozenset(data["normalised"]),

@@ -20,6 +20,7 @@ from prunas.supernet.grid import DEFAULT, WidthGrid, as_grid
 from prunas.supernet.kernels import with_kernels
 from prunas.supernet.labels import BATCH, FIRST_IMAGE, PINNED, SECOND_IMAGE, Nodes, Solution
 from prunas.supernet.recorder import Check, Record, ShapeMismatchError, record
+from prunas.supernet.resolution import seen, stride_of, with_resolutions
 from prunas.supernet.rows import distinct_rows
 from prunas.supernet.scoped import Place, sizes_of, swapped
 from prunas.supernet.skeleton import (
@@ -60,6 +61,7 @@ def trace(
     grid: WidthGrid | str = DEFAULT,
     keep: Sequence[str] = (),
     genes: Collection[str] = ("width", "depth"),
+    resolutions: Collection[int] = (),
 ) -> SearchSpace:
     """Find all that `network` can do without: channels, with what goes together, blocks, kernels.
 
@@ -87,15 +89,25 @@ def trace(
             "operator": gates may be left out, modules that compute y = x * g(x) with layers of
             their own, such as squeeze-and-excitation.
             "kernel": depthwise kernels of side 5 and more may be smaller; see `with_kernels`.
+        resolutions: further sides that images may have, in pixels of the shorter one; that of
+            `input_size` is always offered. The largest of all is the full one.
 
     Returns:
         The search space.
 
     Raises:
         InputError: neither or both of input_size and example are given, the network does not run
-            on them, a pattern matches nothing, a kind of gene is unknown, or nothing in the
-            network can be pruned.
+            on them, a pattern matches nothing, a kind of gene is unknown, a resolution is below
+            the network's stride, or nothing in the network can be pruned.
     """
+    if resolutions:
+        sizes = _sizes(network, input_size, resolutions)
+        return with_resolutions(
+            {
+                side: trace(network, size, grid=grid, keep=keep, genes=genes)
+                for side, size in sizes.items()
+            }
+        )
     wanted = kinds_of(genes)
     bare = _bare(network)
     fixed = _fixed(network, keep)
@@ -226,6 +238,28 @@ def _inputs(network: nn.Module, input_size: Sequence[int] | None, example: Any) 
     floating = (p.dtype for p in network.parameters() if p.is_floating_point())
     dtype = next(floating, torch.float32)
     return torch.empty((BATCH, *map(int, input_size)), dtype=dtype, device="meta")
+
+
+def _sizes(
+    network: nn.Module, input_size: Sequence[int] | None, resolutions: Collection[int]
+) -> dict[int, tuple[int, ...]]:
+    """Side -> the shape of an image, of two sides or more."""
+    if input_size is None or not _is_shape(input_size) or len(input_size) != 3:
+        raise InputError(
+            "resolutions are of images, so give input_size=(channels, height, width) with them"
+        )
+    own = min(input_size[-2:])
+    sizes = {int(side): seen(input_size, int(side)) for side in {own, *resolutions}}
+    least = stride_of(network, seen(input_size, max(sizes)))
+    for side in sizes:
+        if side < max(least, 1):
+            raise InputError(
+                f"images of side {side} are smaller than the network's stride, {least}; give"
+                f" resolutions from {max(least, 1)} up"
+            )
+    if len(sizes) == 1:
+        raise InputError(f"{own} is the only resolution; give another one beside it")
+    return sizes
 
 
 def _is_shape(value: Any) -> bool:

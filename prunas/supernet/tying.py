@@ -42,6 +42,11 @@ def tied(
     numbers = _numbers(space, [*chain(*together), *whole])
     leaders = {numbers[name]: numbers[group[0]] for group in together for name in group[1:]}
     kept = {numbers[name] for name in whole}
+    for gene in kept & {gene for gene, _ in space.conditions}:
+        raise InputError(
+            f"gene {space.genes[gene].name!r} is one of {space.genes[gene].kind}, which is left out"
+            " by tracing without it"
+        )
     for follower, leader in leaders.items():
         _require_alike(space, leader, follower)
     change = _Renumbering.of(space, leaders, kept)
@@ -130,6 +135,7 @@ class _Renumbering:
             ),
             contractions=tuple(self._contraction(c, space) for c in space.contractions),
             taps=tuple(replace(tap, atoms=changed(tap.atoms)) for tap in space.taps),
+            conditions=tuple((self.gene[g], value) for g, value in space.conditions),
             blocks=self._blocks(space.blocks),
             normalised=frozenset(self.gene[g] for g in space.normalised) - {-1},
         )
@@ -145,9 +151,13 @@ class _Renumbering:
             for gene in genes:
                 if gene in self.kept:
                     coefficient *= space.widths[gene]
-            left = tuple(sorted(self.gene[g] for g in genes if g not in self.kept))
+            left = tuple(sorted(self._variable(g) for g in genes if g not in self.kept))
             terms[left] = terms.get(left, 0) + coefficient
         return tuple((coefficient, genes) for genes, coefficient in sorted(terms.items()))
+
+    def _variable(self, number: int) -> int:
+        genes = len(self.gene)
+        return self.gene[number] if number < genes else number - genes + len(self.free)
 
     def _blocks(self, blocks: Mapping[int, Block]) -> dict[int, Block]:
         return {self.gene[g]: block for g, block in blocks.items() if g not in self.kept}

@@ -15,6 +15,7 @@ from prunas.errors import RunError
 from prunas.supernet.cut import copied_with, cut, evaluating, require_same
 from prunas.supernet.labels import BATCH
 from prunas.supernet.permute import permute
+from prunas.supernet.resolution import resized, side_of
 from prunas.supernet.skeleton import called, copied, imagined, with_batch
 from prunas.supernet.space import Candidate, SearchSpace
 from prunas.supernet.tensors import tensors_of
@@ -105,8 +106,10 @@ def verify(network: nn.Module, space: SearchSpace, *, seed: int = 0) -> Verifica
 def _against_masked(
     network: nn.Module, space: SearchSpace, candidate: Candidate, inputs: Any
 ) -> float:
-    cut_output = _output(cut(network, space, candidate), inputs)
-    return _difference(_output(_masked(network, space, candidate), inputs), cut_output)
+    side = side_of(space, candidate)
+    given = inputs if side is None else resized(inputs, side)
+    cut_output = _output(cut(network, space, candidate), given)
+    return _difference(_output(_masked(network, space, candidate), given), cut_output)
 
 
 def _require(difference: float, allowed: float, what: str) -> None:
@@ -115,9 +118,9 @@ def _require(difference: float, allowed: float, what: str) -> None:
 
 
 def _random_orders(space: SearchSpace, rng: np.random.Generator) -> list[list[int]]:
-    """For every gene; the rows of a kernel stay in their places."""
+    """For every gene; the rows of kernels and images stay in their places."""
     return [
-        list(range(width)) if gene.kind == "kernel" else rng.permutation(width).tolist()
+        rng.permutation(width).tolist() if gene.kind == "width" else list(range(width))
         for gene, width in zip(space.genes, space.widths, strict=True)
     ]
 

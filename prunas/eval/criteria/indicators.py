@@ -189,18 +189,21 @@ class _Gates:
 
 
 class _SoftCost:
-    """Multiply-accumulates of widths that are no whole numbers."""
+    """Multiply-accumulates of widths that are no whole numbers, on images of the full side."""
 
     def __init__(self, space: SearchSpace) -> None:
         self._polynomial: Polynomial = macs_polynomial(space)
         self._atoms = [slice(o, o + w) for o, w in zip(space.offsets, space.widths, strict=True)]
+        full = space.full()
+        holds = [float(full[gene] == value) for gene, value in space.conditions]
+        self._conditions = torch.tensor(holds)
         ones = torch.ones(sum(space.widths) + 1)
         self.full = float(self.of(ones))
 
     def of(self, indicators: Tensor) -> Tensor:
         """A scalar, from I (atoms + 1,)."""
         widths = [indicators[atoms].sum() for atoms in self._atoms]
-        return _evaluated(self._polynomial, widths)
+        return _evaluated(self._polynomial, [*widths, *self._conditions.to(indicators)])
 
 
 def _evaluated(polynomial: Mapping[tuple[int, ...], int], widths: Sequence[Tensor]) -> Tensor:

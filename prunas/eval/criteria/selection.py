@@ -45,9 +45,10 @@ def di_prior(
     """Order the channels of every gene and value every width, by a criterion.
 
     A gene that the criterion cannot judge is ordered by `magnitude`; its values then add up to
-    the median worth of the judged genes (1 if there is none), which a note says. Two guesses: a
+    the median worth of the judged genes (1 if there is none), which a note says. Three guesses: a
     block is worth what all the channels inside it are, since they go with it; the middle of a
-    kernel is worth its share of the squared weights, and the whole kernel that median.
+    kernel is worth its share of the squared weights, a smaller image its share of the side, and
+    the whole kernel or image that median.
 
     Args:
         network: the full network, on `device`; left as it was.
@@ -81,10 +82,11 @@ def ranking(network: nn.Module, space: SearchSpace, verdict: Verdict) -> Ranking
         if gene in space.blocks:
             inner = [values[g][-1] for g in widths if _inside(g, space.blocks[gene], space)]
             values.append((0.0, sum(inner) if inner else typical))
+        elif space.genes[gene].kind == "kernel":
+            shares = _energy_in_the_middle(network, space, gene)
+            values.append(tuple(typical * share for share in shares))
         else:
-            values.append(
-                tuple(typical * share for share in _energy_in_the_middle(network, space, gene))
-            )
+            values.append(tuple(np.linspace(0, typical, space.widths[gene] + 1).tolist()))
     return Ranking(tuple(orders), tuple(values), (*verdict.notes, *_unjudged(space, verdict)))
 
 

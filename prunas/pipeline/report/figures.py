@@ -112,10 +112,9 @@ def _budget_line(limit: int) -> dict[str, Any]:
 
 
 def _baselines(result: Result) -> list[Trace]:
-    named = (("full", result.full), ("uniform", result.uniform), ("found", result.found))
     return [
         _baseline(name, network)
-        for name, network in named
+        for name, network in result.networks.items()
         if network.macs is not None and network.accuracies
     ]
 
@@ -137,8 +136,7 @@ def _baseline(name: str, network: Compared) -> Trace:
 
 
 def _seeds(result: Result) -> Figure:
-    names = ("full", "uniform", "found")
-    networks = (result.full, result.uniform, result.found)
+    names, networks = tuple(result.networks), tuple(result.networks.values())
     by_seed = zip(*(network.accuracies for network in networks), strict=False)
     traces: list[Trace] = [
         {
@@ -161,16 +159,16 @@ def _seeds(result: Result) -> Figure:
     })  # fmt: skip
     layout = {
         "yaxis": {"title": {"text": "test accuracy"}, "tickformat": ".1%"},
-        "xaxis": {"range": [-0.5, 2.5]},
+        "xaxis": {"range": [-0.5, len(names) - 0.5]},
     }
-    caption = "One line is one seed: the same data split and training for all three. Bars: means."
+    caption = "One line is one seed: the same data split and training for all. Bars: means."
     return Figure("seeds", "Every seed", caption, 360, tuple(traces), layout, half=True)
 
 
 def _kept(gene: Gene, chosen: int) -> str:
     if gene.kind in ("depth", "operator"):
         return "kept" if chosen else "left out"
-    if gene.kind == "kernel":
+    if gene.kind in ("kernel", "resolution"):
         return f"{chosen}x{chosen} / {gene.choices[-1]}x{gene.choices[-1]}"
     return f"{chosen} / {gene.choices[-1]}"
 

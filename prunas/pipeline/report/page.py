@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from html import escape
+from typing import Final
 
 from prunas.pipeline.report.document import document, plot, section
 from prunas.pipeline.report.figures import figures
@@ -127,17 +128,22 @@ def _accuracy(network: Compared) -> str:
     return f"{percent(network.accuracy)} ±{100 * network.spread:.1f}"
 
 
+_LABELS: Final = {
+    "full": "Full",
+    "uniform": "Uniform",
+    "smaller": "Smaller images",
+    "found": "Found",
+}
+
+
 def _numbers(result: Result) -> str:
     full = result.full
     rows = "".join(
         f'<tr class="{key}"><th scope=row>{label}</th>'
         f"<td>{_accuracy(network)}<td>{_cost(network.macs, full.macs)}"
         f"<td>{_cost(network.params, full.params)}</tr>"
-        for key, label, network in (
-            ("full", "Full", full),
-            ("uniform", "Uniform", result.uniform),
-            ("found", "Found", result.found),
-        )
+        for key, network in result.networks.items()
+        for label in [_LABELS[key]]
     )
     return section(
         "The numbers",
@@ -188,14 +194,15 @@ def _last_round(result: Result) -> str:
 def _seed_table(result: Result) -> str:
     if len(result.seeds) < 2:
         return ""
-    columns = (result.full.accuracies, result.uniform.accuracies, result.found.accuracies)
+    columns = [network.accuracies for network in result.networks.values()]
+    head = "".join(f"<th>{_LABELS[name]}" for name in result.networks)
     rows = "".join(
         f"<tr><th scope=row>{seed}</th>{''.join(f'<td>{percent(value)}' for value in values)}</tr>"
         for seed, *values in zip(result.seeds, *columns, strict=False)
     )
     return (
         "<details><summary>Every seed</summary><div class=scroll><table><thead><tr><th>Seed"
-        f"<th>Full<th>Uniform<th>Found</tr></thead><tbody>{rows}</tbody></table></div></details>"
+        f"{head}</tr></thead><tbody>{rows}</tbody></table></div></details>"
     )
 
 

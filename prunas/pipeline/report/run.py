@@ -77,10 +77,14 @@ class Finalist:
 
 @dataclass(frozen=True)
 class Result:
-    """How the run ended. `candidate` and `uniform_candidate` follow the order of the genes."""
+    """How the run ended. `candidate` and `uniform_candidate` follow the order of the genes.
+
+    `smaller` is the full network on smaller images, where these are searched.
+    """
 
     full: Compared
     uniform: Compared
+    smaller: Compared | None
     found: Compared
     seeds: tuple[int, ...]
     candidate: tuple[int, ...]
@@ -89,6 +93,17 @@ class Result:
     finalists: tuple[Finalist, ...]
     evaluations: int | None
     seconds: float | None
+
+    @property
+    def networks(self) -> Mapping[str, Compared]:
+        """All that are compared, in the order in which they are shown."""
+        named = {
+            "full": self.full,
+            "uniform": self.uniform,
+            "smaller": self.smaller,
+            "found": self.found,
+        }
+        return {name: network for name, network in named.items() if network is not None}
 
 
 @dataclass(frozen=True)
@@ -144,6 +159,7 @@ def read_run(folder: Path) -> Run:
             f" {SCHEMA}; make the report with the prunas that made the run."
         )
     request, network, space = top.section("request"), top.section("network"), top.section("space")
+    result = top.section("result")
     return Run(
         folder=folder,
         model=network.text("name") or request.text("model") or "the network",
@@ -153,7 +169,7 @@ def read_run(folder: Path) -> Run:
         versions=top.section("versions").record,
         device=top.text("device"),
         budget=top.section("budget").record,
-        input_size=network.integers("input_size"),
+        input_size=result.integers("input_size") or network.integers("input_size"),
         classes=len(network.items("classes")),
         small_images=network.text("small_images"),
         size=space.text("size"),
@@ -166,7 +182,7 @@ def read_run(folder: Path) -> Run:
             (stage.text("name"), stage.number("seconds") or 0.0) for stage in top.sections("stages")
         ),
         evaluations=tuple(_read_archive(folder / "archive.sqlite")),
-        result=_result(top.section("result")) if top.record.get("result") else None,
+        result=_result(result) if top.record.get("result") else None,
     )
 
 
@@ -182,6 +198,7 @@ def _result(result: "_Fields") -> Result:
     return Result(
         full=compared("full", "_full"),
         uniform=compared("uniform", "_uniform"),
+        smaller=compared("smaller", "_smaller") if "smaller_candidate" in result.record else None,
         found=compared("found", ""),
         seeds=tuple(seed.integer("seed") or 0 for seed in seeds),
         candidate=result.integers("candidate"),
