@@ -10,6 +10,7 @@ from prunas.pipeline.artifact import load as load
 from prunas.pipeline.artifact import save as save
 from prunas.pipeline.pruning import Pruned as Pruned
 from prunas.pipeline.pruning import prune as prune
+from prunas.supernet.choice import Choice as Choice
 from prunas.supernet.cut import cut as cut
 from prunas.supernet.grid import WidthGrid as WidthGrid
 from prunas.supernet.permute import permute as permute

@@ -83,6 +83,10 @@ def _tensor_sizes(space: SearchSpace, name: str) -> tuple[int, list[Size]]:
     constant = prod(length for dimension, length in enumerate(shape) if dimension not in slots)
     sizes = [size_polynomial(f, space.gene_of_atom, space.widths) for f in slots.values()]
     owners = [present(gene) for gene, block in space.blocks.items() if block.holds(name)]
+    for gene, choice in space.alternatives.items():
+        number = choice.holder(name)
+        if number is not None:
+            owners.append(present(len(space.genes) + space.conditions.index((gene, number))))
     return constant, sizes + owners
 
 

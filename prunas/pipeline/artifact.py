@@ -1,9 +1,10 @@
 """The artifact: a network as arch.json and weights.safetensors, without pickle.
 
-arch.json says where the network's class comes from, which blocks of the parent it does without and
-which plain attributes of its modules differ from the parent's (all of them, if the parent is not
-timm's); the tensors carry their own shapes. Loading builds the parent, gives it these attributes
-and tensors, and returns a plain module: no search code is involved.
+arch.json says where the network's class comes from, which alternatives of the parent were chosen,
+which blocks it does without and which plain attributes of its modules differ from the parent's (all
+of them, if the parent is not timm's); the tensors carry their own shapes. Loading builds the
+parent, gives it these attributes and tensors, and returns a plain module: no search code is
+involved.
 """
 
 import copy
@@ -27,6 +28,7 @@ from prunas.pipeline.files import replace_folder, write_text, writing
 from prunas.pipeline.networks import rebuild
 from prunas.pipeline.weightless import weightless
 from prunas.supernet.blocks import Block, identities, leave_out, left_out_of
+from prunas.supernet.choice import settle, settled
 from prunas.supernet.layers import state_sizes
 from prunas.supernet.tensors import tensors_of
 
@@ -58,6 +60,7 @@ def save(network: nn.Module, folder: str | Path) -> Path:
     origin = _origin(network)
     parent = _parent(origin)
     if parent is not None:
+        settle(parent, settled(network))
         gone = left_out_of(parent, network)
         leave_out(parent, gone)
         kept = list(differing(parent, network))
@@ -69,6 +72,7 @@ def save(network: nn.Module, folder: str | Path) -> Path:
         "format": FORMAT,
         "class": _class_name(network),
         "origin": origin,
+        "chosen": settled(network),
         "left_out": [[block.path, block.alone] for block in gone],
         "attributes": kept,
     }
@@ -118,6 +122,7 @@ def load(folder: str | Path, network: nn.Module | None = None, **arguments: Any)
             " one: prunas.load(folder, network=TheClass(...))"
         )
     try:
+        settle(parent, arch.get("chosen", {}))
         leave_out(parent, (Block(path, alone) for path, alone in arch["left_out"]))
         _fit(parent, tensors, folder)
         restore(parent, arch["attributes"])

@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from prunas.eval.cost import Cost
+from prunas.eval.cost import Cost, variables
 from prunas.pipeline.report.wording import THIN, amount
 from prunas.search.budget import Budget, Feasible
 from prunas.supernet.skeleton import FORWARD_ERRORS
@@ -145,7 +146,9 @@ def _amount(macs: int) -> str:
 
 def _by_layer(space: SearchSpace) -> tuple[Counter[str], int]:
     """Our MACs of the full network: by the layer whose weights are multiplied, and the rest."""
-    full, layers, between = space.full(), Counter[str](), 0
+    layers, between = Counter[str](), 0
+    chosen = np.array([space.full()], dtype=np.int64)
+    full = variables(chosen, space.conditions)[0].tolist()
     for contraction in space.contractions:
         lengths = (_length(size, full) for size in contraction.sizes)
         macs = contraction.constant * prod(lengths)
@@ -156,8 +159,8 @@ def _by_layer(space: SearchSpace) -> tuple[Counter[str], int]:
     return layers, between
 
 
-def _length(size: Size, full: Candidate) -> int:
-    return sum(coefficient * prod(full[g] for g in genes) for coefficient, genes in size)
+def _length(size: Size, full: Sequence[int]) -> int:
+    return sum(coefficient * prod(full[v] for v in factors) for coefficient, factors in size)
 
 
 def _thop_by_layer(network: nn.Module, input_size: Sequence[int]) -> Counter[str]:

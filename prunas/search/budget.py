@@ -26,7 +26,9 @@ Values = NDArray[np.int64]
 """Candidates as an array (n, genes) of chosen values."""
 
 Positions = NDArray[np.int64]
-"""Candidates as an array (n, genes) of places in each gene's choices: 0 is the smallest."""
+"""Candidates as an array (n, genes) of places in each gene's choices: 0 is the cheapest."""
+
+Choices = tuple[int, ...]
 
 Limits = NDArray[np.float64]
 """Upper bounds as an array (n, costs) or (1, costs), in the order of the budget."""
@@ -50,7 +52,8 @@ _CHUNK: Final = 2**16  # neighbours that are priced at once: memory stays small
 class Costs(Protocol):
     """What candidates cost: each method maps (n, genes) chosen values to n exact integers.
 
-    Every cost must be monotone: it never falls when a gene takes a larger choice.
+    Every cost must be monotone: it never falls when a gene takes a larger choice. (Where that is
+    another alternative it may; see `Feasible`.)
     """
 
     def macs(self, candidates: Values, /) -> NDArray[np.int64]: ...
@@ -162,11 +165,15 @@ class Feasible:
     Args:
         space: the candidates.
         budget: as the user states it.
-        cost: prices of the space's candidates, monotone in every gene.
+        cost: prices of the space's candidates, monotone in every gene but those of alternatives,
+            which are ordered here, from the cheapest at the smallest widths. Where their order
+            depends on widths, what is called the last candidate that fits is one of several
+            beyond which the next does not.
 
     Attributes:
         limits: the budget in absolute terms, shares rounded down.
         last: (genes,) the position of each gene's largest choice.
+        cheapest: the candidate of which every gene is at position 0.
 
     Raises:
         InputError: even the smallest candidate exceeds a limit.
@@ -176,8 +183,11 @@ class Feasible:
         self.space, self.budget, self.cost = space, budget, cost
         self.last = np.array([len(gene.choices) - 1 for gene in space.genes], dtype=np.int64)
         self._genes = np.arange(len(self.last))
-        self._choices = _padded([gene.choices for gene in space.genes])
-        smallest, full = self._prices(as_values([space.smallest(), space.full()]))
+        ordered = _by_cost(space, self._prices)
+        self._choices = _padded(ordered)
+        self._ranks = {g: np.argsort(ordered[g]) for g in space.alternatives}
+        self.cheapest = Candidate(choices[0] for choices in ordered)
+        smallest, full = self._prices(as_values([self.cheapest, space.full()]))
         names = [name for name, _ in budget.limits]
         bounds = [_resolve(b, int(f)) for (_, b), f in zip(budget.limits, full, strict=True)]
         self.limits: Mapping[str, int] = MappingProxyType(dict(zip(names, bounds, strict=True)))
@@ -295,7 +305,9 @@ class Feasible:
     def positions(self, values: Values) -> Positions:
         """(n, genes) where these values stand; one between two choices counts as the smaller."""
         columns = [
-            np.searchsorted(gene.choices, values[:, index], side="right") - 1
+            self._ranks[index][values[:, index]]
+            if index in self._ranks
+            else np.searchsorted(gene.choices, values[:, index], side="right") - 1
             for index, gene in enumerate(self.space.genes)
         ]
         return np.maximum(np.stack(columns, axis=1), 0)
@@ -342,7 +354,8 @@ class Feasible:
                 break
             inner = low + (high - low) * fractions
             points = path(inner)
-            fitting = self._fits(points, bounds).sum(axis=0)  # they come first: costs are monotone
+            # those before the first that does not fit: all that do, where costs are monotone
+            fitting = np.logical_and.accumulate(self._fits(points, bounds)).sum(axis=0)
             places = np.concatenate([low[None], inner, high[None]])
             points = np.concatenate([bottom[None], points, top[None]])
             low, high = places[fitting, rows], places[fitting + 1, rows]
@@ -354,8 +367,7 @@ class Feasible:
         return np.asarray((self._prices(self.values(positions)) / self._full).mean(axis=1))
 
     def _prices(self, values: Values) -> NDArray[np.int64]:
-        rows = [PRICES[name](self.cost, values) for name, _ in self.budget.limits]
-        return np.array(rows).T
+        return _prices_of(self.budget, self.cost, values)
 
     def _near(self, values: Values) -> Mask:
         """(n,) whether some cost is at least within the tolerance of its limit."""
@@ -394,19 +406,29 @@ class Feasible:
         """Rows that fit, moved up into the window.
 
         The genes of a row, in an order of its own, take their largest choice that fits, until
-        the row is near a limit. One pass is enough: what does not fit now will not fit later.
+        the row is near a limit. One pass is enough where costs are monotone: what does not fit now
+        will not fit later.
         """
         result = positions.copy()
         orders = rng.permuted(np.tile(self._genes, (len(result), 1)), axis=1)
         every = np.arange(len(result))
-        growable = np.zeros(result.shape, dtype=bool)
-        short = np.flatnonzero(~self._near(self.values(result)))
-        growable[short] = self._growable(result[short])
-        for genes in orders.T:
-            rows = np.flatnonzero(growable[every, genes])
-            if len(rows) > 0:
-                result[rows, genes[rows]] = self.largest(result[rows], genes[rows])
-                growable[rows[self._near(self.values(result[rows]))]] = False
+        growable = self._open(result)
+        while growable.any():  # ends: positions only grow
+            for genes in orders.T:
+                rows = np.flatnonzero(growable[every, genes])
+                if len(rows) > 0:
+                    result[rows, genes[rows]] = self.largest(result[rows], genes[rows])
+                    growable[rows[self._near(self.values(result[rows]))]] = False
+            if not self.space.alternatives:
+                break
+            growable = self._open(result)
+        return result
+
+    def _open(self, positions: Positions) -> Mask:
+        """(n, genes) what can grow in rows that make too little use of the budget."""
+        result = np.zeros(positions.shape, dtype=bool)
+        short = np.flatnonzero(~self._near(self.values(positions)))
+        result[short] = self._growable(positions[short])
         return result
 
     def _growable(self, positions: Positions) -> Mask:
@@ -431,10 +453,29 @@ def as_candidates(values: Values) -> list[Candidate]:
     return [Candidate(row) for row in values.tolist()]
 
 
-def _padded(choices: list[tuple[int, ...]]) -> Values:
+def _padded(choices: list[Choices]) -> Values:
     """(genes, most choices) with each gene's last choice repeated to the end."""
     most = max(map(len, choices))
     return np.array([row + row[-1:] * (most - len(row)) for row in choices], dtype=np.int64)
+
+
+def _prices_of(budget: Budget, cost: Costs, values: Values) -> NDArray[np.int64]:
+    """(n, costs) of what the budget limits."""
+    return np.array([PRICES[name](cost, values) for name, _ in budget.limits]).T
+
+
+def _by_cost(space: SearchSpace, prices: Callable[[Values], NDArray[np.int64]]) -> list[Choices]:
+    """Per gene its choices, ascending; alternatives from the cheapest, at the smallest widths."""
+    full = prices(as_values([space.full()]))
+    result = []
+    for index, gene in enumerate(space.genes):
+        rows = as_values([space.smallest()] * len(gene.choices))
+        rows[:, index] = gene.choices
+        order = range(len(rows))
+        if index in space.alternatives:
+            order = np.argsort((prices(rows) / full).mean(axis=1), kind="stable").tolist()
+        result.append(tuple(gene.choices[place] for place in order))
+    return result
 
 
 def _refuse_if_unreachable(name: str, limit: int, least: int, full: int) -> None:

@@ -15,6 +15,7 @@ from prunas.supernet.space import Candidate, SearchSpace
 _HALVINGS: Final = 30
 _FILLED: Final = 4  # points that are filled up: the last ones of the bisection are the closest
 _LEFT_OUT: Final = 0.25
+_PROHIBITIVE: Final = 2.0**60
 _EPSILON: Final = 1e-12  # a relative gain below this is rounding; chasing it might not end
 
 Worth = NDArray[np.float64]
@@ -84,7 +85,7 @@ def allocate(values: Sequence[Sequence[float]], feasible: Feasible) -> Candidate
     """
     problem = _Problem(feasible, _worth_of_choices(values, feasible.space))
     chosen = np.array(feasible.space.full(), dtype=np.int64)
-    points = {feasible.space.smallest(), feasible.space.full()}
+    points = {feasible.cheapest, feasible.space.full()}
     low, high = 0.0, problem.prohibitive_price()
     for _ in range(_HALVINGS):
         price = (low + high) / 2
@@ -120,11 +121,15 @@ class _Problem:
         return sum(float(worth[place]) for worth, place in zip(self.worths, places, strict=True))
 
     def prohibitive_price(self) -> float:
-        """A price at which coordinate ascent from the full network comes inside the limits."""
+        """A price at which coordinate ascent from the full network comes inside the limits.
+
+        One step less saves at least 1 / limit of a budget, so there is one where costs are
+        monotone; among alternatives ascent may end in a place that is too dear at any price.
+        """
         full = np.array(self.feasible.space.full(), dtype=np.int64)
         price = 1.0  # all genes together are worth 1
-        while not self.fits(self.ascended(full, price)):
-            price *= 2  # ends: one step less saves at least 1 / limit of a budget
+        while price < _PROHIBITIVE and not self.fits(self.ascended(full, price)):
+            price *= 2
         return price
 
     def ascended(self, chosen: Values, price: float) -> Values:

@@ -43,7 +43,7 @@ def uniform_candidates(feasible: Feasible) -> list[Candidate]:
         np.array(gene.choices)[np.searchsorted(between, ratios, side="right")]
         for gene, between in zip(space.genes, halfway, strict=True)
     ]
-    rows = as_values([*as_candidates(np.stack(columns, axis=1)), space.smallest()])
+    rows = as_values([*as_candidates(np.stack(columns, axis=1)), feasible.cheapest])
     return list(dict.fromkeys(as_candidates(rows[feasible.contains(rows)])))
 
 

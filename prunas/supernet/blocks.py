@@ -15,6 +15,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
+from prunas.supernet.choice import Choice, choices_of
 from prunas.supernet.labels import Nodes
 from prunas.supernet.tensors import modules_of, parameters_of
 
@@ -34,6 +35,29 @@ class Block:
     def holds(self, name: str) -> bool:
         """Whether a module or tensor of that name is part of the block."""
         return name == self.path or name.startswith(f"{self.path}.")
+
+
+@dataclass(frozen=True)
+class Alternatives:
+    """A choice block: what stands in one place.
+
+    Attributes:
+        path: of the block.
+        names: of its alternatives, in the order of the gene's choices.
+    """
+
+    path: str
+    names: tuple[str, ...]
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The alternatives, as what a network may do without."""
+        return tuple(Block(f"{self.path}.{name}", True) for name in self.names)
+
+    def holder(self, name: str) -> int | None:
+        """The number of the alternative that a module or tensor of that name is part of."""
+        holders = (number for number, block in enumerate(self.blocks) if block.holds(name))
+        return next(holders, None)
 
 
 class Bypass(nn.Identity):
@@ -166,12 +190,14 @@ class BlockWatch:
         self._over: list[tuple[_Run, torch.Tensor]] = []
         self._calls: dict[str, int] = {}
         self._operators = 0
+        self._alternatives: frozenset[str] = frozenset()
 
     @contextmanager
     def watching(self, network: nn.Module) -> Iterator[None]:
         """Inside the block, calls of the modules of `network` are seen."""
         handles = []
-        for path, module in _suspects(network):
+        self._alternatives = frozenset(path for path, _ in _alternatives(network))
+        for path, module in (*_suspects(network), *_alternatives(network)):
             handles.append(
                 module.register_forward_pre_hook(
                     lambda _, args, kwargs, path=path: self._enter(path, args, kwargs),
@@ -224,6 +250,7 @@ class BlockWatch:
         given = run.input
         return (
             given is not None
+            and run.path not in self._alternatives
             and self._calls[run.path] == 1
             and run.reach.get(id(out)) in (_ADDED_TO, _GATED)
             and out.shape == given.shape
@@ -273,13 +300,22 @@ def _suspects(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     modules = modules_of(network)
     paths = Counter(id(module) for _, module in modules)
     weighty = _above(parameters_of(network))
+    alternatives = {path for path, _ in _alternatives(network)}
     for path, module in modules:
         own = type(module).__module__.startswith("torch.nn.")
         layer = own and next(module.children(), None) is None
+        part = isinstance(module, Choice) or path in alternatives
         shared = paths[id(module)] > 1
         chain = type(module).forward is nn.Sequential.forward
-        if path in weighty and not (layer or shared or chain):
+        if path in weighty and not (layer or shared or chain or part):
             yield path, module
+
+
+def _alternatives(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The alternatives of all choices, which are not blocks of their own."""
+    for path, choice in choices_of(network):
+        for name, module in choice.named_children():
+            yield f"{path}.{name}", module
 
 
 def _above(names: Iterable[str]) -> set[str]:

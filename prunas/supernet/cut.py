@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from prunas.errors import InputError, RunError
-from prunas.supernet.blocks import leave_out
+from prunas.supernet.blocks import Block, leave_out
+from prunas.supernet.choice import settle
 from prunas.supernet.imagined import Imagining
 from prunas.supernet.layers import state_sizes
 from prunas.supernet.resolution import seen, side_of
@@ -31,10 +32,11 @@ def cut(network: nn.Module, space: SearchSpace, candidate: Sequence[int]) -> nn.
     """The candidate as a plain module of the network's class, with the network's weights.
 
     Of every channel group the first channels stay (see `SearchSpace.reordered` and
-    `prunas.permute` for other orders); a block that is left out becomes an identity, so that the
-    names of all other tensors stay. The network is copied and not changed; gradients, hooks and
-    training flags are as in the network. The result, which takes images of the side that the
-    candidate sees, has been run on the meta device: its outputs have the shapes they had.
+    `prunas.permute` for other orders); a block that is left out becomes an identity, and a choice
+    the alternative that is chosen, so that the names of all other tensors stay. The network is
+    copied and not changed; gradients, hooks and training flags are as in the network. The result,
+    which takes images of the side that the candidate sees, has been run on the meta device: its
+    outputs have the shapes they had.
 
     Args:
         network: the traced network, or one with the same tensors.
@@ -50,9 +52,20 @@ def cut(network: nn.Module, space: SearchSpace, candidate: Sequence[int]) -> nn.
     small = copied_with(network, kept_tensors(network, space, chosen))
     set_integers(small, sizes_of(space, space.kept(chosen)))
     state_sizes(_owners(small, space.slots))
-    leave_out(small, space.left_out(chosen))
+    gone = space.left_out(chosen)
+    leave_out(small, gone)
+    settle(small, _left(space, chosen, gone))
     _run_on_meta(small, space, side_of(space, chosen))
     return small
+
+
+def _left(space: SearchSpace, candidate: Sequence[int], gone: Sequence[Block]) -> dict[str, str]:
+    """{path of a choice that is still there: name of its alternative}."""
+    return {
+        choice.path: choice.names[candidate[gene]]
+        for gene, choice in space.alternatives.items()
+        if not any(block.holds(choice.path) for block in gone)
+    }
 
 
 def kept_tensors(

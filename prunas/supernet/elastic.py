@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from prunas.supernet.blocks import without
+from prunas.supernet.choice import choosing
 from prunas.supernet.cut import cut, require_same
 from prunas.supernet.resolution import seeing, side_of
 from prunas.supernet.scoped import Place, sizes_of, swapped
@@ -103,6 +104,7 @@ class Elastic(ABC):
         forget(self._kept)
         try:
             with (
+                choosing(self.network, self.space.chosen(candidate)),
                 swapped(self.network, weights, self.integers(candidate)),
                 without(self.network, gone),
                 seeing(self.network, side_of(self.space, candidate)),

@@ -107,6 +107,8 @@ def record(network: nn.Module, inputs: Any, fixed: frozenset[str]) -> Record:
     with torch.no_grad(), owned_integers(network), run.blocks.watching(network), run.watch, run:
         try:
             out = called(network, inputs)
+        except InputError:  # of a module of ours
+            raise
         except FORWARD_ERRORS as error:
             raise InputError(_refusal(network, inputs, error)) from error
     run.finish(out)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from prunas.errors import InputError
 from prunas.supernet.imagined import Imagining
 from prunas.supernet.skeleton import FORWARD_ERRORS, META, skeleton
-from prunas.supernet.space import Contraction, Gene, SearchSpace, Size
+from prunas.supernet.space import Contraction, Gene, SearchSpace, Size, present
 
 NAME: Final = "input"
 
@@ -53,7 +53,7 @@ def with_resolutions(spaces: Mapping[int, SearchSpace]) -> SearchSpace:
             contractions.append(row)
             continue
         contractions += [
-            replace(row, constant=constant, sizes=(*row.sizes, ((1, (first + place,)),)))
+            replace(row, constant=constant, sizes=(*row.sizes, present(first + place)))
             for place, constant in enumerate(work)
         ]
     return replace(

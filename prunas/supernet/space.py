@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from prunas.errors import InputError
-from prunas.supernet.blocks import Block, outermost
+from prunas.supernet.blocks import Alternatives, Block, outermost
 from prunas.supernet.rows import distinct_rows
 
 Atoms = NDArray[np.int64]
@@ -50,9 +50,9 @@ class Gene:
     Attributes:
         name: the module that it is about.
         kind: "width" (how many channels of a group stay), "depth" (a residual block is left out,
-            0, or kept, 1), "operator" (what a block is made of: without its gate, 0, or with it,
-            1), "kernel" (the side of a depthwise kernel) or "resolution" (the shorter side of the
-            images).
+            0, or kept, 1), "operator" (the number of an alternative, or a gate that is left out,
+            0, or kept, 1), "kernel" (the side of a depthwise kernel) or "resolution" (the shorter
+            side of the images).
         choices: what it can be.
     """
 
@@ -111,7 +111,7 @@ class SearchSpace:
     Attributes:
         genes: the free choices.
         widths: number of atoms of each gene: channels in the full network, 1 for a block, the side
-            of a kernel, or of the images.
+            of a kernel, or of the images, one less than there are alternatives.
         pinned: what could not become a gene, each with its reason.
         network: class name of the traced network.
         inputs: shapes and types of its example inputs (without values).
@@ -127,6 +127,7 @@ class SearchSpace:
         conditions: (gene, value) pairs that costs depend on: that the gene takes this value.
         taps: where a channel's activations can be seen.
         blocks: gene -> the block that it leaves out.
+        alternatives: gene -> the choice block that it decides.
         normalised: genes over whose channels a normalisation or a mean runs, so that leaving a
             channel out differs from setting it to zero.
         notes: what the user should know about the trace, in sentences.
@@ -147,6 +148,7 @@ class SearchSpace:
     taps: tuple[Tap, ...]
     conditions: tuple[tuple[int, int], ...] = ()
     blocks: Mapping[int, Block] = field(default_factory=dict)
+    alternatives: Mapping[int, Alternatives] = field(default_factory=dict)
     renewed: frozenset[str] = frozenset()
     normalised: frozenset[int] = frozenset()
     notes: tuple[str, ...] = field(default=())
@@ -179,7 +181,7 @@ class SearchSpace:
     def uniform(self, ratio: float) -> Candidate:
         """For every width the choice nearest to `ratio` of the full one (the larger on a tie).
 
-        Blocks, kernels and images are those of the full network.
+        All else is that of the full network.
         """
         if not 0 < ratio <= 1:
             raise InputError(f"uniform width {ratio} is outside (0, 1]; give a share such as 0.5")
@@ -221,8 +223,18 @@ class SearchSpace:
         return mask
 
     def left_out(self, candidate: Sequence[int]) -> tuple[Block, ...]:
-        """The blocks that a candidate does without; what is inside one of them goes with it."""
-        return outermost(block for gene, block in self.blocks.items() if candidate[gene] == 0)
+        """The blocks, and the alternatives, that a candidate does without.
+
+        What is inside one of them goes with it, and is not named.
+        """
+        gone = [block for gene, block in self.blocks.items() if candidate[gene] == 0]
+        for gene, choice in self.alternatives.items():
+            gone += [b for number, b in enumerate(choice.blocks) if number != candidate[gene]]
+        return outermost(gone)
+
+    def chosen(self, candidate: Sequence[int]) -> dict[str, int]:
+        """{path of a choice block: number of the alternative that runs}."""
+        return {choice.path: candidate[gene] for gene, choice in self.alternatives.items()}
 
     def survivors(self, candidate: Sequence[int]) -> Iterator[tuple[str, int, Atoms]]:
         """(tensor name, dimension, surviving indices) for every dimension that shrinks.
@@ -288,10 +300,10 @@ class SearchSpace:
                 raise InputError(
                     f"the order of gene {gene.name!r} is not a permutation of 0..{width - 1}"
                 )
-            if gene.kind in ("kernel", "resolution") and (np.diff(places) < 0).any():
+            if gene.kind != "width" and (np.diff(places) < 0).any():
                 raise InputError(
-                    f"gene {gene.name!r} is a {gene.kind}, whose rows and columns have places of"
-                    f" their own; give the order 0..{width - 1}"
+                    f"gene {gene.name!r} is one of {gene.kind}, whose choices have one order; give"
+                    f" 0..{width - 1}"
                 )
             atom[offset + places] = offset + np.arange(width)
         return atom
@@ -347,6 +359,7 @@ class SearchSpace:
             "taps": [[t.module, table.add(t.atoms), t.depthwise] for t in self.taps],
             "renewed": sorted(self.renewed),
             "blocks": [[gene, b.path, b.alone] for gene, b in self.blocks.items()],
+            "alternatives": [[gene, c.path, c.names] for gene, c in self.alternatives.items()],
             "normalised": sorted(self.normalised),
             "notes": list(self.notes),
             "factors": table.rows,
@@ -411,9 +424,9 @@ def size_polynomial(factors: Factors, gene_of_atom: Atoms, widths: Sequence[int]
     return tuple(result)
 
 
-def present(gene: int) -> Size:
-    """A factor of what is there as long as the block of that gene is."""
-    return ((1, (gene,)),)
+def present(variable: int) -> Size:
+    """A factor of what is there where a block's gene is 1, or where a condition holds."""
+    return ((1, (variable,)),)
 
 
 def _owners(factors: Factors, gene_of_atom: Atoms) -> list[tuple[list[int], int]]:
@@ -500,6 +513,9 @@ def _from_data(data: Any) -> SearchSpace:
         ),
         conditions=tuple((gene, value) for gene, value in data["conditions"]),
         blocks={gene: Block(path, alone) for gene, path, alone in data["blocks"]},
+        alternatives={
+            g: Alternatives(path, tuple(names)) for g, path, names in data["alternatives"]
+        },
         renewed=frozenset(data["renewed"]),
         normalised=frozenset(data["normalised"]),
         notes=tuple(data["notes"]),

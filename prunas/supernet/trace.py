@@ -15,6 +15,8 @@ from torch import nn
 
 from prunas.errors import InputError
 from prunas.supernet.blocks import Seen
+from prunas.supernet.choice import run_together
+from prunas.supernet.choosing import with_choices
 from prunas.supernet.depth import with_blocks
 from prunas.supernet.grid import DEFAULT, WidthGrid, as_grid
 from prunas.supernet.kernels import with_kernels
@@ -87,7 +89,7 @@ def trace(
             channels. Blocks without a shortcut are never offered, since their input and output
             would have to be tied, and with them the widths of all layers of a plain stage.
             "operator": gates may be left out, modules that compute y = x * g(x) with layers of
-            their own, such as squeeze-and-excitation.
+            their own, such as squeeze-and-excitation; of a `prunas.Choice` one alternative runs.
             "kernel": depthwise kernels of side 5 and more may be smaller; see `with_kernels`.
         resolutions: further sides that images may have, in pixels of the shorter one; that of
             `input_size` is always offered. The largest of all is the full one.
@@ -115,6 +117,7 @@ def trace(
     was_training = [module for module in bare.modules() if module.training]
     for module in was_training:
         module.training = False
+    run_together(bare)
     found = record(bare, inputs, fixed)
     solution = _solved(found)
     widths = as_grid(grid)
@@ -132,6 +135,8 @@ def trace(
     space = with_blocks(space, found, wanted, draft.hands_on, bare, inputs, fixed)
     if "kernel" in wanted:
         space = with_kernels(space, bare, inputs, fixed)
+    if "operator" in wanted:
+        space = with_choices(space, found, bare, fixed)
     if not space.genes:
         raise InputError(_nothing(network, space, found))
     return space

@@ -1,5 +1,6 @@
 """Train one set of weights for every candidate: single paths over prefix slices."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from typing import Final
@@ -9,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils import clip_grad_norm_
 
 from prunas.errors import RunError
 from prunas.supernet.elastic import Elastic
@@ -31,6 +33,7 @@ def train_supernet(
     rate: Callable[[int], float],
     label_smoothing: float,
     rng: np.random.Generator,
+    largest_gradient: float = math.inf,
     first_step: int = 0,
     on_step: Callable[[int], None] | None = None,
 ) -> None:
@@ -54,6 +57,7 @@ def train_supernet(
         rate: learning rate of every step, by its number.
         label_smoothing: of the cross entropy with labels.
         rng: decides the paths.
+        largest_gradient: the gradient of all parameters is scaled down to this norm.
         first_step: number of the first step, where training goes on.
         on_step: called with the number of steps done.
 
@@ -61,6 +65,7 @@ def train_supernet(
         RunError: the loss is not finite; the weights are then of no use.
     """
     source.network.train()
+    learnt = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     losses: list[Tensor] = []
     for step, (images, labels) in zip(count(first_step), batches, strict=False):
         for group in optimizer.param_groups:
@@ -80,6 +85,8 @@ def train_supernet(
                 loss = F.cross_entropy(path(images), targets, label_smoothing=smoothing)
                 loss.backward()
             losses.append(loss.detach())
+        if largest_gradient < math.inf:
+            clip_grad_norm_(learnt, largest_gradient)
         optimizer.step()
         if step % _STEPS_BETWEEN_CHECKS == 0:
             losses = _finite(losses, step, rate(step))
@@ -113,7 +120,8 @@ def stratified(
     that wide and narrow choices are equally often trained in each step. No gene departs from its
     shape by more than `spread`: a network is as good as its narrowest place, and paths with one
     layer at a sixteenth teach the shared weights little (measured: benchmarks/RESULTS.md). A
-    block is kept where its share is a half or more. Meant to be moved into a budget.
+    block is kept where its share is a half or more; of alternatives every one is as likely. Meant
+    to be moved into a budget.
 
     Args:
         space: the candidates.
@@ -124,9 +132,12 @@ def stratified(
     """
     around = np.ones((n, len(space.genes))) if shapes is None else shapes
     columns = []
-    for gene, shape in zip(space.genes, around.T, strict=True):
+    for index, (gene, shape) in enumerate(zip(space.genes, around.T, strict=True)):
         u = (rng.permutation(n) + rng.random(n)) / n
         choices = np.array(gene.choices)
+        if index in space.alternatives:
+            columns.append(choices[(u * len(choices)).astype(np.int64)])
+            continue
         wanted = choices[-1] * shape * spread ** (u - 1)
         if gene.choices[0] == 0:
             wanted = wanted.round()

@@ -137,6 +137,7 @@ class _Renumbering:
             taps=tuple(replace(tap, atoms=changed(tap.atoms)) for tap in space.taps),
             conditions=tuple((self.gene[g], value) for g, value in space.conditions),
             blocks=self._blocks(space.blocks),
+            alternatives={self.gene[g]: choice for g, choice in space.alternatives.items()},
             normalised=frozenset(self.gene[g] for g in space.normalised) - {-1},
         )
 

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from prunas.errors import RunError
+from prunas.supernet.choice import choose
 from prunas.supernet.cut import copied_with, cut, evaluating, require_same
 from prunas.supernet.labels import BATCH
 from prunas.supernet.permute import permute
@@ -245,6 +246,7 @@ def _masked(network: nn.Module, space: SearchSpace, candidate: Sequence[int]) ->
             tensor.index_fill_(dimension, indices, 0)
         zeroed[name] = tensor
     twin = copied_with(network, zeroed)
+    choose(twin, space.chosen(candidate))
     for block in gone:
         twin.get_submodule(block.path).register_forward_hook(lambda _, args, out: args[0])
     return twin

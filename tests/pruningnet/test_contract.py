@@ -14,9 +14,9 @@ from prunas.supernet.space import Candidate, SearchSpace
 from prunas.supernet.tensors import tensors_of
 from prunas.supernet.trace import KINDS as KINDS_OF_GENES
 from tests.pruningnet.sources import SOURCES
-from tests.supernet.networks import BLOCKS, IMAGE, Network, Residual
+from tests.supernet.networks import BLOCKS, IMAGE, Network, Residual, choice_block
 
-KINDS = ["blocks that can go", *sorted(BLOCKS)]
+KINDS = ["blocks that can go", "alternatives", *sorted(BLOCKS)]
 
 
 def network_of(kind: str) -> nn.Module:
@@ -26,6 +26,8 @@ def network_of(kind: str) -> nn.Module:
         torch.manual_seed(1)
         stem = nn.Conv2d(3, 8, 3, padding=1)
         head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+        if kind == "alternatives":
+            return nn.Sequential(stem, choice_block(), choice_block(), *head).eval()
         return nn.Sequential(stem, Residual(8), Residual(8), *head).eval()
 
 

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prunas.supernet.choice import Choice
+
 SIDE = 8
 IMAGE = (3, SIDE, SIDE)
 
@@ -266,6 +268,27 @@ class Renormed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.last(torch.renorm(self.first(x), 2, 1, 5.0))
         return out
+
+
+def bottleneck(inner: int, kernel: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(8, inner, 1),
+        nn.Conv2d(inner, inner, kernel, padding=kernel // 2, groups=inner),
+        nn.BatchNorm2d(inner),
+        nn.ReLU(),
+        nn.Conv2d(inner, 8, 1),
+    )
+
+
+def choice_block() -> Choice:
+    return Choice(
+        {
+            "none": nn.Identity(),
+            "small": bottleneck(6, 3),
+            "gated": nn.Sequential(bottleneck(6, 5), SqueezeExcite(8)),
+            "large": bottleneck(12, 5),
+        }
+    )
 
 
 BLOCKS: dict[str, Callable[[int], nn.Module]] = {

@@ -212,7 +212,7 @@ def test_rows_of_a_kernel_have_their_places() -> None:
     orders = [list(range(width)) for width in space.widths]
     permute(network, space, orders)
     orders[-1].reverse()
-    with pytest.raises(InputError, match=r"2\.spatial\[kernel\]' is a kernel, whose rows"):
+    with pytest.raises(InputError, match=r"2\.spatial\[kernel\]' is one of kernel, whose"):
         permute(network, space, orders)
 
 

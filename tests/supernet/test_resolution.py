@@ -155,7 +155,7 @@ def test_images_have_one_order() -> None:
     orders = [list(range(width)) for width in space.widths]
     permute(network, space, orders)
     orders[-1].reverse()
-    with pytest.raises(InputError, match="'input' is a resolution, whose rows and columns have"):
+    with pytest.raises(InputError, match="'input' is one of resolution, whose choices have"):
         permute(network, space, orders)
 
 

@@ -1,6 +1,7 @@
 """Training of shared weights: what is trained, by whom it is taught, and when it stops."""
 
 import copy
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -38,7 +39,14 @@ def _batches(count: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     ]
 
 
-def _train(supernet: Supernet, paths: list[Candidate], *, sandwich: bool, rate: float) -> None:
+def _train(
+    supernet: Supernet,
+    paths: list[Candidate],
+    *,
+    sandwich: bool,
+    rate: float,
+    largest_gradient: float = math.inf,
+) -> None:
     remaining = iter(paths)
 
     def draw(_: np.random.Generator, n: int) -> Sequence[Candidate]:
@@ -54,6 +62,7 @@ def _train(supernet: Supernet, paths: list[Candidate], *, sandwich: bool, rate: 
         rate=lambda step: rate,
         label_smoothing=0.0,
         rng=np.random.default_rng(0),
+        largest_gradient=largest_gradient,
     )
 
 
@@ -76,6 +85,21 @@ def test_a_step_with_sandwich_is_the_written_loss() -> None:
     ):
         assert theirs.grad is not None
         torch.testing.assert_close(ours.detach(), theirs.detach() - 0.1 * theirs.grad)
+
+
+def test_gradients_are_scaled_down_to_the_largest_norm() -> None:
+    """A step of rate 1 moves all parameters together by the norm, or by less."""
+
+    def moved(largest: float) -> torch.Tensor:
+        supernet = _supernet()
+        before = nn.utils.parameters_to_vector(supernet.network.parameters()).detach()
+        _train(supernet, [Candidate([4])], sandwich=False, rate=1.0, largest_gradient=largest)
+        return nn.utils.parameters_to_vector(supernet.network.parameters()).detach() - before
+
+    whole = moved(math.inf)
+    assert float(whole.norm()) > 0.1
+    torch.testing.assert_close(moved(0.1), whole * 0.1 / whole.norm(), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(moved(1e6), whole)
 
 
 def test_single_paths_leave_the_other_channels_alone() -> None:

@@ -91,7 +91,7 @@ def names(patterns: Sequence[str]) -> list[str]:
 def _all() -> list[str]:
     modules = (torchvision.models, torchvision.models.segmentation)
     found = [name for module in modules for name in torchvision.models.list_models(module=module)]
-    ours = "metapruning_*"  # registered by prunas.pruningnet.published
+    ours = ["metapruning_*", "spos_*"]  # registered by prunas
     return [*timm.list_models(exclude_filters=ours), *(_TORCHVISION + name for name in found)]
 
 
