@@ -1,12 +1,9 @@
-"""What a policy has learnt: its weights as text, so that they can be saved and compared.
-
-Text, as JSON, keeps them: base64 of little-endian doubles, exact to the last bit.
-"""
+"""What a policy has learnt, as a plain value: it can be compared, and saved to the last bit."""
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +14,8 @@ from prunas.transformer_nat.operators import Vocabulary
 
 Array = NDArray[np.float64]
 
+_PACKED: Final = ("weights", "mean", "square")
+
 
 @dataclass(frozen=True)
 class Learnt:
@@ -25,7 +24,7 @@ class Learnt:
     Attributes:
         form: the class of the policy and its sizes.
         vocabulary: the operators that it knows.
-        weights: its weights; see `packed`.
+        weights: its weights, as little-endian doubles; see `unpacked`.
         mean: running mean of their gradient.
         square: running mean of its square.
         steps: number of updates.
@@ -35,9 +34,9 @@ class Learnt:
 
     form: str
     vocabulary: Vocabulary
-    weights: str
-    mean: str
-    square: str
+    weights: bytes
+    mean: bytes
+    square: bytes
     steps: int = 0
     drawn: tuple[Candidate, ...] = ()
     average: tuple[float, float] = (0.0, 0.0)
@@ -48,15 +47,21 @@ class Learnt:
         zeros = packed(np.zeros_like(weights))
         return cls(form, vocabulary, packed(weights), zeros, zeros)
 
+    def to_data(self) -> dict[str, Any]:
+        """All of it as what JSON can hold, the numbers as base64."""
+        texts = {name: base64.b64encode(getattr(self, name)).decode() for name in _PACKED}
+        return {**asdict(self), **texts}
+
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> "Learnt":
-        """Read what `dataclasses.asdict` and JSON made of it."""
-        lists = {
+        """Read what `to_data` and JSON made of it."""
+        changed = {
+            **{name: base64.b64decode(data[name]) for name in _PACKED},
             "vocabulary": tuple(data["vocabulary"]),
             "drawn": tuple(Candidate(row) for row in data["drawn"]),
             "average": tuple(data["average"]),
         }
-        return cls(**{**data, **lists})
+        return cls(**{**data, **changed})
 
     def stepped(self, gradient: Array, settings: "Adam") -> "Learnt":
         """After one step of Adam up the gradient.
@@ -103,11 +108,11 @@ class Adam:
     weight_decay: float
 
 
-def packed(array: Array) -> str:
-    """Numbers as text."""
-    return base64.b64encode(array.astype("<f8").tobytes()).decode()
+def packed(array: Array) -> bytes:
+    """Numbers as bytes."""
+    return array.astype("<f8").tobytes()
 
 
-def unpacked(text: str) -> Array:
+def unpacked(data: bytes) -> Array:
     """(n,) what `packed` wrote, as an array of its own."""
-    return np.frombuffer(base64.b64decode(text), dtype="<f8").copy()
+    return np.frombuffer(data, dtype="<f8").copy()

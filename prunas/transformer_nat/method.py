@@ -10,10 +10,11 @@ As in `prunas.search`, a method is three functions and some settings:
 The source is the first candidate of every method, so that nothing worse than it is chosen.
 """
 
+import binascii
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -156,7 +157,7 @@ def state_to_json(state: State) -> str:
     """The plain part of a state as text; the space is not in it."""
     place = {candidate: index for index, candidate in enumerate(state.asked)}
     rows = [[place[entry.candidate], _number(entry.score)] for entry in state.told]
-    learnt = state.learnt and asdict(state.learnt)
+    learnt = state.learnt and state.learnt.to_data()
     return json.dumps(
         {"stream": state.stream, "asked": state.asked, "told": rows, "learnt": learnt}
     )
@@ -174,7 +175,7 @@ def state_from_json(text: str, space: TransformationSpace) -> State:
         rows = tuple(Scored(asked[place], float(score)) for place, score in data["told"])
         learnt = data["learnt"] and Learnt.from_data(data["learnt"])
         return State(space, data["stream"], asked, rows, learnt)
-    except (json.JSONDecodeError, KeyError, TypeError, IndexError) as error:
+    except (json.JSONDecodeError, binascii.Error, KeyError, TypeError, IndexError) as error:
         raise InputError(f"the text is not a saved search of transformations ({error})") from None
 
 

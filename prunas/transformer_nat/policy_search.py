@@ -9,15 +9,13 @@ over `samples` draws of one source at a time, with b_i the mean reward of the ot
 one at a time, where b is a running mean instead; `samples=1` does the same, without the defect
 described in `prunas.transformer_nat.baseline`.
 
-Draws that cut an output off are drawn again. What that changes in the gradient is the same for each
-draw, and as the differences R_i - b_i sum to zero it cancels (not so with a running mean).
-
-No candidate is scored twice: draws seen before count with the score that they had. `forgotten` is
-for weights that change. Candidates that the policy does not find any more are drawn uniformly, and
-it does not learn from them.
+Draws that cut an output off are no networks and are not asked for: the policy learns from them as
+from the worst score told. No candidate is scored twice either: draws seen before count with the
+score that they had (`forgotten` is for weights that change). What the policy does not find any more
+is drawn uniformly, and it does not learn from that.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, final
 
@@ -49,7 +47,6 @@ from prunas.transformer_nat.policy import (
 )
 from prunas.transformer_nat.transformation import TransformationSpace
 
-_TRIES: Final = 100
 _GROUPS: Final = 20  # groups of draws without a new candidate before the search looks elsewhere
 
 PUBLISHED_ADAM: Final = Adam(rate=3e-4, decays=(0.5, 0.999), weight_decay=5e-4)
@@ -122,10 +119,11 @@ class PolicySearch:
         before = set(state.asked)
         idle = 0
         while len(asked) < n and idle < _GROUPS:
-            fresh = [c for c in learnt.drawn if c not in before and c not in asked]
+            fresh = [each for each in _waiting(learnt, state.space, before) if each not in asked]
             if not fresh:
-                learnt = self._settled(learnt, offered, known)
-                draws = self._draws(learnt, state.space, offered, rng)
+                learnt = self._settled(learnt, state.space, offered, known)
+                odds = self._odds(learnt, offered)
+                draws = [_drawn(odds, rng) for _ in range(self.samples)]
                 learnt = replace(learnt, drawn=(*learnt.drawn, *draws))
                 idle += 1
                 continue
@@ -144,20 +142,21 @@ class PolicySearch:
         """
         learnt, state = self._learnt(state), told(state, scored)
         known = {entry.candidate: entry.score for entry in state.told}
-        return replace(state, learnt=self._settled(learnt, self._offers(state), known))
+        return replace(state, learnt=self._settled(learnt, state.space, self._offers(state), known))
 
     def proposals(self, state: State, n: int, rng: np.random.Generator) -> list[Candidate]:
         """What to choose from in the end: the source, and what `n` draws of the policy give.
 
-        Of candidates that are the same architecture, the first one is kept. The choice among them
-        is by score, then by cost: see `chosen`.
+        Draws that cut an output off are left out. Of candidates that are the same architecture, the
+        first one is kept. The choice among them is by score, then by cost: see `chosen`.
 
         Raises:
             InputError: the state belongs to a policy for other operators.
         """
         odds = self._odds(self._learnt(state), self._offers(state))
-        draws = [_drawn(state.space, odds, rng) for _ in range(n)]
-        return without_duplicates(state.space, [state.space.source, *draws])
+        draws = [_drawn(odds, rng) for _ in range(n)]
+        connected = [each for each in draws if state.space.connected(each)]
+        return without_duplicates(state.space, [state.space.source, *connected])
 
     def odds(self, state: State) -> NDArray[np.float64]:
         """(edges, most options) probability of each option of each edge.
@@ -179,18 +178,19 @@ class PolicySearch:
     def _odds(self, learnt: Learnt, offered: Offers) -> NDArray[np.float64]:
         return probabilities(self.policy, unpacked(learnt.weights), offered)
 
-    def _draws(
-        self, learnt: Learnt, space: TransformationSpace, offered: Offers, rng: np.random.Generator
-    ) -> list[Candidate]:
-        odds = self._odds(learnt, offered)
-        return [_drawn(space, odds, rng) for _ in range(self.samples)]
-
-    def _settled(self, learnt: Learnt, offered: Offers, known: dict[Candidate, float]) -> Learnt:
-        """After an update for every group of draws that all have a score."""
-        while learnt.drawn and all(each in known for each in learnt.drawn[: self.samples]):
+    def _settled(
+        self,
+        learnt: Learnt,
+        space: TransformationSpace,
+        offered: Offers,
+        known: Mapping[Candidate, float],
+    ) -> Learnt:
+        """After an update for every group of draws none of which waits for a score."""
+        waiting = set(_waiting(learnt, space, known))
+        while learnt.drawn and waiting.isdisjoint(learnt.drawn[: self.samples]):
             draws, rest = learnt.drawn[: self.samples], learnt.drawn[self.samples :]
-            rewards = _finite(np.array([known[each] for each in draws]), known)
-            learnt = replace(self._updated(learnt, offered, draws, rewards), drawn=rest)
+            updated = self._updated(learnt, offered, draws, _rewards(draws, known))
+            learnt = replace(updated, drawn=rest)
         return learnt
 
     def _updated(
@@ -225,21 +225,23 @@ def without_duplicates(
     return list(found.values())
 
 
-def _drawn(
-    space: TransformationSpace, odds: NDArray[np.float64], rng: np.random.Generator
-) -> Candidate:
-    """A connected candidate; the source where none is found in 100 tries."""
-    last = np.array([len(names) for names in space.options]) - 1
+def _waiting(
+    learnt: Learnt, space: TransformationSpace, known: Container[Candidate]
+) -> list[Candidate]:
+    """The draws that are networks and not known yet."""
+    return [each for each in learnt.drawn if each not in known and space.connected(each)]
+
+
+def _drawn(odds: NDArray[np.float64], rng: np.random.Generator) -> Candidate:
+    """One option for each edge, which need not make a connected network."""
     steps = np.cumsum(odds, axis=1)
-    for _ in range(_TRIES):
-        positions = (steps < rng.random((len(odds), 1))).sum(axis=1)
-        candidate = Candidate(np.minimum(positions, last).tolist())  # 1 may be missed by a rounding
-        if space.connected(candidate):
-            return candidate
-    return space.source
+    steps[:, -1] = 1  # may be missed by a rounding
+    last = (odds > 0).cumsum(axis=1).argmax(axis=1)
+    return Candidate(np.minimum((steps < rng.random((len(odds), 1))).sum(axis=1), last).tolist())
 
 
-def _finite(rewards: NDArray[np.float64], known: dict[Candidate, float]) -> NDArray[np.float64]:
-    """Rewards, the lowest known one in the place of minus infinity."""
+def _rewards(draws: Sequence[Candidate], known: Mapping[Candidate, float]) -> NDArray[np.float64]:
+    """(n,) scores; where there is none, or minus infinity, the worst that is known."""
     finite = [score for score in known.values() if np.isfinite(score)]
-    return np.where(np.isfinite(rewards), rewards, min(finite, default=0.0))
+    scores = np.array([known.get(each, -np.inf) for each in draws])
+    return np.where(np.isfinite(scores), scores, min(finite, default=0.0))
