@@ -1,7 +1,7 @@
 """A policy that looks at the graph: two graph convolutions.
 
     H = A ReLU(A X W_0 + b_0) W_1 + b_1
-    z = H W_2 + b_2, read as (slots, operators + 1) logits for the edges into each node
+    z = [H, ReLU(X)] W_2 + b_2, read as (slots, operators + 1) logits for the edges into each node
 
 Guo et al., NeurIPS 2019, after Kipf & Welling, ICLR 2017. The features X of a node are the
 embeddings of the operators on its incoming edges, side by side, or for an input a vector of its
@@ -11,7 +11,8 @@ What differs here. In the code of NAT, A has no ones on its diagonal, so that tw
 exactly two nodes up and never at the operators that they decide about (`released` reproduces it);
 here it has, is symmetric and normalised, so that a node hears of those that use it as well. Nodes
 know besides how deep they are and which of their edges halve the map: without it, equal blocks of a
-long chain look all the same.
+long chain look all the same. And the last layer reads X too: two normalised convolutions of a small
+graph make its nodes nearly equal, and a policy that cannot tell them apart learns for all at once.
 """
 
 from collections.abc import Callable
@@ -69,6 +70,7 @@ class GraphConvolution:
         slots: most edges that a node may have coming in.
         waves: pairs of sine and cosine of a node's depth among its features; 0 leaves both the
             depth and the strides out.
+        own: whether the last layer reads the features of the node itself.
         adjacency: how nodes see each other.
     """
 
@@ -78,12 +80,13 @@ class GraphConvolution:
     hidden: int = 64
     slots: int = 2
     waves: int = 4
+    own: bool = True
     adjacency: Adjacency = symmetric
 
     @property
     def form(self) -> str:
-        sizes = f"{self.embedding}, {self.features}, {self.hidden}, {self.slots}, {self.waves}"
-        return f"GraphConvolution({sizes}, {self.adjacency.__name__})"
+        sizes = (self.embedding, self.features, self.hidden, self.slots, self.waves, self.own)
+        return f"GraphConvolution({', '.join(map(str, sizes))}, {self.adjacency.__name__})"
 
     @property
     def shapes(self) -> Shapes:
@@ -97,7 +100,7 @@ class GraphConvolution:
             "first offset": (self.hidden,),
             "second": (self.hidden, self.hidden),
             "second offset": (self.hidden,),
-            "head": (self.hidden, self.slots * actions),
+            "head": (self.hidden + self.own * self.features, self.slots * actions),
             "head offset": (self.slots * actions,),
         }
 
@@ -111,6 +114,8 @@ class GraphConvolution:
         rows = self._rows(weights, graph) @ weights["to features"] + weights["features"]
         hidden = torch.relu(around @ (rows @ weights["first"]) + weights["first offset"])
         hidden = around @ (hidden @ weights["second"]) + weights["second offset"]
+        if self.own:
+            hidden = torch.cat([hidden, torch.relu(rows)], dim=1)
         logits = hidden @ weights["head"] + weights["head offset"]
         by_slot = logits.view(len(graph.inputs), self.slots, -1)
         return by_slot[graph.target, graph.slot]
@@ -160,7 +165,13 @@ def released_graph_convolution(vocabulary: Vocabulary = NAT_PLUS) -> GraphConvol
     The logit for keeping, which is ours, has a column of its own here too.
     """
     return GraphConvolution(
-        vocabulary, embedding=100, features=1024, hidden=100, waves=0, adjacency=released
+        vocabulary,
+        embedding=100,
+        features=1024,
+        hidden=100,
+        waves=0,
+        own=False,
+        adjacency=released,
     )
 
 

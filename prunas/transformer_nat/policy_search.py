@@ -84,25 +84,26 @@ class PolicySearch:
         """The state before the first question; see `Transformer`.
 
         Raises:
-            InputError: the policy does not know an operator of the space.
+            InputError: the policy cannot read the graph, or does not know an operator of the space.
         """
-        offers(space, self.policy.vocabulary, self.keep)
         state = begin(space, rng)
         stream = generator(state)
         weights = self.policy.drawn(stream)
         learnt = Learnt.fresh(self.policy.form, self.policy.vocabulary, weights)
+        self._odds(learnt, self._offers(state))  # raises where the policy cannot read the graph
         return replace(advanced(state, stream), learnt=learnt)
 
     def moved(self, state: State, space: TransformationSpace) -> State:
         """The state with what it has learnt on another source, where nothing was asked yet.
 
         Raises:
-            InputError: the policy does not know an operator of that space, or the state belongs to
-                a policy for other operators.
+            InputError: the policy cannot read that graph, or does not know an operator of the
+                space; or the state belongs to a policy for other operators.
         """
         learnt = self._learnt(state)
-        offers(space, self.policy.vocabulary, self.keep)
-        return State(space, state.stream, learnt=replace(learnt, drawn=()))
+        moved = State(space, state.stream, learnt=replace(learnt, drawn=()))
+        self._odds(learnt, self._offers(moved))  # raises where the policy cannot read the graph
+        return moved
 
     def ask(self, state: State, n: int) -> tuple[State, list[Candidate]]:
         """See `Transformer`.
