@@ -61,7 +61,7 @@ class PolicySearch:
     Attributes:
         policy: gives the odds.
         samples: draws for one update.
-        entropy: what keeping the choice open is worth, in units of the score. NAT: 0.003.
+        entropy: what keeping the choice open is worth, in units of the score; 0.003 is that of NAT.
         keep: probability of keeping each operator in the beginning.
         adam: how the weights are moved.
         decay: of the running mean of rewards that stands in where `samples` is 1.
@@ -69,7 +69,7 @@ class PolicySearch:
 
     policy: Policy
     samples: int = 4
-    entropy: float = 0.0003
+    entropy: float = 0.003
     keep: float = 0.8
     adam: Adam = field(default=Adam(rate=0.01, decays=(0.5, 0.999), weight_decay=5e-4))
     decay: float = 0.99

@@ -9,7 +9,7 @@ import math
 import random
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from itertools import product
 
 import numpy as np
@@ -33,6 +33,7 @@ from prunas.transformer_nat.method import (
 )
 from prunas.transformer_nat.methods import TRANSFORMERS
 from prunas.transformer_nat.operators import NAT_LOOSE_END
+from prunas.transformer_nat.policy import Policy
 from prunas.transformer_nat.policy_search import PUBLISHED_ADAM, PolicySearch
 from prunas.transformer_nat.published_cells import PUBLISHED
 from prunas.transformer_nat.randomly import RandomTransformation
@@ -50,7 +51,7 @@ METHODS: Mapping[str, Transformer] = {
 }
 VARIANTS: Mapping[str, Transformer] = {
     "running mean": PolicySearch(GRAPH, samples=1),
-    "published": PolicySearch(GRAPH, samples=1, entropy=0.003, adam=PUBLISHED_ADAM),
+    "published": PolicySearch(GRAPH, samples=1, adam=PUBLISHED_ADAM),
 }
 BATCHES = (5, 1, 3, 4, 4, 2)
 
@@ -226,12 +227,13 @@ def regret(method: Transformer, evaluations: int, seed: int) -> float:
     return (best - scores[chosen(state)]) / (best - scores[SPACE.source])
 
 
-@pytest.mark.parametrize(("name", "most"), [("policy", 0.2), ("lstm", 0.2), ("greedy", 0.1)])
-def test_regrets_are_known_and_below_random(name: str, most: float) -> None:
-    """960 options in all; 80 evaluations on each of 6 tables."""
-    found, by_chance = (mean_regret(METHODS[each], 80, range(6)) for each in (name, "random"))
-    assert found < most
-    assert found < by_chance
+def test_regrets_are_known() -> None:
+    """960 options in all; 60 evaluations on each of 5 tables."""
+    found = {name: mean_regret(method, 60, range(5)) for name, method in METHODS.items()}
+    assert found["policy"] < 0.12
+    assert found["greedy"] < 0.12
+    assert found["lstm"] < 0.25
+    assert found["random"] > 2 * max(found["policy"], found["greedy"])
 
 
 def test_a_policy_learns_what_is_better() -> None:
@@ -338,14 +340,16 @@ def test_policies_trained_for_something_else_are_refused() -> None:
     ours = PolicySearch(GRAPH)
     state = ours.start(SPACE, np.random.default_rng(0))
     narrow = transformations(graph_of(("conv_3x3", "in", "out")), keep_skip_null)
-    for other in (GRAPH, Lstm()):
-        theirs = PolicySearch(replace(other, vocabulary=NAT_LOOSE_END))
-        for use in (lambda s, t=theirs: t.ask(s, 1), lambda s, t=theirs: t.moved(s, narrow)):
-            with pytest.raises(
-                InputError,
-                match=r"trained for the operators max_.* but here they are max_.*; train",
-            ):
-                use(state)
+    policies: tuple[Policy, ...] = (
+        replace(GRAPH, vocabulary=NAT_LOOSE_END),
+        Lstm(vocabulary=NAT_LOOSE_END),
+    )
+    message = r"trained for the operators max_.* but here they are max_.*; train"
+    for theirs in map(PolicySearch, policies):
+        with pytest.raises(InputError, match=message):
+            theirs.ask(state, 1)
+        with pytest.raises(InputError, match=message):
+            theirs.moved(state, narrow)
     wider = PolicySearch(replace(GRAPH, hidden=17))
     for refused in (
         lambda: wider.ask(state, 1),
