@@ -26,7 +26,7 @@ from torch import Tensor
 
 from prunas.errors import InputError
 from prunas.transformer_nat.encoding import Encoded
-from prunas.transformer_nat.operators import NAT_PLUS, Vocabulary
+from prunas.transformer_nat.operators import EVERY_OPERATOR, NAT_PLUS, Vocabulary
 from prunas.transformer_nat.policy import Shapes, Weights, drawn
 
 Array = NDArray[np.float64]
@@ -74,7 +74,7 @@ class GraphConvolution:
         adjacency: how nodes see each other.
     """
 
-    vocabulary: Vocabulary = NAT_PLUS
+    vocabulary: Vocabulary = EVERY_OPERATOR
     embedding: int = 16
     features: int = 64
     hidden: int = 64

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prunas.transformer_nat.encoding import Encoded
-from prunas.transformer_nat.operators import NAT_PLUS, Vocabulary
+from prunas.transformer_nat.operators import EVERY_OPERATOR, Vocabulary
 from prunas.transformer_nat.policy import Shapes, Weights, drawn
 
 Array = NDArray[np.float64]
@@ -31,7 +31,7 @@ class Lstm:
         hidden: what it remembers.
     """
 
-    vocabulary: Vocabulary = NAT_PLUS
+    vocabulary: Vocabulary = EVERY_OPERATOR
     embedding: int = 16
     hidden: int = 64
 

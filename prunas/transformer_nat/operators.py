@@ -76,6 +76,9 @@ OPERATORS: Final[Mapping[str, Operator]] = MappingProxyType({each.name: each for
 
 Vocabulary = tuple[str, ...]
 
+EVERY_OPERATOR: Final[Vocabulary] = tuple(OPERATORS)
+"""All operators that are known here."""
+
 NAT_FULLY_CONCAT: Final[Vocabulary] = (
     "max_pool_3x3", "avg_pool_3x3", SKIP, "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3",
     "dil_conv_5x5", "conv_3x3", NULL,

@@ -29,7 +29,7 @@ from prunas.transformer_nat.graph_convolution import (
 )
 from prunas.transformer_nat.learnt import Adam, Learnt, unpacked
 from prunas.transformer_nat.lstm import Lstm
-from prunas.transformer_nat.operators import NAT_FULLY_CONCAT, NAT_PLUS, NULL, OPERATORS, SKIP
+from prunas.transformer_nat.operators import EVERY_OPERATOR, NAT_FULLY_CONCAT, NAT_PLUS, NULL, SKIP
 from prunas.transformer_nat.policy import (
     Policy,
     cut,
@@ -45,12 +45,11 @@ from prunas.transformer_nat.transformation import transformations
 from prunas.transformer_nat.transitions import keep_skip_null
 from tests.transformer_nat.graphs import graph_of, graphs
 
-EVERYTHING = tuple(OPERATORS)
 SKELETON = cifar_skeleton(4, 3, size=8)
 DARTS = cell_graph(PUBLISHED["DARTS_V2"], SKELETON)
 SPACE = transformations(DARTS)
-SMALL = GraphConvolution(embedding=4, features=8, hidden=8, waves=2)
-POLICIES: dict[str, Policy] = {"graph": SMALL, "lstm": Lstm(embedding=4, hidden=8)}
+SMALL = GraphConvolution(NAT_PLUS, embedding=4, features=8, hidden=8, waves=2)
+POLICIES: dict[str, Policy] = {"graph": SMALL, "lstm": Lstm(NAT_PLUS, embedding=4, hidden=8)}
 
 
 @pytest.fixture(params=POLICIES)
@@ -79,7 +78,7 @@ def changed(graph: Encoded, edge: int) -> Encoded:
 
 def sees_itself(adjacency: Adjacency, graph: Encoded, edge: int) -> bool:
     """Whether the logits of the node that an edge feeds depend on the operator that it carries."""
-    policy = replace(SMALL, adjacency=adjacency, vocabulary=EVERYTHING, slots=3, own=False)
+    policy = replace(SMALL, adjacency=adjacency, vocabulary=EVERY_OPERATOR, slots=3, own=False)
     own = graph.target == graph.target[edge]
     before, after = (logits(policy, each)[own] for each in (graph, changed(graph, edge)))
     return not torch.equal(before, after)
@@ -90,7 +89,7 @@ def sees_itself(adjacency: Adjacency, graph: Encoded, edge: int) -> bool:
 def test_a_node_sees_its_own_operators_iff_it_sees_itself(
     graph: OperatorGraph, data: st.DataObject
 ) -> None:
-    seen = encoded(graph, EVERYTHING)
+    seen = encoded(graph, EVERY_OPERATOR)
     edge = data.draw(st.integers(0, len(graph.edges) - 1))
     assert sees_itself(directed, seen, edge)
     assert sees_itself(symmetric, seen, edge)
