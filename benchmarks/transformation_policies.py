@@ -32,10 +32,10 @@ from prunas.transformer_nat.skeleton import cell_graph, cifar_skeleton
 from prunas.transformer_nat.transformation import TransformationSpace, transformations
 
 SEEDS = 20
-EVALUATIONS = (30, 100, 300)
+EVALUATIONS = (30, 100)
 ASKED = 4
 IMAGES = 512
-ROUNDS = 7
+ROUNDS = 5
 
 Table = Mapping[Candidate, float]
 
