@@ -1,0 +1,152 @@
+"""Cells as data: the genotypes of DARTS (pairs) and of NAT (triples).
+
+Liu et al., "DARTS: Differentiable Architecture Search", ICLR 2019. Nodes 0 and 1 of a cell are its
+inputs, the outputs of the cell before the last and of the last one; every further node is the sum
+of two edges. A pair is (operator, source), pair i feeds node 2 + i // 2; a triple, (operator,
+source, target), says so itself. DARTS writes "none" where NAT writes "null"; both are read.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from prunas.errors import InputError
+from prunas.transformer_nat.operators import NULL, operator
+
+Pair = tuple[str, int]
+Triple = tuple[str, int, int]
+
+INPUTS: Final = 2
+_PER_NODE: Final = 2
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell.
+
+    Attributes:
+        edges: (operator, source, target), two for every node from 2 on, in their order.
+        output: the nodes that are joined, ascending.
+
+    Raises:
+        InputError: an unknown operator, a node without its two edges, an edge that does not come
+            from an earlier node (all others would close a cycle or start nowhere), or an output
+            that is no node.
+    """
+
+    edges: tuple[Triple, ...]
+    output: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.edges:
+            raise InputError("a cell needs at least one node, and two edges for it")
+        for index, (name, source, target) in enumerate(self.edges):
+            operator(name)
+            node = INPUTS + index // _PER_NODE
+            if target != node:
+                raise InputError(
+                    f"edge {index} of the cell, {name} from {source}, goes to node {target}; two"
+                    f" edges for every node in their order make that {node}"
+                )
+            if not 0 <= source < target:
+                raise InputError(
+                    f"edge {index} of the cell, {name} from {source} to {target}, does not come"
+                    f" from an earlier node, so there is a cycle or no such node; choose one of"
+                    f" 0..{target - 1}"
+                )
+        if len(self.edges) % _PER_NODE:
+            raise InputError(
+                f"the cell has {len(self.edges)} edges, so its last node has one; every node has"
+                f" two, of which one may be {NULL!r}"
+            )
+        nodes = range(INPUTS, INPUTS + len(self.edges) // _PER_NODE)
+        for node in self.output:
+            if node not in nodes:
+                raise InputError(
+                    f"the cell joins node {node}; its own nodes are {nodes[0]}..{nodes[-1]}"
+                )
+        if not self.output or list(self.output) != sorted(set(self.output)):
+            raise InputError(
+                f"the cell joins the nodes {self.output}; name at least one, each once, ascending"
+            )
+
+
+@dataclass(frozen=True)
+class Genotype:
+    """A normal cell and a reduction cell; in the latter, edges from the inputs have stride 2."""
+
+    normal: Cell
+    reduce: Cell
+
+    @classmethod
+    def from_pairs(
+        cls,
+        normal: Sequence[Pair],
+        normal_concat: Sequence[int],
+        reduce: Sequence[Pair],
+        reduce_concat: Sequence[int],
+    ) -> "Genotype":
+        """Read the four fields of a genotype as DARTS writes them.
+
+        Raises:
+            InputError: they do not make cells; see `Cell`.
+        """
+        return cls.from_triples(
+            _with_targets(normal), normal_concat, _with_targets(reduce), reduce_concat
+        )
+
+    @classmethod
+    def from_triples(
+        cls,
+        normal: Sequence[Triple],
+        normal_concat: Sequence[int],
+        reduce: Sequence[Triple],
+        reduce_concat: Sequence[int],
+    ) -> "Genotype":
+        """Read the four fields of a genotype as NAT writes them.
+
+        Raises:
+            InputError: they do not make cells; see `Cell`.
+        """
+        return cls(_cell(normal, normal_concat), _cell(reduce, reduce_concat))
+
+    def pairs(self) -> tuple[list[Pair], list[int], list[Pair], list[int]]:
+        """The four fields as DARTS writes them, with "null" for null edges."""
+        normal = [(name, source) for name, source, _ in self.normal.edges]
+        reduce = [(name, source) for name, source, _ in self.reduce.edges]
+        return normal, list(self.normal.output), reduce, list(self.reduce.output)
+
+    def triples(self) -> tuple[list[Triple], list[int], list[Triple], list[int]]:
+        """The four fields as NAT writes them."""
+        normal, reduce = list(self.normal.edges), list(self.reduce.edges)
+        return normal, list(self.normal.output), reduce, list(self.reduce.output)
+
+    @property
+    def operators(self) -> tuple[str, ...]:
+        """The operators of the normal cell, then those of the reduction cell."""
+        return tuple(name for name, _, _ in (*self.normal.edges, *self.reduce.edges))
+
+    def with_operators(self, operators: Sequence[str]) -> "Genotype":
+        """The same cells with these operators, in that order.
+
+        Raises:
+            InputError: the number is wrong, or an operator is unknown.
+        """
+        edges = (*self.normal.edges, *self.reduce.edges)
+        if len(operators) != len(edges):
+            raise InputError(f"{len(operators)} operators were given for {len(edges)} edges")
+        named = zip(operators, edges, strict=True)
+        changed = [(name, source, target) for name, (_, source, target) in named]
+        normal, reduce = changed[: len(self.normal.edges)], changed[len(self.normal.edges) :]
+        return Genotype(
+            Cell(tuple(normal), self.normal.output), Cell(tuple(reduce), self.reduce.output)
+        )
+
+
+def _with_targets(pairs: Sequence[Pair]) -> list[Triple]:
+    return [(name, source, INPUTS + i // _PER_NODE) for i, (name, source) in enumerate(pairs)]
+
+
+def _cell(triples: Sequence[Triple], output: Sequence[int]) -> Cell:
+    edges = ((NULL if name == "none" else name, source, to) for name, source, to in triples)
+    return Cell(tuple(edges), tuple(output))

@@ -1,0 +1,111 @@
+"""The operators that an edge can carry, by the names of DARTS and NAT.
+
+Guo et al., "NAT: Neural Architecture Transformer for Accurate and Compact Architectures", NeurIPS
+2019, and "Towards Accurate and Compact Architectures via Neural Architecture Transformer", TPAMI
+2021 (NAT++), with the vocabularies of the code that came with them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from types import MappingProxyType
+from typing import Final
+
+from prunas.errors import InputError
+
+
+class Kind(Enum):
+    """What an operator computes. All convolutions are without bias, ReLU before and norm behind."""
+
+    CONVOLUTION = "conv"
+    """One k x k convolution."""
+    PAIR = "pair"
+    """A 1 x k convolution and then a k x 1 one."""
+    SEPARABLE = "sep"
+    """Twice: depthwise k x k, then 1 x 1. The first depthwise one has the stride."""
+    DILATED = "dil"
+    """Once: depthwise k x k with dilation 2, then 1 x 1."""
+    MAX_POOL = "max"
+    AVERAGE_POOL = "avg"
+    """The padding is not counted."""
+    SKIP = "skip"
+    """The input itself; at stride 2 or where widths differ the cheapest 1 x 1 convolution."""
+    NULL = "null"
+    """Zeros: the edge is as good as absent."""
+
+
+POOLS: Final = frozenset({Kind.MAX_POOL, Kind.AVERAGE_POOL})
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator; `kernel` is 0 where there is none."""
+
+    name: str
+    kind: Kind
+    kernel: int = 0
+
+
+NULL: Final = "null"
+SKIP: Final = "skip_connect"
+
+_ALL: Final = (
+    Operator("max_pool_2x2", Kind.MAX_POOL, 2),
+    Operator("max_pool_3x3", Kind.MAX_POOL, 3),
+    Operator("max_pool_5x5", Kind.MAX_POOL, 5),
+    Operator("avg_pool_2x2", Kind.AVERAGE_POOL, 2),
+    Operator("avg_pool_3x3", Kind.AVERAGE_POOL, 3),
+    Operator("avg_pool_5x5", Kind.AVERAGE_POOL, 5),
+    Operator(SKIP, Kind.SKIP),
+    Operator("sep_conv_3x3", Kind.SEPARABLE, 3),
+    Operator("sep_conv_5x5", Kind.SEPARABLE, 5),
+    Operator("sep_conv_7x7", Kind.SEPARABLE, 7),
+    Operator("dil_conv_3x3", Kind.DILATED, 3),
+    Operator("dil_conv_5x5", Kind.DILATED, 5),
+    Operator("conv_1x1", Kind.CONVOLUTION, 1),
+    Operator("conv_3x3", Kind.CONVOLUTION, 3),
+    Operator("conv_5x5", Kind.CONVOLUTION, 5),
+    Operator("conv_1x3_3x1", Kind.PAIR, 3),
+    Operator("conv_1x7_7x1", Kind.PAIR, 7),
+    Operator("conv_7x1_1x7", Kind.PAIR, 7),
+    Operator(NULL, Kind.NULL),
+)
+
+OPERATORS: Final[Mapping[str, Operator]] = MappingProxyType({each.name: each for each in _ALL})
+"""Every operator by name."""
+
+Vocabulary = tuple[str, ...]
+
+EVERY_OPERATOR: Final[Vocabulary] = tuple(OPERATORS)
+"""All operators that are known here."""
+
+NAT_FULLY_CONCAT: Final[Vocabulary] = (
+    "max_pool_3x3", "avg_pool_3x3", SKIP, "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3",
+    "dil_conv_5x5", "conv_3x3", NULL,
+)  # fmt: skip
+"""The 9 operators of NAT for cells that join all their nodes, such as those of DARTS."""
+
+NAT_LOOSE_END: Final[Vocabulary] = (
+    "max_pool_3x3", "avg_pool_3x3", SKIP, "sep_conv_3x3", "sep_conv_5x5", "conv_1x1", "conv_3x3",
+    "conv_5x5", NULL,
+)  # fmt: skip
+"""The 9 operators of NAT for cells that join the nodes nobody else uses, such as those of ENAS."""
+
+NAT_PLUS: Final[Vocabulary] = (
+    "max_pool_3x3", "max_pool_5x5", "avg_pool_3x3", "avg_pool_5x5", SKIP, "sep_conv_3x3",
+    "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5", "conv_1x1", "conv_3x3", "conv_5x5", NULL,
+)  # fmt: skip
+"""The 13 operators of NAT++."""
+
+
+def operator(name: str) -> Operator:
+    """The operator of that name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in OPERATORS:
+        raise InputError(
+            f"there is no operator {name!r}; those that are known are {', '.join(OPERATORS)}"
+        )
+    return OPERATORS[name]
