@@ -96,11 +96,13 @@ class Seen:
         block: which one.
         before: labels of its input.
         after: labels of its output.
+        memory: what its input and its output lie in.
     """
 
     block: Block
     before: tuple[Nodes, ...]
     after: tuple[Nodes, ...]
+    memory: tuple[int, int]
 
 
 @dataclass

@@ -93,7 +93,7 @@ def trace(
     for module in was_training:
         module.training = False
     found = record(bare, inputs, fixed)
-    solution = _solved(found)
+    solution = solved(found)
     widths = as_grid(grid)
     draft = _Draft(network, inputs, found, solution, widths)
     space = draft.space({})
@@ -113,7 +113,7 @@ def trace(
     return space
 
 
-def _solved(found: Record) -> Solution:
+def solved(found: Record) -> Solution:
     """Classes in which dimensions that must stay equally long do.
 
     Two dimensions made of the same classes, in whatever order, are equally long anyway; others
