@@ -492,7 +492,8 @@ class Unlucky(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         large: torch.Tensor = x.sum() > 1e9
-        return torch.linalg.matrix_exp(x) if large else torch.linalg.pinv(x)
+        out: torch.Tensor = torch.linalg.matrix_exp(x) if large else torch.linalg.pinv(x)
+        return out
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "compile"])
