@@ -139,6 +139,29 @@ class Biased(nn.Module):
         return out
 
 
+class Pyramid(nn.Module):
+    """Hands its first map out with its last, whose making needs less."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.middle, self.last = (
+            nn.Conv2d(3, 8, 1),
+            nn.Conv2d(8, 6, 1),
+            nn.Conv2d(6, 9, 1),
+        )
+
+    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+        wide = self.first(image)
+        return [wide, self.last(self.middle(wide))]
+
+
+def test_outputs_live_to_the_end() -> None:
+    network = Pyramid()
+    space = trace(network, (3, 4, 4))
+    # 8 channels handed out early, 6 read by the last layer, and its 9
+    assert PeakMemory(network, space).bytes([space.full()]).tolist() == [4 * (8 + 6 + 9) * 16]
+
+
 def test_what_only_blocks_read_is_freed_without_them() -> None:
     network = Biased()
     space = trace(network, (3, 6, 6))

@@ -20,7 +20,7 @@ from prunas.errors import InputError
 from prunas.eval.latency.timing import Work
 from prunas.supernet.skeleton import FORWARD_ERRORS, copied
 
-_ONNX_EXTRA: Final = ("onnx", "onnxruntime")
+_ONNX_EXTRA: Final = ("onnx", "onnxruntime", "onnxscript")
 _LAST_OPSET_OF_THE_OLD_EXPORTER: Final = 20
 
 

@@ -3,14 +3,11 @@
     latency(w) = sum over k of c_k x_k(w),   c_k >= 0,
 
 with the quantities x of `prunas.eval.latency.features`. The coefficients minimise the sum of the
-squares of the relative errors on the measured networks, plus a ridge
-
-    strength * sum over k of (c_k * |x_k|)^2,   |x_k| the norm of x_k / latency over the networks,
-
-which spreads what the networks cannot tell apart; its strength is the one that predicts networks
-left out of the fit best. Nothing is assumed about what a runtime fuses: an activation that costs
-nothing after a convolution gets no coefficient, and what each network costs however small it is
-gets one of its own.
+squares of the relative errors on the measured networks. There are about as many quantities as
+networks, and many of them rise and fall together; that no coefficient may be negative is what
+keeps noise out (a ridge besides did no better on networks left out). Nothing is assumed about what
+a runtime fuses: an activation that costs nothing after a convolution gets no coefficient, and what
+each network costs however small it is gets one of its own.
 """
 
 from collections.abc import Sequence
@@ -30,7 +27,6 @@ Values = NDArray[np.float64]
 FEWEST: Final = 12
 """Networks that a fit needs."""
 
-_STRENGTHS: Final = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 _FOLDS: Final = 6
 _PATIENCE: Final = 50  # iterations of the solver for each coefficient
 
@@ -85,29 +81,25 @@ def fitted(
     if not (np.isfinite(times).all() and (times > 0).all()):
         raise InputError(f"latencies must be positive; the smallest is {times.min()} ms")
     quantities = features.values(candidates)
-    errors = [_left_out_error(quantities, times, strength) for strength in _STRENGTHS]
-    best = int(np.argmin(errors))
-    return Predictor(features, _solved(quantities, times, _STRENGTHS[best]), errors[best])
+    error = _left_out_error(quantities, times)
+    return Predictor(features, _solved(quantities, times), error)
 
 
-def _left_out_error(quantities: Values, times: Values, strength: float) -> float:
+def _left_out_error(quantities: Values, times: Values) -> float:
     """Median relative error on each sixth of the networks, predicted from the others."""
     fold = np.arange(len(times)) % _FOLDS
     errors = np.empty(len(times))
     for number in range(_FOLDS):
         rest, own = fold != number, fold == number
-        coefficients = _solved(quantities[rest], times[rest], strength)
+        coefficients = _solved(quantities[rest], times[rest])
         errors[own] = np.abs(quantities[own] @ coefficients / times[own] - 1)
     return float(np.median(errors))
 
 
-def _solved(quantities: Values, times: Values, strength: float) -> Values:
+def _solved(quantities: Values, times: Values) -> Values:
     relative = quantities / times[:, None]
     norms = np.linalg.norm(relative, axis=0)
-    scale = np.where(norms > 0, norms, 1.0)
-    count = len(scale)
-    system = np.concatenate([relative / scale, np.sqrt(strength) * np.eye(count)])
-    target = np.concatenate([np.ones(len(times)), np.zeros(count)])
-    solution, _ = nnls(system, target, maxiter=_PATIENCE * count)
+    scale = np.where(norms > 0, norms, 1.0)  # bytes and counts are of very different sizes
+    solution, _ = nnls(relative / scale, np.ones(len(times)), maxiter=_PATIENCE * len(scale))
     coefficients: Values = solution / scale
     return coefficients
