@@ -55,6 +55,8 @@ class _Moment:
 class PeakMemory:
     """Bytes of live activations at the worst moment, exact, for one image.
 
+    Results are in the types of the network that is given: four bytes a number in float32.
+
     Args:
         network: the traced network; it is not changed, and its weights are not read.
         space: its search space, with genes of width and of depth.
