@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from prunas.errors import InputError
+from prunas.eval.products import table_of
 from prunas.supernet.space import Candidate, SearchSpace, Size, present, size_polynomial
 
 Polynomial = dict[tuple[int, ...], int]
@@ -49,23 +50,11 @@ class Cost:
         Raises:
             InputError: the rows do not have one value per gene.
         """
-        return self._macs.values(self._table(candidates))
+        return self._macs.values(table_of(self.space, candidates))
 
     def params(self, candidates: Sequence[Candidate] | ArrayLike) -> NDArray[np.int64]:
         """Number of parameters (tied ones once, buffers not), shape (n,)."""
-        return self._params.values(self._table(candidates))
-
-    def _table(self, candidates: Sequence[Candidate] | ArrayLike) -> NDArray[np.int64]:
-        genes = len(self.space.genes)
-        table = np.asarray(candidates, dtype=np.int64)
-        if table.size == 0:
-            return np.zeros((0, genes), dtype=np.int64)
-        if table.ndim != 2 or table.shape[1] != genes:
-            raise InputError(
-                f"candidates of shape {table.shape} do not fit a space of {genes} genes; give a"
-                " list of candidates or an array of shape (n, genes)"
-            )
-        return table
+        return self._params.values(table_of(self.space, candidates))
 
 
 def macs_polynomial(space: SearchSpace) -> Polynomial:

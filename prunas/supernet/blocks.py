@@ -132,12 +132,14 @@ class Seen:
         gate: it multiplies its input; otherwise it adds something to it.
         before: labels of its input.
         after: labels of its output.
+        memory: what its input and its output lie in.
     """
 
     block: Block
     gate: bool
     before: tuple[Nodes, ...]
     after: tuple[Nodes, ...]
+    memory: tuple[int, int]
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """One labelled run of a network on the meta device."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -45,11 +45,27 @@ _SAME_TENSOR: Final = frozenset(
 
 @dataclass(frozen=True)
 class Operation:
-    """One executed operator: the labels that went in and came out."""
+    """One executed operator: the labels that went in and came out, and where they are kept."""
 
     name: str
     inputs: list[Dims]
     outputs: list[Dims]
+    reads: tuple[int, ...] = ()
+    """Memory that it was given, as `memory_of` names it."""
+    writes: tuple[int, ...] = ()
+    """Memory of what it returned; for a view or in place, some that it was given."""
+    inside: tuple[str, ...] = ()
+    """The modules that were running."""
+    products: int = 0
+    """How many contractions it is."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Some memory of the run, as the first tensor in it was."""
+
+    dims: Dims
+    itemsize: int
 
 
 @dataclass(frozen=True)
@@ -90,6 +106,12 @@ class Record:
     blocks: list[Seen] = field(default_factory=list)
     renewed: frozenset[str] = frozenset()
     outputs: Any = None
+    memory: dict[int, Memory] = field(default_factory=dict)
+    """What the run computed, and its inputs; what parameters and buffers lie in is not in it."""
+    given: frozenset[int] = frozenset()
+    """Memory of the inputs."""
+    returned: frozenset[int] = frozenset()
+    """Memory of the outputs."""
 
 
 def record(network: nn.Module, inputs: Any, fixed: frozenset[str]) -> Record:
@@ -157,6 +179,7 @@ class _Run(TorchDispatchMode):
         self._origin: dict[int, str] = {}
         self._last = ""
         self._used: set[int] = set()
+        self._held: set[int] = set()
         self._label_inputs(inputs)
         self._label_tensors(network, fixed)
 
@@ -173,12 +196,18 @@ class _Run(TorchDispatchMode):
         if known is None:
             key = f"{name} (near {self._last})" if self._last else name
             self.record.unknown[key] = self.record.unknown.get(key, 0) + 1
+        products = len(self.record.products)
         result = (known or pinned)(Call(name, args, kwargs, out, self))
         outputs = self._assign(out, result)
         self._follow_origin(name, args, out)
         self.blocks.executed(name, args, out, self._origin)
         inputs = [self._dims[id(t)] for t in args if id(t) in self._dims]
-        self.record.operations.append(Operation(name, inputs, outputs))
+        reads = tuple(memory_of(tensor) for tensor in _operands(args, kwargs))
+        writes = self._written(out, reads)
+        products = len(self.record.products) - products
+        self.record.operations.append(
+            Operation(name, inputs, outputs, reads, writes, self.blocks.inside, products)
+        )
         return out
 
     # -- what rules may ask --------------------------------------------------------------------
@@ -222,12 +251,15 @@ class _Run(TorchDispatchMode):
         self.record.outputs = out
         self._keep_ratios()
         for block, gate, before, after in self.blocks.found():
-            self.record.blocks.append(Seen(block, gate, self.dims(before), self.dims(after)))
+            memory = memory_of(before), memory_of(after)
+            row = Seen(block, gate, self.dims(before), self.dims(after), memory)
+            self.record.blocks.append(row)
         used = {name for identity, name in self._origin.items() if identity in self._used}
         for name, dims in self.record.tensors.items():
             if name not in used:  # auxiliary heads of training, say
                 for nodes in dims:
                     self.labels.pin(nodes, "it is not used when the network runs in eval mode")
+        self.record.returned = frozenset(map(memory_of, _tensors_in(out)))
         for leaf in _tensors_in(out):
             first, *rest = self.dims(leaf) or (self.labels.zeros(1),)
             if len(first) == BATCH and first.all():  # a batch expanded from a bare parameter, say
@@ -254,13 +286,16 @@ class _Run(TorchDispatchMode):
             if isinstance(leaf, torch.Tensor) and leaf.dim():
                 batched = leaf.shape[0] == BATCH
                 first = self.labels.batch() if batched else self.labels.zeros(leaf.shape[0])
-                rest = (self.labels.zeros(size) for size in leaf.shape[1:])
-                self._keep(leaf, (first, *rest))
+                dims = (first, *(self.labels.zeros(size) for size in leaf.shape[1:]))
+                self._keep(leaf, dims)
+                self.record.memory[memory_of(leaf)] = Memory(dims, leaf.element_size())
+        self.record.given = frozenset(self.record.memory)
 
     def _label_tensors(self, network: nn.Module, fixed: frozenset[str]) -> None:
         for name, tensor in tensors_of(network).items():
             dims = tuple(self._nodes(size, tensor.dtype) for size in tensor.shape)
             self._keep(tensor, dims)
+            self._held.add(memory_of(tensor))
             self._origin[id(tensor)] = name
             self.record.tensors[name] = dims
             if name in fixed:
@@ -289,6 +324,16 @@ class _Run(TorchDispatchMode):
                 outputs.append(dims)
         return outputs
 
+    def _written(self, out: Any, given: Collection[int]) -> tuple[int, ...]:
+        """Memory of the outputs; what is new in it is noted."""
+        outputs = [out] if isinstance(out, torch.Tensor) else _flat(out)
+        for tensor in outputs:
+            memory = memory_of(tensor)
+            known = memory in given or memory in self._held or memory in self.record.memory
+            if not known:
+                self.record.memory[memory] = Memory(self.dims(tensor), tensor.element_size())
+        return tuple(memory_of(tensor) for tensor in outputs)
+
     def _follow_origin(self, name: str, args: Any, out: Any) -> None:
         first = self._origin.get(id(args[0])) if args else None
         if first is not None and name in _SAME_TENSOR and isinstance(out, torch.Tensor):
@@ -312,6 +357,26 @@ class _Run(TorchDispatchMode):
 
     def _tie(self, first: Nodes, second: Nodes) -> None:
         self.labels.tie(first, second, "it is one of several equal parts, another cannot change")
+
+
+def memory_of(tensor: torch.Tensor) -> int:
+    """Names the memory that a tensor, and all views of it, lie in; as long as one of them lives."""
+    memory: int = tensor.untyped_storage()._cdata
+    return memory
+
+
+def _operands(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[torch.Tensor]:
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, torch.Tensor):
+            yield value
+        else:
+            yield from _flat(value)
+
+
+def _flat(value: Any) -> list[torch.Tensor]:
+    """The tensors of a list or tuple, such as `cat` is given."""
+    entries = value if isinstance(value, list | tuple) else ()
+    return [entry for entry in entries if isinstance(entry, torch.Tensor)]
 
 
 def _tensors_in(value: Any) -> Iterator[torch.Tensor]:

@@ -119,7 +119,7 @@ def trace(
         module.training = False
     run_together(bare)
     found = record(bare, inputs, fixed)
-    solution = _solved(found)
+    solution = solved(found)
     widths = as_grid(grid)
     draft = _Draft(network, inputs, found, solution, widths)
     dropped = {} if "width" in wanted else draft.all_classes("widths are not searched")
@@ -158,7 +158,7 @@ def kinds_of(genes: Collection[str]) -> frozenset[str]:
     return frozenset(genes)
 
 
-def _solved(found: Record) -> Solution:
+def solved(found: Record) -> Solution:
     """Classes in which dimensions that must stay equally long do.
 
     Two dimensions made of the same classes, in whatever order, are equally long anyway; others
