@@ -143,7 +143,10 @@ def report(name: str, scope: str) -> None:
         return
     trained = spread(np.concatenate([run["trained"] for run in seeds]))
     count = ", ".join(str(len(run["trained"])) for run in seeds)
-    print(f"\n{name}, {scope}: {count} networks, trained {trained}")
+    print(
+        f"\n{name}, {scope}: {count} networks, trained to {trained.mean:.3f} in the mean"
+        f" ({trained.lowest:.3f} to {trained.highest:.3f})"
+    )
     for source in (*SOURCES, PRIOR, MACS):
         each = [kendall(run[source], run["trained"]) for run in seeds]
         print(

@@ -665,6 +665,9 @@ def compare(
     tolerance: Annotated[
         float | None, typer.Option(help="Below a limit. [0.10 on tables, 0.02 on a run]")
     ] = None,
+    at: Annotated[
+        list[int] | None, typer.Option(help="Compare after so many as well. [50 100 200]")
+    ] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes. [all cores]")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs/compare"),
     device: Device = "auto",
@@ -684,6 +687,7 @@ def compare(
         "start": start,
         "batch": batch,
         "tolerance": tolerance,
+        "at": at,
     }
     given = {name: value for name, value in options.items() if value is not None}
     request = Comparison.from_json({**(read_request(file) if file else {}), **given})

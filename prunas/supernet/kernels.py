@@ -49,7 +49,8 @@ def with_kernels(
         fixed: names of tensors that the user wants left alone.
     """
     layers = dict(_large_kernels(bare, space))
-    pinned = {path: why for path, layer in layers.items() if (why := _obstacle(path, layer, fixed))}
+    found = {path: _obstacle(path, layer, space, fixed) for path, layer in layers.items()}
+    pinned = {path: why for path, why in found.items() if why is not None}
     offered = {path: layer for path, layer in layers.items() if path not in pinned}
     pinned |= _stuck(space, offered, bare, inputs)
     offered = {path: layer for path, layer in offered.items() if path not in pinned}
@@ -68,11 +69,13 @@ def _large_kernels(bare: nn.Module, space: SearchSpace) -> Iterator[tuple[str, _
             yield path, module
 
 
-def _obstacle(path: str, layer: _ConvNd, fixed: Collection[str]) -> str | None:
+def _obstacle(path: str, layer: _ConvNd, space: SearchSpace, fixed: Collection[str]) -> str | None:
     if f"{path}.weight" in fixed:
         return "the layer was asked to be left alone"
     if "weight" not in layer._parameters:
         return "its weight is computed from other tensors"
+    if f"{path}.weight" in space.aliases.values():
+        return "other layers share its weight"
     return None
 
 

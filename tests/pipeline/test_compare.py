@@ -540,6 +540,7 @@ def test_points_end_with_all_evaluations() -> None:
         (["--start", "25"], "start=25 is outside 0..24"),
         (["--start", "-1"], "start=-1 is outside 0..24"),
         (["--tolerance", "1"], "the tolerance 1.0 is outside [0, 1)"),
+        (["--at", "5", "--at", "0"], "at=0 must be at least 1"),
         (["--device", "tpu"], "no device is called 'tpu'"),
         (["--out", "one.npz"], "one.npz exists and holds no comparison"),
         (["--out", "copy"], "copy exists and holds no comparison"),

@@ -130,6 +130,17 @@ def test_a_computed_weight_stays() -> None:
     assert kernels_of(space) == {}
 
 
+def test_a_shared_weight_stays() -> None:
+    one, two = (nn.Conv2d(6, 6, 5, padding=2, groups=6) for _ in range(2))
+    two.weight = one.weight
+    network = nn.Sequential(nn.Conv2d(3, 6, 1), one, two, nn.Conv2d(6, 2, 1)).eval()
+    space = trace(network, IMAGE, genes=("width", "kernel"))
+    assert kernels_of(space) == {}
+    assert ("1[kernel]", "other layers share its weight") in {
+        (entry.name, entry.reason) for entry in space.pinned
+    }
+
+
 def test_a_layer_of_one_dimension() -> None:
     network = nn.Sequential(
         nn.Conv1d(4, 6, 1), nn.Conv1d(6, 6, 5, padding=2, groups=6), nn.Conv1d(6, 2, 1)
