@@ -51,6 +51,7 @@ def _entries(job: Job, scored: Sequence[Scored], finalists: Sequence[Finalist]) 
     smaller = job.smaller_input
     table = as_values([job.space.full(), job.uniform, found, smaller or found])
     macs, params = job.cost.macs(table).tolist(), job.cost.params(table).tolist()
+    memory = job.prices.memory(table).tolist() if "memory" in job.feasible.limits else []
     pareto = front(scored, job.cost)
     return {
         "device": str(job.device),
@@ -72,6 +73,7 @@ def _entries(job: Job, scored: Sequence[Scored], finalists: Sequence[Finalist]) 
             "params_full": params[0],
             "params_uniform": params[1],
             "input_size": list(job.sees(found)),
+            **dict(zip(("memory_full", "memory_uniform", "memory"), memory, strict=False)),
             **(
                 {
                     "smaller_candidate": list(smaller),

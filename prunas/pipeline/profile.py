@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from prunas.eval.cost import Cost, variables
+from prunas.eval.cost import variables
+from prunas.eval.prices import Prices
 from prunas.pipeline.report.wording import THIN, amount
-from prunas.search.budget import Budget, Feasible
+from prunas.search.budget import PRICES, Budget, Feasible, as_values
 from prunas.supernet.skeleton import FORWARD_ERRORS
 from prunas.supernet.space import Candidate, SearchSpace, Size
 
@@ -50,6 +51,7 @@ class Profile:
         decided: for each gene, the MACs that go when it alone takes its smallest choice.
         thop: another counter's figure.
         limits: the budget in absolute terms, empty without one.
+        whole: what the full network takes of each limited cost.
     """
 
     space: SearchSpace
@@ -59,6 +61,7 @@ class Profile:
     decided: tuple[int, ...]
     thop: Thop
     limits: Mapping[str, int]
+    whole: Mapping[str, int]
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -89,7 +92,7 @@ def profile(
     Raises:
         InputError: the budget is out of reach; the message names the smallest reachable figure.
     """
-    cost = Cost(space)
+    cost = Prices(network, space)
     limits = {} if budget is None else dict(Feasible(space, budget, cost).limits)
     full = space.full()
     shrunk = [
@@ -101,7 +104,9 @@ def profile(
     whole, half, smallest = (Price(m, p) for m, p in zip(macs[:3], params[:3], strict=True))
     decided = tuple(macs[0] - less for less in macs[3:])
     thop = compare_with_thop(network, space, input_size)
-    return Profile(space, whole, half, smallest, decided, thop, limits)
+    values = as_values([full])
+    unlimited = {name: int(PRICES[name](cost, values)[0]) for name in limits}
+    return Profile(space, whole, half, smallest, decided, thop, limits, unlimited)
 
 
 def compare_with_thop(network: nn.Module, space: SearchSpace, input_size: Sequence[int]) -> Thop:

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from prunas.eval.batches import Loader, pairs
-from prunas.eval.cost import Cost
 from prunas.eval.criteria.absorb import absorbed
 from prunas.eval.criteria.measured import measured_values
 from prunas.eval.criteria.selection import Ranking, di_prior
 from prunas.eval.criteria.table import DEFAULT, criterion
+from prunas.eval.prices import Prices
 from prunas.eval.recalibration import recalibrate_
 from prunas.eval.refit import refit_
 from prunas.pipeline.stages import fair_uniform
@@ -83,7 +83,8 @@ def prune(
     """
     judge = criterion(criterion_name, images=batches is not None)
     wanted = Budget.parse(budget) if isinstance(budget, str) else budget
-    feasible = Feasible(space, wanted, Cost(space))  # refuses a budget out of reach at once
+    prices = Prices(network, space)
+    feasible = Feasible(space, wanted, prices)  # refuses a budget out of reach at once
     ranking = di_prior(network, space, batches or (), device=device, criterion=judge)
     if widths == "measured":
         ranking = measured(network, space, ranking, batches or (), adaptation, device=device)

@@ -13,6 +13,7 @@ from torch import nn
 from prunas.errors import InputError
 from prunas.eval.cost import Cost
 from prunas.eval.criteria.selection import di_prior
+from prunas.eval.prices import Prices
 from prunas.eval.scoring import WeightsSource, scorer
 from prunas.pipeline.data import Data, load_data
 from prunas.pipeline.files import write_text
@@ -152,12 +153,17 @@ class Job:
         return Cost(self.space)
 
     @cached_property
+    def prices(self) -> Prices:
+        """All that a budget may limit."""
+        return Prices(self.blank, self.space)
+
+    @cached_property
     def budget(self) -> Budget:
         return Budget.parse(self.request.budget)
 
     @cached_property
     def feasible(self) -> Feasible:
-        return Feasible(self.space, self.budget, self.cost)
+        return Feasible(self.space, self.budget, self.prices)
 
     @cached_property
     def uniform(self) -> Candidate:
@@ -272,7 +278,7 @@ def search(job: Job, source: WeightsSource, prior: Prior | None) -> list[Scored]
             prior,
             evaluate,
             archive,
-            job.cost,
+            job.prices,
             evaluations=request.evaluations,
             batch=_BATCH_OF_CANDIDATES,
             rng=job.rng(3),

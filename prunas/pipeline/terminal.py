@@ -92,10 +92,10 @@ def _pinned(pinned: Sequence[Pinned]) -> Iterator[str]:
 
 
 def _limits(found: Profile) -> Iterator[str]:
-    whole = {"macs": found.full.macs, "params": found.full.params}
     for name, limit in found.limits.items():
-        share = _percent(limit / whole[name])
-        yield f"the budget allows {limit:,} {name} ({share} of the full network), which is in reach"
+        share = _percent(limit / found.whole[name])
+        what = "bytes of memory" if name == "memory" else name
+        yield f"the budget allows {limit:,} {what} ({share} of the full network), which is in reach"
 
 
 def search_text(run: Path, entries: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
 from types import MappingProxyType
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,7 @@ Path = Callable[[NDArray[np.float64]], Positions]
 
 _UNITS: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 _NUMBER: Final = re.compile(r"(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*([KMG%]?)", re.IGNORECASE)
+_WORDS: Final = {"memory": "bytes"}
 _HALVINGS: Final = 40  # choices of one gene per ray stay far below 2**40 / spread
 # the largest ratio between the preferences of two genes: a network is as good as its narrowest
 # place, and shared weights are not trained for wilder shapes (benchmarks/RESULTS.md)
@@ -64,9 +65,26 @@ PRICES: Final[Mapping[str, Callable[[Costs, Values], NDArray[np.int64]]]] = Mapp
     {
         "macs": lambda cost, values: cost.macs(values),
         "params": lambda cost, values: cost.params(values),
+        "memory": lambda cost, values: _with_memory(cost).memory(values),
     }
 )
-"""The costs that a budget can limit. A new one is one row here and one method of `Costs`."""
+"""The costs that a budget can limit. A new one is one row here and one method of what prices."""
+
+
+@runtime_checkable
+class WithMemory(Protocol):
+    """Costs that know the peak memory of a candidate's activations, in bytes for one image."""
+
+    def memory(self, candidates: Values, /) -> NDArray[np.int64]: ...
+
+
+def _with_memory(cost: Costs) -> WithMemory:
+    if not isinstance(cost, WithMemory):
+        raise InputError(
+            "the memory of candidates is not known here; limit it where there is a network, in a"
+            " search, or limit macs and params"
+        )
+    return cost
 
 
 @dataclass(frozen=True)
@@ -75,7 +93,8 @@ class Budget:
 
     Attributes:
         limits: (cost, bound) pairs; a float in (0, 1] is a share of the full network's cost, an
-            integer is absolute (multiply-accumulates of one image, number of parameters).
+            integer is absolute (multiply-accumulates of one image, number of parameters, bytes of
+            activations at the worst moment of one image).
         tolerance: a candidate is on the budget when a cost is within this share below its limit.
 
     Raises:
@@ -98,7 +117,7 @@ class Budget:
             if not (0 < bound <= 1 if isinstance(bound, float) else bound > 0):
                 raise InputError(
                     f"{name}={bound} is not a budget; give a share in (0, 1] of the full network,"
-                    f" or a positive whole number of {name}"
+                    f" or a positive whole number of {_WORDS.get(name, name)}"
                 )
 
     @classmethod
@@ -145,7 +164,9 @@ def _bound(name: str, number: str) -> int | float:
         return float(figure / 100 if unit == "%" else figure)
     absolute = figure * _UNITS[unit]
     if absolute != int(absolute):
-        raise InputError(f"{name}={number} is not a whole number of {name}; round it")
+        raise InputError(
+            f"{name}={number} is not a whole number of {_WORDS.get(name, name)}; round it"
+        )
     return int(absolute)
 
 
