@@ -10,6 +10,7 @@ import numpy as np
 COLOURS: Final = ("#0b7a70", "#c8452d", "#5b6abf", "#e0a030")
 INK, FAINT = "#222222", "#d8d8d8"
 ROW, TOP, BOTTOM, WIDTH, GAP = 22, 62, 62, 190, 26
+_CHARACTER = 7  # of a name, so wide at most on average
 LETTER: Final = 6.6  # pixels, of the labels
 
 
@@ -64,8 +65,9 @@ def forest(
     scale = _Scale.of([*ends, 0.0] if zero else ends)
     for number, panel in enumerate(panels):
         _draw(svg, panel, left + number * (WIDTH + GAP), scale, height, unit, zero)
+    step = max([130, *(30 + _CHARACTER * len(name) for name in names)])
     for number, name in enumerate(names):
-        x = left + 130 * number
+        x = left + step * number
         _circle(svg, x + 5, height - 8, COLOURS[number], name)
         _text(svg, x + 14, height - 4, name)
     return ElementTree.tostring(svg, encoding="unicode") + "\n"

@@ -35,6 +35,7 @@ BUDGETS: Final = {
 }
 SETTINGS: Final[dict[str, dict[str, Any]]] = {
     "digits": {
+        "search": "evolution",
         "data": "digits",
         "model": "mobilenetv2_050",
         "epochs": 20,
@@ -46,6 +47,7 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
         "calibration": 256,
     },
     "photos": {
+        "search": "evolution",
         "data": "photos",
         "model": "test_efficientnet",
         "learning_rate": 0.1,
@@ -58,6 +60,7 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
         "calibration": 256,
     },
     "pruningnet": {
+        "search": "evolution",
         "data": "digits",
         "model": "mobilenetv2_050",
         "source": "pruningnet",

@@ -69,7 +69,7 @@ class Request:
     model: str
     data: str
     budget: str
-    search: str = "evolution"
+    search: str = "regression"
     evaluations: int = 400
     seed: int = 0
     seeds: int = 3

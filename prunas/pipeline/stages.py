@@ -286,4 +286,4 @@ def search(job: Job, source: WeightsSource, prior: Prior | None) -> list[Scored]
         )
 
 
-_BATCH_OF_CANDIDATES = 50  # a generation of MetaPruning's and SPOS' evolution
+_BATCH_OF_CANDIDATES = 10  # as in the comparisons by which the default was chosen
