@@ -128,7 +128,7 @@ def test_another_process_writes_the_same_text() -> None:
     assert run.stdout.strip() == trace(Network(["Attention", "Grouped"]), IMAGE).to_json()
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 2}', "nonsense", "null"])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 3}', "nonsense", "null"])
 def test_what_is_no_space_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="the text is not a saved search space"):
         SearchSpace.from_json(text)
@@ -136,7 +136,7 @@ def test_what_is_no_space_is_refused(text: str) -> None:
 
 def test_another_format_is_refused(space: SearchSpace) -> None:
     data = json.loads(space.to_json()) | {"format": 99}
-    with pytest.raises(InputError, match="has format 99, this prunas reads 2; trace the network"):
+    with pytest.raises(InputError, match="has format 99, this prunas reads 3; trace the network"):
         SearchSpace.from_json(json.dumps(data))
 
 
