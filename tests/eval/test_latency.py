@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -527,11 +528,19 @@ def test_measured_on_a_real_backend() -> None:
     network, space = SPACE
     plan = Plan(warm_up=1, visit=1e-9, least=3, most=3, widest=100)
     backend = backend_of("eager")
+    readings = count()  # the network really runs; time passes by a millisecond a look at the clock
     (found,) = measured(
-        network, space, [space.full()], backend, np.random.default_rng(0), plan=plan
+        network,
+        space,
+        [space.full()],
+        backend,
+        np.random.default_rng(0),
+        plan=plan,
+        clock=lambda: next(readings) / 1000,
     )
     assert isinstance(found, Timed)
-    assert 0 < found.low <= found.milliseconds <= found.high
+    assert found.low == pytest.approx(found.milliseconds) == pytest.approx(found.high)
+    assert found.milliseconds == pytest.approx(1)
 
 
 def test_genes_of_another_kind_are_refused() -> None:

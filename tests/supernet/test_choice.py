@@ -9,7 +9,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 import prunas
 from prunas.errors import InputError
@@ -26,6 +25,7 @@ from prunas.supernet.trace import KINDS, trace
 from prunas.supernet.training import stratified
 from prunas.supernet.tying import tied
 from prunas.supernet.verify import verify
+from tests.supernet.counting import macs_counted, parameters_counted
 from tests.supernet.networks import IMAGE, Plain, Residual, bottleneck, choice_block
 
 
@@ -115,10 +115,8 @@ def test_costs_are_those_of_the_cut_network(seed: int) -> None:
     cost = Cost(space)
     for candidate in space.sample(np.random.default_rng(seed), 3):
         small = cut(network, space, candidate)
-        with FlopCounterMode(display=False) as counted, torch.no_grad():
-            small(torch.zeros(1, *IMAGE))
-        assert 2 * cost.macs([candidate])[0] == counted.get_total_flops()
-        assert cost.params([candidate])[0] == sum(p.numel() for p in small.parameters())
+        assert cost.macs([candidate])[0] == macs_counted(small, IMAGE)
+        assert cost.params([candidate])[0] == parameters_counted(small)
 
 
 def test_running_one_is_running_it_cut() -> None:
@@ -172,7 +170,7 @@ def test_choices_inside_choices_and_inside_blocks() -> None:
         small = cut(network, space, candidate)
         with source.running(candidate) as running:
             torch.testing.assert_close(running(images), small(images))
-        assert cost.params([candidate])[0] == sum(p.numel() for p in small.parameters())
+        assert cost.params([candidate])[0] == parameters_counted(small)
 
 
 def test_choices_and_resolutions_together() -> None:
@@ -182,9 +180,7 @@ def test_choices_and_resolutions_together() -> None:
     assert SearchSpace.from_json(space.to_json()) == space
     for candidate in space.sample(np.random.default_rng(0), 20):
         small, side = cut(network, space, candidate), candidate[-1]
-        with FlopCounterMode(display=False) as counted, torch.no_grad():
-            small(torch.zeros(1, 3, side, side))
-        assert 2 * cost.macs([candidate])[0] == counted.get_total_flops()
+        assert cost.macs([candidate])[0] == macs_counted(small, (3, side, side))
 
 
 def test_what_keeps_a_choice_from_being_a_gene() -> None:

@@ -11,7 +11,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from prunas.errors import InputError
 from prunas.eval.cost import Cost
@@ -19,17 +18,9 @@ from prunas.supernet.cut import cut
 from prunas.supernet.grid import EVERY
 from prunas.supernet.space import Candidate, SearchSpace
 from prunas.supernet.trace import trace
+from tests.supernet.counting import macs_counted, parameters_counted
 from tests.supernet.networks import IMAGE, Conv1dNet, Conv3dNet, Network, plain_chain
 from tests.supernet.random_networks import networks
-
-
-def macs_counted(network: nn.Module, size: tuple[int, ...]) -> int:
-    """Half of torch's count of one image on the meta device."""
-    network = copy.deepcopy(network).to("meta")
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(torch.empty(1, *size, device="meta"))
-    total: int = counter.get_total_flops()
-    return total // 2
 
 
 def macs_of_thop(network: nn.Module, size: tuple[int, ...]) -> int:
@@ -51,10 +42,6 @@ def _entries(module: nn.Module, layers: dict[str, Any]) -> float:
         counted = isinstance(child, nn.Conv2d | nn.Linear)
         total += macs if counted else _entries(child, below)
     return total
-
-
-def parameters_counted(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def test_golden_numbers() -> None:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import prunas
 from prunas.supernet.grid import EVERY
-from tests.supernet.test_cost import macs_counted, parameters_counted
+from tests.supernet.counting import macs_counted, parameters_counted
 
 SIZE = (3, 8, 8)
 Middle = Callable[[Any, Tensor], Tensor]

@@ -10,7 +10,7 @@ from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 import prunas
 from prunas.supernet.grid import EVERY
-from tests.supernet.test_cost import macs_counted, parameters_counted
+from tests.supernet.counting import macs_counted, parameters_counted
 
 PICTURE, SEQUENCE = (3, 10, 10), (7, 6)
 Use = Callable[[Any, Tensor], Tensor]
