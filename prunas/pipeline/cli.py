@@ -22,6 +22,9 @@ from prunas.errors import InputError, RunError
 from prunas.eval.accuracy import accuracy
 from prunas.eval.criteria.comparison import findings
 from prunas.eval.criteria.table import CRITERIA, DEFAULT
+from prunas.eval.latency.backends import BACKENDS, backend_of
+from prunas.eval.latency.predictor import FEWEST
+from prunas.eval.latency.table import NETWORKS
 from prunas.interruption import STOPPED, loaded
 from prunas.pipeline import terminal
 from prunas.pipeline.artifact import load, save
@@ -51,6 +54,7 @@ from prunas.pipeline.small_images import Size
 from prunas.pipeline.sources import require_source
 from prunas.pipeline.spaces import space_of
 from prunas.pipeline.stages import Job, fixed
+from prunas.pipeline.timings import build_table, timings
 from prunas.search.archive import Archive
 from prunas.search.budget import Budget
 from prunas.search.methods import SEARCHES
@@ -98,6 +102,11 @@ Pretrained = Annotated[bool, typer.Option("--pretrained", help="Timm's weights."
 WeightsFile = Annotated[
     str | None, typer.Option(help="The weights in this .safetensors file or state dict.")
 ]
+LatencyBackend = Annotated[
+    str | None,
+    typer.Option(help=f"What networks are timed on: {', '.join(BACKENDS)}.", metavar="NAME"),
+]
+LatencyBatch = Annotated[int | None, typer.Option(min=1, help="Images at a time, when timed.")]
 Run = Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")]
 Seeds = Annotated[
     int | None, typer.Option(help="Final trainings of the found and the uniform network.")
@@ -254,6 +263,58 @@ def _size(text: str | None, own: Size) -> Size:
     return (own[0], sides[0], sides[0]) if len(sides) == 1 else (sides[0], sides[1], sides[2])
 
 
+# -- latency ---------------------------------------------------------------------------------------
+
+
+@app.command()
+def latency(
+    model: Annotated[str, typer.Argument(help="A timm network.")],
+    backend: LatencyBackend = "eager",
+    batch: LatencyBatch = 1,
+    table: Annotated[
+        Path | None,
+        typer.Option(help="Build a table there, for search --latency-table.", metavar="FILE"),
+    ] = None,
+    networks: Annotated[int, typer.Option(min=FEWEST, help="Networks in the table.")] = NETWORKS,
+    data: Annotated[str | None, typer.Option(help="Take size and classes from this data.")] = None,
+    input_size: Annotated[
+        str | None, typer.Option(help="224 or 3,224,224; else the network's or the data's own.")
+    ] = None,
+    classes: Annotated[int | None, typer.Option(min=1)] = None,
+    grid: Grid = None,
+    keep: Keep = None,
+    genes: Genes = None,
+    resolutions: Resolutions = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure narrower networks on this machine, and say whether cutting pays here."""
+    runner = backend_of(backend or "eager")
+    progress = Progress(visible=True)
+    with _stoppable():
+        source = None if data is None else load_data(data, seed=0)
+        size, count = _pictures(model, source, input_size, classes)
+        network = create_network(model, classes=count, input_size=size)
+        space = space_of(
+            model,
+            network,
+            size,
+            grid=as_grid(grid or "default"),
+            keep=keep or (),
+            genes=_kinds(genes),
+            resolutions=_sides(resolutions),
+        )
+        found = timings(network, space, runner, batch or 1, told=progress.say)
+        built = table and build_table(
+            table, network, space, runner, batch or 1, networks, told=progress.say
+        )
+    if as_json:
+        _print_json({"model": model, **found.to_json(), "table": built and built.to_json()})
+        return
+    typer.echo(terminal.timings_text(found))
+    if built:
+        typer.echo(built.sentence)
+
+
 # -- prune -----------------------------------------------------------------------------------------
 
 
@@ -408,7 +469,8 @@ def search(
     ] = None,
     data: DataName = None,
     budget: Annotated[
-        str | None, typer.Option(help="Upper bounds: macs=40%, macs=120M,params=2.5M.")
+        str | None,
+        typer.Option(help="Upper bounds: macs=40%, macs=120M,params=2.5M, latency=5ms."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run. [runs/MODEL-DATA]")] = None,
     search: Annotated[
@@ -461,6 +523,11 @@ def search(
     no_prior: Annotated[
         bool, typer.Option("--no-prior", help="Do without discriminant information.")
     ] = False,
+    latency_backend: LatencyBackend = None,
+    latency_batch: LatencyBatch = None,
+    latency_table: Annotated[
+        str | None, typer.Option(help="Read, or built there. [in --out]", metavar="FILE")
+    ] = None,
     device: Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     as_json: AsJson = False,
@@ -492,6 +559,9 @@ def search(
         "resolutions": resolutions and _sides(resolutions),
         "input_size": input_size,
         "prior": False if no_prior else None,
+        "latency_backend": latency_backend,
+        "latency_batch": latency_batch,
+        "latency_table": latency_table,
     }
     given = {name: value for name, value in stated.items() if value is not None}
     request = _request(given, out if resume else None)

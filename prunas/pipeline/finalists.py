@@ -8,16 +8,21 @@ tell more, and cost little for a few. Published evolutions stop at the scores (M
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
-from prunas.errors import InputError
+from prunas.errors import InputError, RunError
 from prunas.pipeline.alone import Purpose, Training, train_alone
 from prunas.pipeline.stages import Job
 from prunas.search.budget import as_values
+from prunas.search.costs import COSTS
 from prunas.search.method import Scored
 from prunas.search.prior import Prior, allocate
 from prunas.supernet.space import Candidate
+
+_ROUNDS: Final = 4
+"""How many times as many as finalists are measured, at most, to find those that are in time."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +52,21 @@ def last_round(job: Job, scored: Sequence[Scored], prior: Prior | None) -> list[
     does with those of the source (measured: benchmarks/RESULTS.md). Of equals the better
     score wins. The test set is not touched.
 
+    Where the budget limits latency, which scores go by predictions of, only candidates enter that
+    are inside when they are measured whole.
+
     Raises:
         InputError: no candidate inside the budget has a score.
-        RunError: a training diverges, or the disk is full.
+        RunError: a training diverges, the disk is full, the device is too busy to be timed, or none
+            of the candidates measured is fast enough.
     """
-    ranked = _ranked(job, scored)
     request = job.request
+    ranked = _measured(job, _ranked(job, scored))
     if request.finalists == 1:
         return [Finalist(ranked[0].candidate, ranked[0].score, None)]
     scores = {entry.candidate: entry.score for entry in ranked}
-    entrants = list(dict.fromkeys([*_anchors(job, prior), *scores]))[: request.finalists]
+    anchors = _in_time(job, _anchors(job, prior))
+    entrants = list(dict.fromkeys([*anchors, *scores]))[: request.finalists]
     recipe = request.finalist_recipe()
     purpose: Purpose = "scratch-finalist" if request.from_scratch else "finalist"
     trainings = [Training(each, recipe, request.seed, purpose) for each in entrants]
@@ -78,6 +88,38 @@ def _anchors(job: Job, prior: Prior | None) -> list[Candidate]:
     known = [job.uniform, job.smaller_input]
     known += [] if prior is None else [allocate(prior.values, job.feasible)]
     return [candidate for candidate in known if candidate is not None]
+
+
+def _measured(job: Job, ranked: Sequence[Scored]) -> list[Scored]:
+    """The best that are in time when measured: as many as can be finalists."""
+    wanted = job.request.finalists
+    if "latency" not in job.feasible.limits:
+        return list(ranked[:wanted])
+    found: list[Scored] = []
+    for start in range(0, min(len(ranked), _ROUNDS * wanted), wanted):
+        group = {entry.candidate: entry for entry in ranked[start : start + wanted]}
+        found += [group[candidate] for candidate in _in_time(job, list(group))]
+        if len(found) >= wanted:
+            break
+    if not found:
+        count = min(len(ranked), _ROUNDS * wanted)
+        limit = COSTS["latency"].written(job.feasible.limits["latency"])
+        raise RunError(
+            f"of the {count} best candidates none is within {limit} when it is measured whole,"
+            " though all are predicted to be; ask for a little more, or for more evaluations"
+        )
+    return found[:wanted]
+
+
+def _in_time(job: Job, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Those that are within the limit on latency, if there is one, when they are measured."""
+    limit = job.feasible.limits.get("latency")
+    if limit is None or job.stopwatch is None or not candidates:
+        return list(candidates)
+    with job.folder.stage("measure the best candidates"):
+        times = job.stopwatch.times(candidates)
+    pairs = zip(candidates, times, strict=True)
+    return [candidate for candidate, time in pairs if 1e6 * time.milliseconds <= limit]
 
 
 def _ranked(job: Job, scored: Sequence[Scored]) -> list[Scored]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from prunas.eval.latency.worth import Worth
 from prunas.eval.recalibration import recalibrate_
 from prunas.pipeline.alone import told
 from prunas.pipeline.artifact import save
@@ -11,6 +12,7 @@ from prunas.pipeline.finalists import Finalist, last_round
 from prunas.pipeline.sources import train_source
 from prunas.pipeline.stages import Job, search, sort_channels, train_full
 from prunas.search.budget import as_values
+from prunas.search.costs import COSTS
 from prunas.search.method import Scored
 from prunas.search.nsga2 import front
 from prunas.supernet.resolution import seeing, side_of
@@ -27,7 +29,8 @@ def run_search_stages(job: Job) -> Candidate:
         RunError: a training diverges, or the disk is full.
     """
     job.progress.say(f"{job.request.model} on {job.data.name}: {job.space!r}")
-    job.progress.say(f"budget: {dict(job.feasible.limits)}")  # refused here if out of reach
+    limits = ", ".join(f"{n}: {COSTS[n].written(v)}" for n, v in job.feasible.limits.items())
+    job.progress.say(f"budget: {limits}")  # refused here if out of reach
     network, prior = sort_channels(job, train_full(job))
     source = train_source(job, network, prior)
     scored = search(job, source, prior)
@@ -74,6 +77,7 @@ def _entries(job: Job, scored: Sequence[Scored], finalists: Sequence[Finalist]) 
             "params_uniform": params[1],
             "input_size": list(job.sees(found)),
             **dict(zip(("memory_full", "memory_uniform", "memory"), memory, strict=False)),
+            **_times(job, found, macs[2] / macs[0]),
             **(
                 {
                     "smaller_candidate": list(smaller),
@@ -93,6 +97,25 @@ def _entries(job: Job, scored: Sequence[Scored], finalists: Sequence[Finalist]) 
                 for entry in pareto
             ],
         },
+    }
+
+
+def _times(job: Job, found: Candidate, macs_share: float) -> dict[str, Any]:
+    """What the full, the uniform and the found network take, in milliseconds, and what it says."""
+    if job.stopwatch is None:
+        return {}
+    with job.folder.stage("measure the found network"):
+        full, uniform, own = job.stopwatch.times([job.space.full(), job.uniform, found])
+    worth = Worth(full, own, macs_share)
+    job.progress.say(worth.sentence)
+    return {
+        "latency": own.milliseconds,
+        "latency_spread": [own.low, own.high],
+        "latency_full": full.milliseconds,
+        "latency_uniform": uniform.milliseconds,
+        "latency_device": job.stopwatch.backend.device.sentence,
+        "latency_batch": job.request.latency_batch,
+        "latency_worth": worth.sentence,
     }
 
 

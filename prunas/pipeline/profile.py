@@ -15,7 +15,8 @@ from torch import nn
 from prunas.eval.cost import variables
 from prunas.eval.prices import Prices
 from prunas.pipeline.report.wording import THIN, amount
-from prunas.search.budget import PRICES, Budget, Feasible, as_values
+from prunas.search.budget import Budget, Feasible, as_values
+from prunas.search.costs import COSTS
 from prunas.supernet.skeleton import FORWARD_ERRORS
 from prunas.supernet.space import Candidate, SearchSpace, Size
 
@@ -105,7 +106,7 @@ def profile(
     decided = tuple(macs[0] - less for less in macs[3:])
     thop = compare_with_thop(network, space, input_size)
     values = as_values([full])
-    unlimited = {name: int(PRICES[name](cost, values)[0]) for name in limits}
+    unlimited = {name: int(COSTS[name].price(cost, values)[0]) for name in limits}
     return Profile(space, whole, half, smallest, decided, thop, limits, unlimited)
 
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
 from prunas.errors import InputError
+from prunas.eval.latency.backends import BACKENDS
 from prunas.pipeline.training import Recipe
 from prunas.search.methods import SEARCHES
 from prunas.supernet.trace import kinds_of
@@ -25,6 +26,7 @@ _POSITIVE: Final = (
     "finalist_epochs",
     "final_epochs",
     "batch_size",
+    "latency_batch",
 )
 
 
@@ -64,6 +66,11 @@ class Request:
         scoring: held-out images, at most, that a candidate is scored on.
         prior: order channels by, and search from, discriminant information.
         input_size: height and width the images are resized to; None: their own.
+        latency_backend: what networks are timed on, one of `BACKENDS`; None: "eager" where the
+            budget limits latency, and nothing is timed where it does not.
+        latency_batch: images at a time.
+        latency_table: file of the table of this space and device, built there if it is missing;
+            None: in the run's folder.
     """
 
     model: str
@@ -94,6 +101,9 @@ class Request:
     scoring: int = 10_000
     prior: bool = True
     input_size: int | None = None
+    latency_backend: str | None = None
+    latency_batch: int = 1
+    latency_table: str | None = None
 
     def __post_init__(self) -> None:
         if self.search not in SEARCHES:
@@ -101,6 +111,10 @@ class Request:
         if self.source not in SOURCES:
             raise InputError(
                 f"no weights source is called {self.source!r}; choose {', '.join(SOURCES)}"
+            )
+        if self.latency_backend not in (None, *BACKENDS):
+            raise InputError(
+                f"{self.latency_backend!r} is not a backend; choose one of {', '.join(BACKENDS)}"
             )
         kinds_of(self.genes)
         for name in _POSITIVE:

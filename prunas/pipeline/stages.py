@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 from prunas.errors import InputError
 from prunas.eval.cost import Cost
 from prunas.eval.criteria.selection import di_prior
+from prunas.eval.latency.backends import backend_of
 from prunas.eval.prices import Prices
 from prunas.eval.scoring import WeightsSource, scorer
 from prunas.pipeline.data import Data, load_data
@@ -24,6 +26,7 @@ from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.small_images import Size
 from prunas.pipeline.spaces import space_of
 from prunas.pipeline.splits import Batch, Split
+from prunas.pipeline.stopwatch import Stopwatch
 from prunas.pipeline.training import train
 from prunas.search.archive import Archive
 from prunas.search.budget import Budget, Feasible, as_values
@@ -154,12 +157,46 @@ class Job:
 
     @cached_property
     def prices(self) -> Prices:
-        """All that a budget may limit."""
-        return Prices(self.blank, self.space)
+        """All that a budget may limit; latency, if it is limited, as it is near the budget."""
+        if not self._limits_latency:
+            return Prices(self.blank, self.space)
+        watch = self._watch
+        rough = Prices(self.blank, self.space, watch.predictor)
+        times = watch.predictor_near(self.budget, rough)
+        return Prices(self.blank, self.space, times)
 
     @cached_property
     def budget(self) -> Budget:
-        return Budget.parse(self.request.budget)
+        """As stated; latency in nanoseconds, of which a share is one of the measured network's."""
+        stated = Budget.parse(self.request.budget)
+        if not self._limits_latency:
+            return stated
+        return stated.absolute({"latency": self._watch.nanoseconds})
+
+    @property
+    def stopwatch(self) -> Stopwatch | None:
+        """What times networks; None where neither the budget nor anybody else asks for times."""
+        timed = self._limits_latency or self.request.latency_backend is not None
+        return self._watch if timed else None
+
+    @property
+    def _limits_latency(self) -> bool:
+        return "latency" in dict(Budget.parse(self.request.budget).limits)
+
+    @cached_property
+    def _watch(self) -> Stopwatch:
+        request, folder = self.request, self.folder.path / "checkpoints"
+        named = request.latency_table
+        return Stopwatch(
+            self.blank,
+            self.space,
+            backend_of(request.latency_backend or "eager"),
+            request.latency_batch,
+            table=folder / "latency.json" if named is None else Path(named),
+            kept=folder / "measured.json",
+            seed=request.seed,
+            told=self.progress.say,
+        )
 
     @cached_property
     def feasible(self) -> Feasible:

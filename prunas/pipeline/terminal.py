@@ -19,6 +19,8 @@ from prunas.pipeline.pruning import Pruned
 from prunas.pipeline.rank import Ranking, findings
 from prunas.pipeline.report import wording
 from prunas.pipeline.report.wording import THIN
+from prunas.pipeline.timings import Timings
+from prunas.search.costs import COSTS
 from prunas.supernet.space import Pinned
 
 _SHOWN: Final = 6  # widths, or names, that are written out
@@ -39,6 +41,12 @@ def profile_text(found: Profile, title: str, width: int) -> str:
     for line in (*_pinned(space.pinned), *space.notes, *_limits(found)):
         console.print(line, markup=False)
     return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
+
+
+def _drawn(table: Table, width: int) -> str:
+    out = io.StringIO()
+    Console(file=out, width=width, color_system=None, highlight=False).print(table)
+    return "\n".join(line.rstrip() for line in out.getvalue().strip("\n").splitlines())
 
 
 def _prices(found: Profile) -> Table:
@@ -95,7 +103,31 @@ def _limits(found: Profile) -> Iterator[str]:
     for name, limit in found.limits.items():
         share = _percent(limit / found.whole[name])
         what = "bytes of memory" if name == "memory" else name
-        yield f"the budget allows {limit:,} {what} ({share} of the full network), which is in reach"
+        yield (
+            f"the budget allows {COSTS[name].written(limit)} {what} ({share} of the full network),"
+            " which is in reach"
+        )
+
+
+def timings_text(found: Timings) -> str:
+    """Networks with their costs and times, and whether cutting pays."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("network")
+    for name in ("MACs", "parameters", "time", "quartiles", "of full"):
+        table.add_column(name, justify="right", no_wrap=True)
+    full = found.rows[0].time.milliseconds
+    for row in found.rows:
+        time = row.time
+        table.add_row(
+            row.name,
+            _amount(row.macs),
+            _amount(row.params),
+            f"{time.milliseconds:.3g} ms",
+            f"{time.low:.3g} to {time.high:.3g}",
+            _percent(time.milliseconds / full),
+        )
+    heading = f"batches of {found.batch} with {found.device}"
+    return "\n".join([heading, _drawn(table, 110), *found.sentences])
 
 
 def search_text(run: Path, entries: Mapping[str, Any]) -> str:
@@ -105,6 +137,7 @@ def search_text(run: Path, entries: Mapping[str, Any]) -> str:
         (
             f"found: {_size(result, '')}, of {_size(result, '_full')}",
             _chosen(result),
+            *([result["latency_worth"]] if "latency_worth" in result else []),
             f"train it, beside the uniform network of this budget: prunas train {run}",
         )
     )
@@ -216,7 +249,9 @@ def export_text(files: Sequence[Exported], params_full: int | None) -> str:
 def _size(result: Mapping[str, Any], suffix: str) -> str:
     macs, params = result[f"macs{suffix}"], result[f"params{suffix}"]
     share = "" if suffix == "_full" else f" ({_percent(macs / result['macs_full'])})"
-    return f"{_amount(macs)} MACs{share}, {_amount(params)} parameters"
+    time = result.get(f"latency{suffix}")
+    timed = "" if time is None else f", {time:.3g} ms"
+    return f"{_amount(macs)} MACs{share}, {_amount(params)} parameters{timed}"
 
 
 def _amount(value: float) -> str:

@@ -9,21 +9,19 @@ growing genes the last point that fits is found by bisection, for a whole popula
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
 from types import MappingProxyType
-from typing import Final, Protocol, runtime_checkable
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prunas.errors import InputError
+from prunas.search.costs import COSTS, Costs, Values
 from prunas.supernet.space import Candidate, SearchSpace
-
-Values = NDArray[np.int64]
-"""Candidates as an array (n, genes) of chosen values."""
 
 Positions = NDArray[np.int64]
 """Candidates as an array (n, genes) of places in each gene's choices: 0 is the cheapest."""
@@ -38,9 +36,7 @@ Mask = NDArray[np.bool_]
 Path = Callable[[NDArray[np.float64]], Positions]
 """A growing curve of candidates for each row: (..., n, 1) places to (..., n, genes) positions."""
 
-_UNITS: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
-_NUMBER: Final = re.compile(r"(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*([KMG%]?)", re.IGNORECASE)
-_WORDS: Final = {"memory": "bytes"}
+_NUMBER: Final = re.compile(r"(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*([a-zµμ]*|%)", re.IGNORECASE)
 _HALVINGS: Final = 40  # choices of one gene per ray stay far below 2**40 / spread
 # the largest ratio between the preferences of two genes: a network is as good as its narrowest
 # place, and shared weights are not trained for wilder shapes (benchmarks/RESULTS.md)
@@ -50,43 +46,6 @@ _TRIALS: Final = 256  # candidates that are priced as fast as one, overheads inc
 _CHUNK: Final = 2**16  # neighbours that are priced at once: memory stays small
 
 
-class Costs(Protocol):
-    """What candidates cost: each method maps (n, genes) chosen values to n exact integers.
-
-    Every cost must be monotone: it never falls when a gene takes a larger choice. (Where that is
-    another alternative it may; see `Feasible`.)
-    """
-
-    def macs(self, candidates: Values, /) -> NDArray[np.int64]: ...
-    def params(self, candidates: Values, /) -> NDArray[np.int64]: ...
-
-
-PRICES: Final[Mapping[str, Callable[[Costs, Values], NDArray[np.int64]]]] = MappingProxyType(
-    {
-        "macs": lambda cost, values: cost.macs(values),
-        "params": lambda cost, values: cost.params(values),
-        "memory": lambda cost, values: _with_memory(cost).memory(values),
-    }
-)
-"""The costs that a budget can limit. A new one is one row here and one method of what prices."""
-
-
-@runtime_checkable
-class WithMemory(Protocol):
-    """Costs that know the peak memory of a candidate's activations, in bytes for one image."""
-
-    def memory(self, candidates: Values, /) -> NDArray[np.int64]: ...
-
-
-def _with_memory(cost: Costs) -> WithMemory:
-    if not isinstance(cost, WithMemory):
-        raise InputError(
-            "the memory of candidates is not known here; limit it where there is a network, in a"
-            " search, or limit macs and params"
-        )
-    return cost
-
-
 @dataclass(frozen=True)
 class Budget:
     """Upper bounds on costs, as the user states them.
@@ -94,7 +53,7 @@ class Budget:
     Attributes:
         limits: (cost, bound) pairs; a float in (0, 1] is a share of the full network's cost, an
             integer is absolute (multiply-accumulates of one image, number of parameters, bytes of
-            activations at the worst moment of one image).
+            activations at the worst moment of one image, nanoseconds of one batch).
         tolerance: a candidate is on the budget when a cost is within this share below its limit.
 
     Raises:
@@ -117,20 +76,26 @@ class Budget:
             if not (0 < bound <= 1 if isinstance(bound, float) else bound > 0):
                 raise InputError(
                     f"{name}={bound} is not a budget; give a share in (0, 1] of the full network,"
-                    f" or a positive whole number of {_WORDS.get(name, name)}"
+                    f" or a positive whole number of {COSTS[name].counted}"
                 )
 
     @classmethod
     def parse(cls, text: str, *, tolerance: float = 0.02) -> "Budget":
-        """Read "macs=0.4", "macs=40%" or "macs=120M,params=2.5M" (K, M, G are powers of 1000).
+        """Read "macs=0.4", "macs=40%", "macs=120M,params=2.5M" or "latency=5ms".
 
-        A bare number up to 1 is a share, a larger one is absolute.
+        K, M, G are powers of 1000; times have a unit: ns, us, ms, s. A bare number up to 1 is a
+        share, a larger one is absolute.
 
         Raises:
             InputError: the text is not a budget; the message names the part and a correct form.
         """
         parts = [part.strip() for part in text.split(",")]
         return cls(tuple(_limit(part) for part in parts), tolerance)
+
+    def absolute(self, full: Mapping[str, int]) -> "Budget":
+        """The same budget with a bound in place of each share of a cost that `full` names."""
+        bounds = [(n, _resolve(b, full[n]) if n in full else b) for n, b in self.limits]
+        return replace(self, limits=tuple(bounds))
 
 
 def _limit(part: str) -> tuple[str, int | float]:
@@ -147,25 +112,27 @@ def _check_name(name: str) -> None:
             "prunas counts multiply-accumulates: write macs= instead of flops= (papers on pruning"
             " mostly say FLOPs and mean MACs; where two FLOPs make one MAC, halve the figure)"
         )
-    if name not in PRICES:
-        known = ", ".join(PRICES)
+    if name not in COSTS:
+        known = ", ".join(COSTS)
         raise InputError(f"{name!r} is not a cost that a budget can limit; known are {known}")
 
 
 def _bound(name: str, number: str) -> int | float:
+    units = COSTS[name].units
+    example = "2500000 or 2.5M" if "m" in units else "5ms or 800us"
     match = _NUMBER.fullmatch(number)
-    if match is None:
-        raise InputError(
-            f"{name}={number} is not a positive number; write 0.4, 40%, 2500000 or 2.5M"
-        )
-    digits, exponent, unit = match.group(1), match.group(2) or "", match.group(3).upper()
-    figure = Decimal(digits + exponent)  # exact, so that 33.3% is the float nearest to 0.333
+    unit = match.group(3).lower().replace("μ", "µ") if match else ""
+    if match is None or unit not in {"", "%", *units}:
+        raise InputError(f"{name}={number} is not a positive number; write 0.4, 40%, {example}")
+    figure = Decimal(match.group(1) + (match.group(2) or ""))  # exact: 33.3% is nearest to 0.333
     if unit == "%" or (unit == "" and figure <= 1):
         return float(figure / 100 if unit == "%" else figure)
-    absolute = figure * _UNITS[unit]
+    if unit not in units:
+        raise InputError(f"{name}={number} has no unit; write {name}={number}ms, or a share")
+    absolute = figure * units[unit]
     if absolute != int(absolute):
         raise InputError(
-            f"{name}={number} is not a whole number of {_WORDS.get(name, name)}; round it"
+            f"{name}={number} is not a whole number of {COSTS[name].counted}; round it"
         )
     return int(absolute)
 
@@ -188,8 +155,8 @@ class Feasible:
         budget: as the user states it.
         cost: prices of the space's candidates, monotone in every gene but those of alternatives,
             which are ordered here, from the cheapest at the smallest widths. Where their order
-            depends on widths, what is called the last candidate that fits is one of several
-            beyond which the next does not.
+            depends on widths, and for latency, which may fall where a width fills a vector, what is
+            called the last candidate that fits is one of several beyond which the next does not.
 
     Attributes:
         limits: the budget in absolute terms, shares rounded down.
@@ -204,6 +171,8 @@ class Feasible:
         self.space, self.budget, self.cost = space, budget, cost
         self.last = np.array([len(gene.choices) - 1 for gene in space.genes], dtype=np.int64)
         self._genes = np.arange(len(self.last))
+        limited = [COSTS[name] for name, _ in budget.limits]
+        self._monotone = not space.alternatives and all(each.monotone for each in limited)
         ordered = _by_cost(space, self._prices)
         self._choices = _padded(ordered)
         self._ranks = {g: np.argsort(ordered[g]) for g in space.alternatives}
@@ -440,7 +409,7 @@ class Feasible:
                 if len(rows) > 0:
                     result[rows, genes[rows]] = self.largest(result[rows], genes[rows])
                     growable[rows[self._near(self.values(result[rows]))]] = False
-            if not self.space.alternatives:
+            if self._monotone:
                 break
             growable = self._open(result)
         return result
@@ -482,7 +451,7 @@ def _padded(choices: list[Choices]) -> Values:
 
 def _prices_of(budget: Budget, cost: Costs, values: Values) -> NDArray[np.int64]:
     """(n, costs) of what the budget limits."""
-    return np.array([PRICES[name](cost, values) for name, _ in budget.limits]).T
+    return np.array([COSTS[name].price(cost, values) for name, _ in budget.limits]).T
 
 
 def _by_cost(space: SearchSpace, prices: Callable[[Values], NDArray[np.int64]]) -> list[Choices]:
@@ -501,7 +470,9 @@ def _by_cost(space: SearchSpace, prices: Callable[[Values], NDArray[np.int64]]) 
 
 def _refuse_if_unreachable(name: str, limit: int, least: int, full: int) -> None:
     if least > limit:
+        written = COSTS[name].written
+        ask = str(least) if COSTS[name].monotone else f"{math.ceil(least / 1000) / 1000:g}ms"
         raise InputError(
-            f"no candidate has at most {limit:,} {name}: the smallest one has {least:,}, the full"
-            f" network {full:,}; ask for {name}={least} or more"
+            f"no candidate has at most {written(limit)} {name}: the smallest one has"
+            f" {written(least)}, the full network {written(full)}; ask for {name}={ask} or more"
         )

@@ -20,7 +20,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from prunas.search.budget import Feasible, Positions, Values
+from prunas.search.budget import Feasible, Positions
+from prunas.search.costs import Values
 from prunas.search.greedy import ask_greedily, begin_greedy
 from prunas.search.method import Scored, State, told
 from prunas.search.prior import Prior

@@ -9,7 +9,8 @@ import numpy as np
 
 from prunas.errors import RunError
 from prunas.search.archive import Archive, Evaluation
-from prunas.search.budget import Budget, Costs, Feasible, as_values
+from prunas.search.budget import Budget, Feasible, as_values
+from prunas.search.costs import Costs
 from prunas.search.method import Scored, Search
 from prunas.search.prior import Prior
 from prunas.supernet.space import Candidate, SearchSpace

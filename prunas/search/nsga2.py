@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from deap import base, tools
 
-from prunas.search.budget import Costs, Feasible, as_candidates, as_values
+from prunas.search.budget import Feasible, as_candidates, as_values
+from prunas.search.costs import Costs
 from prunas.search.genetics import crossed, deap_random, mutants, mutation_odds
 from prunas.search.method import Scored, State, allocated, begin_informed, propose, told
 from prunas.search.prior import Prior

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunas.errors import InputError
-from prunas.search.budget import Feasible, Values
+from prunas.search.budget import Feasible
+from prunas.search.costs import Values
 from prunas.supernet.space import Candidate, SearchSpace
 
 _HALVINGS: Final = 30

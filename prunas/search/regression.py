@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from sklearn import config_context
 from sklearn.tree import ExtraTreeRegressor
 
-from prunas.search.budget import Feasible, Values, as_candidates, as_values
+from prunas.search.budget import Feasible, as_candidates, as_values
+from prunas.search.costs import Values
 from prunas.search.evolution import Evolution
 from prunas.search.method import Scored, State, allocated, begin_informed, propose, told
 from prunas.search.prior import Prior

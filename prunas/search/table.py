@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from prunas.errors import InputError
 from prunas.eval.cost import Cost
-from prunas.search.budget import Values
+from prunas.search.costs import Values
 from prunas.search.prior import Prior
 from prunas.supernet.space import Candidate, SearchSpace
 

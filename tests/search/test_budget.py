@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from prunas.errors import InputError
 from prunas.eval.cost import Cost
-from prunas.search.budget import Budget, Feasible, Positions, Values, as_values
+from prunas.search.budget import Budget, Feasible, Positions, as_values
+from prunas.search.costs import Values
 from prunas.supernet.space import Candidate, SearchSpace
 from tests.search.toys import chain_space, everything, feasible, problems, toy_space
 

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from prunas.errors import InputError
 from prunas.eval.cost import Cost
-from prunas.search.budget import Budget, Feasible, Values, as_values
+from prunas.search.budget import Budget, Feasible, as_values
+from prunas.search.costs import Values
 from prunas.search.prior import Prior, allocate, leaning
 from prunas.supernet.space import Candidate
 from tests.search.toys import (

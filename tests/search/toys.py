@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from prunas.eval.cost import Cost
-from prunas.search.budget import Budget, Feasible, Values
+from prunas.search.budget import Budget, Feasible
+from prunas.search.costs import Values
 from prunas.search.method import Scored, Search, State
 from prunas.search.prior import Prior
 from prunas.supernet.grid import EVERY

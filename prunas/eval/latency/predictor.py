@@ -11,7 +11,7 @@ each network costs however small it is gets one of its own.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, final
 
 import numpy as np
@@ -57,6 +57,15 @@ class Predictor:
             InputError: the rows do not have one value per gene.
         """
         return self.features.values(candidates) @ self.coefficients
+
+    def scaled(self, candidates: Sequence[Candidate], milliseconds: Sequence[float]) -> "Predictor":
+        """The same predictor times the median of measured / predicted of these candidates.
+
+        Predictions near a budget are then right in the median there, whatever the fit makes of the
+        rest of the space, and whatever the clock of the device did meanwhile.
+        """
+        ratios = np.asarray(milliseconds) / self.milliseconds(candidates)
+        return replace(self, coefficients=self.coefficients * float(np.median(ratios)))
 
 
 def fitted(

@@ -64,9 +64,9 @@ def measured(
         work = [backend.prepared(cut(network, space, each).eval(), images) for each in group]
         found.append(timed(work, rng, plan=plan, clock=clock, told=told))
     reference = float(np.median([times[0].milliseconds for times in found]))
-    first = _scaled(found[0][0], reference / found[0][0].milliseconds)
+    first = found[0][0].scaled(reference / found[0][0].milliseconds)
     rest = [
-        _scaled(entry, reference / times[0].milliseconds) for times in found for entry in times[1:]
+        entry.scaled(reference / times[0].milliseconds) for times in found for entry in times[1:]
     ]
     return (first, *rest)
 
@@ -105,7 +105,3 @@ def _groups(space: SearchSpace, candidates: Sequence[Candidate]) -> Iterator[lis
         group.append(candidate)
         held += count
     yield group
-
-
-def _scaled(times: Timed, factor: float) -> Timed:
-    return Timed(times.milliseconds * factor, times.low * factor, times.high * factor, times.rounds)

@@ -6,13 +6,14 @@ from typing import Final
 
 from prunas.pipeline.report.document import document, plot, section
 from prunas.pipeline.report.figures import figures
-from prunas.pipeline.report.run import Compared, Result, Run
+from prunas.pipeline.report.run import Compared, Latency, Result, Run
 from prunas.pipeline.report.wording import (
     UNKNOWN,
     amount,
     duration,
     interval,
     magnitude,
+    milliseconds,
     percent,
     points,
 )
@@ -86,17 +87,20 @@ def _tiles(run: Run) -> str:
     if run.result is None:
         return ""
     full, uniform, found = run.result.full, run.result.uniform, run.result.found
-    limits = {name: f"budget {_limit(value)}" for name, value in run.budget.items()}
+    limits = {name: f"budget {_limit(name, value)}" for name, value in run.budget.items()}
     tiles = [
         _cost_tile("Multiply-adds", found.macs, full.macs, limits.get("macs", "")),
         _cost_tile("Parameters", found.params, full.params, limits.get("params", "")),
+        _latency_tile(run.result.latency, limits.get("latency", "")),
         _tile("Test accuracy", _accuracy(found), f"full network {_accuracy(full)}"),
         _gain_tile(run.result, uniform, found),
     ]
     return f'<section class="tiles">{"".join(tiles)}</section>'
 
 
-def _limit(value: object) -> str:
+def _limit(name: str, value: object) -> str:
+    if name == "latency" and isinstance(value, int):
+        return milliseconds(value / 1e6)
     return amount(value) if isinstance(value, int | float) else escape(str(value))
 
 
@@ -106,6 +110,14 @@ def _cost_tile(label: str, found: int | None, full: int | None, limit: str) -> s
     note = f"{percent(found / full)} of {amount(full)}" + (f", {limit}" if limit else "")
     meter = f'<div class="meter"><i style="width:{100 * min(1.0, found / full):.2f}%"></i></div>'
     return _tile(label, amount(found), note, meter)
+
+
+def _latency_tile(latency: Latency | None, limit: str) -> str:
+    if latency is None:
+        return ""
+    share = f"{percent(latency.found / latency.full)} of " if latency.full else ""
+    note = f"{share}{milliseconds(latency.full)}" + (f", {limit}" if limit else "")
+    return _tile("Latency, measured", milliseconds(latency.found), note)
 
 
 def _gain_tile(result: Result, uniform: Compared, found: Compared) -> str:
@@ -149,7 +161,7 @@ def _numbers(result: Result) -> str:
         "The numbers",
         "<div class=scroll><table><thead><tr><th>Network<th>Test accuracy<th>MACs"
         f"<th>Parameters</tr></thead><tbody>{rows}</tbody></table></div>"
-        f"<p class=caption>{_how_sure(result)}</p>{_seed_table(result)}",
+        f"<p class=caption>{_how_sure(result)}{_how_fast(result.latency)}</p>{_seed_table(result)}",
     )
 
 
@@ -167,6 +179,17 @@ def _how_sure(result: Result) -> str:
     )
     compared = f"Found minus uniform: {result.paired.sentence}." if result.paired else ""
     return f"{spread} {escape(compared)} One multiply-accumulate is one MAC."
+
+
+def _how_fast(latency: Latency | None) -> str:
+    if latency is None:
+        return ""
+    uniform = f" The uniform network takes {milliseconds(latency.uniform)}."
+    said = latency.worth[:1].upper() + latency.worth[1:]
+    return escape(
+        f" {said}, measured whole on batches of {latency.batch} with {latency.device}."
+        f"{uniform if latency.uniform else ''}"
+    )
 
 
 def _last_round(result: Result) -> str:
@@ -237,7 +260,7 @@ def _pinned(pinned: Iterable[tuple[str, str]]) -> str:
 def _making(run: Run) -> str:
     pairs = [
         ("Asked for", _pairs(run.request)),
-        ("Budget", _pairs({name: _limit(value) for name, value in run.budget.items()})),
+        ("Budget", _pairs({name: _limit(name, value) for name, value in run.budget.items()})),
         ("Seed", UNKNOWN if run.seed is None else str(run.seed)),
         ("Search space", _space(run)),
         ("Data", _data(run)),

@@ -76,6 +76,18 @@ class Finalist:
 
 
 @dataclass(frozen=True)
+class Latency:
+    """Milliseconds of whole networks, measured side by side, and what to make of them."""
+
+    full: float | None
+    uniform: float | None
+    found: float
+    device: str
+    batch: int | None
+    worth: str
+
+
+@dataclass(frozen=True)
 class Result:
     """How the run ended. `candidate` and `uniform_candidate` follow the order of the genes.
 
@@ -91,6 +103,7 @@ class Result:
     uniform_candidate: tuple[int, ...]
     paired: Paired | None
     finalists: tuple[Finalist, ...]
+    latency: Latency | None
     evaluations: int | None
     seconds: float | None
 
@@ -208,8 +221,23 @@ def _result(result: "_Fields") -> Result:
             Finalist(row.integers("candidate"), row.number("score"), row.number("held_out"))
             for row in result.sections("finalists")
         ),
+        latency=_latency(result),
         evaluations=result.integer("evaluations"),
         seconds=result.number("seconds"),
+    )
+
+
+def _latency(result: "_Fields") -> Latency | None:
+    found = result.number("latency")
+    if found is None:
+        return None
+    return Latency(
+        full=result.number("latency_full"),
+        uniform=result.number("latency_uniform"),
+        found=found,
+        device=result.text("latency_device"),
+        batch=result.integer("latency_batch"),
+        worth=result.text("latency_worth"),
     )
 
 

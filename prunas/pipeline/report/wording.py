@@ -77,6 +77,15 @@ def duration(seconds: float) -> str:
     return f"{hours}{THIN}h {minutes}{THIN}min"
 
 
+def milliseconds(value: float | None) -> str:
+    """Three significant digits.
+
+    >>> milliseconds(4.9876).replace(THIN, " "), milliseconds(0.05).replace(THIN, " ")
+    ('4.99 ms', '0.05 ms')
+    """
+    return UNKNOWN if value is None else f"{value:.3g}{THIN}ms"
+
+
 def magnitude(digits: str) -> str:
     """A whole number given as its digits (it may have thousands), rounded down to two of them.
 

@@ -1,0 +1,164 @@
+"""What a run knows of time: a table of its space, and single networks, measured whole."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final, final
+
+import numpy as np
+import torch
+from torch import nn
+
+from prunas.eval.latency.backends import Backend
+from prunas.eval.latency.predictor import Predictor
+from prunas.eval.latency.table import LatencyTable, built, fingerprint
+from prunas.eval.latency.timing import Timed, Told
+from prunas.eval.latency.whole import measured
+from prunas.pipeline.latency_file import load_table, save_table
+from prunas.search.budget import Budget, Feasible
+from prunas.search.costs import Costs
+from prunas.supernet.skeleton import copied
+from prunas.supernet.space import Candidate, SearchSpace
+
+NEAR: Final = 12
+"""Networks near the budget that are measured to set the predictor right there."""
+
+_DRIFT: Final = 0.1  # of the full network's time, from which on it is said
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Stopwatch:
+    """Times candidates of one network on one backend; every time is kept in files.
+
+    All times are told as if the full network took what the table says: each session measures it
+    again beside the others, and divides by what the device has become slower since.
+
+    Args:
+        network: the traced network, with weights; it is not changed.
+        space: its search space.
+        backend: what runs the networks.
+        batch: images at a time.
+        table: file of the table, which is built if there is none.
+        kept: file of the single networks.
+        seed: of the design, and of images and orders.
+        told: hears what takes time, and when the device is busy.
+    """
+
+    network: nn.Module
+    space: SearchSpace
+    backend: Backend
+    batch: int
+    table: Path
+    kept: Path
+    seed: int
+    told: Told
+
+    @cached_property
+    def full(self) -> Timed:
+        """The full network's time: that of the table if there is one, else measured alone."""
+        if self.table.exists():
+            return self._table.full
+        self._measure([self.space.full()])
+        return self._kept().full
+
+    @property
+    def nanoseconds(self) -> int:
+        """The full network's time, as budgets are counted."""
+        return round(1e6 * self._table.full.milliseconds)
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        """Fitted to the table, which is built if there is none."""
+        return self._table.predictor(self.network, self.space)
+
+    def predictor_near(self, budget: Budget, prices: Costs) -> Predictor:
+        """The predictor, set right on measured candidates of the budget (`Predictor.scaled`).
+
+        Args:
+            budget: with absolute latency.
+            prices: that go by `predictor`.
+
+        Raises:
+            InputError: the budget is out of reach.
+            RunError: the device is too busy.
+        """
+        feasible = Feasible(self.space, budget, prices)
+        drawn = list(dict.fromkeys(feasible.sample(self._rng(1), NEAR)))
+        return self.predictor.scaled(drawn, [t.milliseconds for t in self.times(drawn)])
+
+    def times(self, candidates: Sequence[Candidate]) -> tuple[Timed, ...]:
+        """How long candidates take, measured whole; those measured before are read.
+
+        Raises:
+            RunError: the device is too busy, or the disk full.
+        """
+        self._measure(candidates)
+        table = self._kept()
+        known = dict(zip(table.candidates, table.times, strict=True))
+        return tuple(known[candidate] for candidate in candidates)
+
+    @cached_property
+    def _table(self) -> LatencyTable:
+        if self.table.exists():
+            return load_table(self.table, self.space, self.backend.device, self.batch)
+        self.told(f"measuring networks of the space with {self.backend.device.sentence}")
+        rng = self._rng(0)
+        table = built(
+            self._network, self.space, self.backend, rng, batch=self.batch, told=self.told
+        )
+        save_table(table, self.table)
+        return table
+
+    def _measure(self, candidates: Sequence[Candidate]) -> None:
+        before = self._kept() if self.kept.exists() else None
+        known = before.candidates if before else ()
+        full = self.space.full()
+        new = [each for each in dict.fromkeys(candidates) if each not in known and each != full]
+        if before and not new:
+            return
+        found = measured(
+            self._network,
+            self.space,
+            [full, *new],
+            self.backend,
+            self._rng(2, len(known)),
+            batch=self.batch,
+            told=self.told,
+        )
+        reference = self._reference(before, found[0])
+        factor = reference.milliseconds / found[0].milliseconds
+        if abs(factor - 1) > _DRIFT:
+            self.told(
+                f"the full network took {reference.milliseconds:.3g} ms before and takes"
+                f" {found[0].milliseconds:.3g} ms now; times are told as if it took what it did"
+            )
+        times = [time.scaled(factor) for time in found[1:]]
+        earlier = before.times[1:] if before else ()
+        table = LatencyTable(
+            device=self.backend.device,
+            space=fingerprint(self.space),
+            batch=self.batch,
+            dtype="float32",
+            candidates=(full, *known[1:], *new),
+            times=(reference, *earlier, *times),
+        )
+        save_table(table, self.kept)
+
+    def _reference(self, before: LatencyTable | None, now: Timed) -> Timed:
+        if self.table.exists():
+            return self._table.full
+        return before.full if before else now
+
+    def _kept(self) -> LatencyTable:
+        return load_table(self.kept, self.space, self.backend.device, self.batch)
+
+    @cached_property
+    def _network(self) -> nn.Module:
+        """On the CPU, as a loaded artifact would be."""
+        twin = copied(self.network, lambda tensor: tensor.detach().cpu()).eval()
+        return twin.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload, no-any-return]
+
+    def _rng(self, *purpose: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, *purpose])
