@@ -31,12 +31,25 @@ SEEDS = st.integers(0, 2**32 - 1)
         (" macs = 1.5g , params = 3k ", (("macs", 1_500_000_000), ("params", 3000))),
         ("macs=1e8", (("macs", 100_000_000),)),
         ("params=2500000", (("params", 2_500_000),)),
+        ("latency=5ms", (("latency", 5_000_000),)),
+        ("latency = 1.5 MS", (("latency", 1_500_000),)),
+        ("latency=800us", (("latency", 800_000),)),
+        ("latency=800µs,macs=40%", (("latency", 800_000), ("macs", 0.4))),
+        ("latency=2s", (("latency", 2_000_000_000),)),
+        ("latency=90ns", (("latency", 90),)),
+        ("latency=60%", (("latency", 0.6),)),
     ],
 )
 def test_parse(text: str, limits: tuple[tuple[str, int | float], ...]) -> None:
     parsed = Budget.parse(text)
     assert parsed == Budget(limits)
     assert [type(bound) for _, bound in parsed.limits] == [type(bound) for _, bound in limits]
+
+
+def test_shares_become_absolute_where_the_full_cost_is_known() -> None:
+    stated = Budget.parse("latency=33.3%,macs=40%,params=9", tolerance=0.1)
+    known = stated.absolute({"latency": 1_000_000, "params": 50})
+    assert known == Budget((("latency", 333_000), ("macs", 0.4), ("params", 9)), tolerance=0.1)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +60,12 @@ def test_parse(text: str, limits: tuple[tuple[str, int | float], ...]) -> None:
         ("macs=0.4,", "write it as name=value"),
         ("flops=0.4", "write macs= instead"),
         ("FLOPs=2G", "halve the figure"),
-        ("latency=3", "known are macs, params"),
+        ("watts=3", "known are macs, params, memory, latency"),
+        ("latency=3", "latency=3 has no unit; write latency=3ms, or a share"),
+        ("latency=5M", "is not a positive number; write 0.4, 40%, 5ms or 800us"),
+        ("latency=0.4ns", "is not a whole number of nanoseconds"),
+        ("latency=0ms", "give a share"),
+        ("macs=5ms", "is not a positive number; write 0.4, 40%, 2500000 or 2.5M"),
         ("macs=", "is not a positive number"),
         ("macs=nan", "is not a positive number"),
         ("macs=inf", "is not a positive number"),
@@ -301,3 +319,44 @@ def test_filling_stops_where_the_window_begins() -> None:
     for seed in range(5):
         (row,) = problem.repair(as_values([space.smallest()]), np.random.default_rng(seed))
         assert sorted(row.tolist()) == [1, 10, 10]
+
+
+# -- latency, which may fall when a width grows ----------------------------------------------------
+
+
+class Jagged:
+    """Latency that is a tenth shorter where a width fills fours, beside the usual costs."""
+
+    def __init__(self, space: SearchSpace) -> None:
+        self.macs, self.params = Cost(space).macs, Cost(space).params
+
+    def latency(self, candidates: Values) -> Values:
+        sizes = np.where(candidates % 4 == 0, 0.9, 1.0) * candidates
+        return np.rint(1000 + 100 * sizes.sum(axis=1)).astype(np.int64)
+
+
+@given(st.integers(0, 2**31), st.sampled_from([0.3, 0.5, 0.8]), st.integers(2, 6))
+def test_candidates_keep_a_limit_on_latency(seed: int, share: float, genes: int) -> None:
+    space, rng = chain_space(genes), np.random.default_rng(seed)
+    problem = Feasible(space, Budget((("latency", share),)), Jagged(space))
+    drawn = as_values(problem.sample(rng, 20))
+    repaired = problem.repair(as_values(space.sample(rng, 20)), rng)
+    for values in (drawn, repaired):
+        assert all(oracle_in_latency_window(problem, row) for row in values)
+        assert problem.in_window(values).all()
+
+
+def oracle_in_latency_window(problem: Feasible, row: Values) -> bool:
+    """Near the limit, or no gene can take its next larger choice."""
+    limit = problem.limits["latency"]
+    jagged = Jagged(problem.space)
+    price = int(jagged.latency(row[None])[0])
+    if price > limit or price >= (1 - problem.budget.tolerance) * limit:
+        return price <= limit
+    for index, gene in enumerate(problem.space.genes):
+        larger = [choice for choice in gene.choices if choice > row[index]]
+        grown = row.copy()
+        grown[index] = larger[0] if larger else row[index]
+        if larger and jagged.latency(grown[None])[0] <= limit:
+            return False
+    return True
