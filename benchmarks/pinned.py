@@ -12,12 +12,11 @@ from prunas.allocator import keep_freed_memory
 def pinned(function: Callable[..., Any], work: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
     """Results as they are finished."""
     keep_freed_memory()  # as the program does
-    workers = os.cpu_count() or 1
     context = get_context("spawn")
-    cores = context.Queue()
-    for core in range(workers):
-        cores.put(core)
-    with ProcessPoolExecutor(workers, context, _pin, (cores,)) as pool:
+    cores, queue = sorted(os.sched_getaffinity(0)), context.Queue()
+    for core in cores:
+        queue.put(core)
+    with ProcessPoolExecutor(len(cores), context, _pin, (queue,)) as pool:
         for finished in as_completed([pool.submit(function, *each) for each in work]):
             yield finished.result()
 
