@@ -31,7 +31,7 @@ from prunas.pipeline.stages import Job
 
 BUDGETS: Final = ("macs=60%", "macs=45%", "macs=25%")
 SPACES: Final[dict[str, dict[str, Any]]] = {
-    "joint": {"genes": ("width", "depth", "operator", "kernel"), "resolutions": (5, 6, 7)},
+    "joint": {"genes": ("width", "depth", "operator", "kernel"), "resolutions": (4, 6)},
     "width": {"genes": ("width",)},
     "depth": {"genes": ("depth",)},
 }
@@ -43,7 +43,7 @@ SETTINGS: Final[dict[str, Any]] = {
     "finalists": 4,
     "finalist_epochs": 2,
     "final_epochs": 10,
-    "evaluations": 60,
+    "evaluations": 80,
     "calibration": 256,
 }
 ROWS: Final = Path(__file__).with_suffix(".jsonl")
