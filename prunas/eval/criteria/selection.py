@@ -1,7 +1,7 @@
 """Which channels of every gene to keep longest, and what each width is worth."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch import nn
 
 from prunas.eval.batches import Loader
 from prunas.eval.criteria.dependence import discriminant
+from prunas.eval.criteria.sides import answers_left
 from prunas.eval.criteria.verdict import Criterion, Verdict, names_of, width_genes
 from prunas.eval.criteria.weights import magnitude
 from prunas.supernet.blocks import Block
@@ -45,10 +46,11 @@ def di_prior(
     """Order the channels of every gene and value every width, by a criterion.
 
     A gene that the criterion cannot judge is ordered by `magnitude`; its values then add up to
-    the median worth of the judged genes (1 if there is none), which a note says. Three guesses: a
+    the median worth of the judged genes (1 if there is none), which a note says. Two guesses: a
     block is worth what all the channels inside it are, since they go with it; the middle of a
-    kernel is worth its share of the squared weights, a smaller image its share of the side, and
-    the whole kernel or image that median.
+    kernel is worth its share of the squared weights, and the whole kernel that median. A side of
+    images is worth the share of the network's answers that is left with it (`answers_left`) of
+    all that the other genes are worth, since all of it passes through the images.
 
     Args:
         network: the full network, on `device`; left as it was.
@@ -61,11 +63,26 @@ def di_prior(
     Raises:
         InputError: as the criterion; for the default one see `channel_features`.
     """
-    return ranking(network, space, criterion(network, space, batches, device=device))
+    found = ranking(network, space, criterion(network, space, batches, device=device))
+    places = [place for place, gene in enumerate(space.genes) if gene.kind == "resolution"]
+    if not places:
+        return found
+    (place,) = places
+    sides = space.genes[place].choices
+    shares = answers_left(network, sides, batches, device=device)
+    if shares is None:
+        note = (
+            "the side of images is valued by its length: the network's answers cannot be compared"
+        )
+        return replace(found, notes=(*found.notes, note))
+    others = sum(worth[-1] for gene, worth in enumerate(found.values) if gene != place)
+    worth = np.interp(np.arange(sides[-1] + 1), (0, *sides), (0.0, *shares * others))
+    values = (*found.values[:place], tuple(worth.tolist()), *found.values[place + 1 :])
+    return replace(found, values=values)
 
 
 def ranking(network: nn.Module, space: SearchSpace, verdict: Verdict) -> Ranking:
-    """`di_prior` from a verdict that is there already."""
+    """`di_prior` from a verdict that is there already; a side is worth its length here."""
     widths = width_genes(space)
     spare = magnitude(network, space, (), device="cpu").eliminations
     typical = median([sum(e.drops) for e in verdict.eliminations if e is not None] or [1.0])
