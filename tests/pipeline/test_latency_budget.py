@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-import prunas
 from prunas.errors import InputError, RunError
 from prunas.eval.cost import Cost
+from prunas.eval.latency import table
 from prunas.eval.latency.backends import Device
 from prunas.eval.latency.timing import Timed
 from prunas.eval.latency.worth import Worth
@@ -71,7 +71,7 @@ def device_of(monkeypatch: pytest.MonkeyPatch, formula: Formula) -> list[tuple[C
         times = np.asarray(formula(space, candidates)).tolist()
         return tuple(Timed(time, 0.99 * time, 1.01 * time, 7) for time in times)
 
-    for module in (stopwatch, timings, prunas.eval.latency.table):
+    for module in (stopwatch, timings, table):
         monkeypatch.setattr(module, "measured", measured)
     monkeypatch.setattr(stages, "backend_of", lambda name: Abacus())
     return seen
@@ -181,9 +181,9 @@ def test_a_table_of_another_device(
 
 def test_a_table_that_is_shared(tmp_path: Path, sessions: list[tuple[Candidate, ...]]) -> None:
     """Built by the first run that names it, read by the second."""
-    table = str(tmp_path / "tables" / "abacus.json")
-    first = job_of(tmp_path / "a", "latency=60%", latency_table=table)
-    second = job_of(tmp_path / "b", "latency=50%", latency_table=table)
+    named = str(tmp_path / "tables" / "abacus.json")
+    first = job_of(tmp_path / "a", "latency=60%", latency_table=named)
+    second = job_of(tmp_path / "b", "latency=50%", latency_table=named)
     assert first.feasible.limits["latency"] > second.feasible.limits["latency"]
     assert [len(session) > 30 for session in sessions] == [True, False, False]
 
@@ -308,8 +308,8 @@ def test_timings_of_narrower_networks(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("prunas.pipeline.cli.backend_of", lambda name: Abacus())
-    table = tmp_path / "table.json"
-    call = ["latency", "test_resnet", "--data", "digits", "--table", str(table), "--json"]
+    file = tmp_path / "table.json"
+    call = ["latency", "test_resnet", "--data", "digits", "--table", str(file), "--json"]
     assert main(call) == 0
     told = json.loads(capsys.readouterr().out)
     names = [row["name"] for row in told["networks"]]
@@ -317,7 +317,7 @@ def test_timings_of_narrower_networks(
     assert names[-1] == "smallest candidate"
     assert len(told["findings"]) == len(names) - 1
     assert told["table"]["networks"] == 64
-    assert table.exists()
+    assert file.exists()
     assert main(call) == 2
     assert "exists; name another file" in capsys.readouterr().err
     assert main(["latency", "test_resnet", "--data", "digits"]) == 0

@@ -332,7 +332,8 @@ class Jagged:
 
     def latency(self, candidates: Values) -> Values:
         sizes = np.where(candidates % 4 == 0, 0.9, 1.0) * candidates
-        return np.rint(1000 + 100 * sizes.sum(axis=1)).astype(np.int64)
+        prices: Values = np.rint(1000 + 100 * sizes.sum(axis=1)).astype(np.int64)
+        return prices
 
 
 @given(st.integers(0, 2**31), st.sampled_from([0.3, 0.5, 0.8]), st.integers(2, 6))
