@@ -12,6 +12,7 @@ import prunas
 from prunas.eval.criteria.discriminant import Scatter, relative_ridge
 from prunas.eval.criteria.selection import di_prior
 from prunas.eval.criteria.sides import answers_left
+from prunas.eval.criteria.weights import magnitude
 from prunas.supernet.resolution import resized
 
 SIDES = (4, 6, 8)
@@ -110,7 +111,6 @@ def test_the_prior_values_sides_by_all_that_passes_through_them() -> None:
 def test_the_prior_without_comparable_answers_says_so() -> None:
     network = Reader(pairs=True)
     space = prunas.trace(network, (1, 8, 8), resolutions=(4, 6))
-    soft = [(images, F.one_hot(labels, 3).float()) for images, labels in batches()]
-    found = di_prior(network, space, soft, device="cpu")
+    found = di_prior(network, space, batches(), device="cpu", criterion=magnitude)
     assert any("sides of images are valued by their length" in note for note in found.notes)
     assert found.values[-1][-1] > 0
