@@ -71,8 +71,7 @@ def di_prior(
     sides = space.genes[place].choices
     shares = answers_left(network, sides, batches, device=device)
     if shares is None:
-        note = (
-            "the side of images is valued by its length: the network's answers cannot be compared"
+        note = "sides of images are valued by their length: the answers are not one tensor a batch"
         )
         return replace(found, notes=(*found.notes, note))
     others = sum(worth[-1] for gene, worth in enumerate(found.values) if gene != place)
