@@ -72,7 +72,6 @@ def di_prior(
     shares = answers_left(network, sides, batches, device=device)
     if shares is None:
         note = "sides of images are valued by their length: the answers are not one tensor a batch"
-        )
         return replace(found, notes=(*found.notes, note))
     others = sum(worth[-1] for gene, worth in enumerate(found.values) if gene != place)
     worth = np.interp(np.arange(sides[-1] + 1), (0, *sides), (0.0, *shares * others))
