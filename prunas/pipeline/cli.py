@@ -500,7 +500,7 @@ def search(
     schedule: Annotated[
         str | None,
         typer.Option(
-            help=f"Training of the shared weights: {', '.join(SCHEDULES)}; {WARMED_UP} behind it.",
+            help=f"Of the shared weights' training: {', '.join(SCHEDULES)}; also with {WARMED_UP}.",
             metavar="NAME",
         ),
     ] = None,
