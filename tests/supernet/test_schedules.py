@@ -254,6 +254,7 @@ def test_a_step_adds_the_gradients_of_its_candidates_alone(name: str, number: in
     optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, weight_decay=0.1)
     for parameter in network.parameters():  # as if all had been trained before
         optimizer.state[parameter]["momentum_buffer"] = torch.ones_like(parameter)
+        parameter.grad = torch.ones_like(parameter)
     before = {key: tensor.detach().clone() for key, tensor in network.named_parameters()}
     trained(network, space, step, optimizer)
     found = {n: p.grad for n, p in network.named_parameters() if p.grad is not None}
