@@ -13,7 +13,7 @@ from prunas.supernet.schedules.schedule import Step
 from prunas.supernet.space import Candidate, SearchSpace
 
 _MOST: Final = 12  # 2, 3, 4, 6 and 12 choices divide it; its paths take as long as 12 steps of one
-_STREAM: Final = 5  # of a run's seed: 1 draws other paths, 2 images, 3 the search, 4 dropout
+_STREAM: Final = 6  # of a run's seed: 1 other paths, 2 images, 3 the search, 4 dropout, 5 ranking
 
 Places = NDArray[np.int64]
 
@@ -56,10 +56,8 @@ class Fair:
         return whole * ceil(self.paths / whole)
 
     def step(self, number: int, steps: int, rng: np.random.Generator) -> Step:
-        first, values = (
-            number * self.per_step,
-            np.empty((self.per_step, len(self.space.genes)), int),
-        )
+        first = number * self.per_step
+        values = np.empty((self.per_step, len(self.space.genes)), dtype=np.int64)
         for count, genes in self._of_equal_counts.items():
             places = self._places(count, len(genes), first)
             for gene, column in zip(genes, places.T, strict=True):
