@@ -15,6 +15,7 @@ import platform
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,6 +42,7 @@ from prunas.search.table import Counts, Table, enumerated, write_table
 from prunas.supernet.elastic import Supernet
 from prunas.supernet.grid import WidthGrid
 from prunas.supernet.permute import permute
+from prunas.supernet.schedules.sandwich import Sandwich
 from prunas.supernet.space import Candidate, SearchSpace
 from prunas.supernet.training import stratified, train_supernet
 from prunas.supernet.tying import tied
@@ -225,12 +227,12 @@ def train_shared(source: Supernet, data: Data, setting: Setting, seed: int) -> N
     """Over the whole space, evenly: the table serves all budgets."""
     recipe = Recipe(setting.supernet_epochs, learning_rate=setting.learning_rate)
     steps = recipe.epochs * (len(data.train) // recipe.batch_size)
+    everywhere = partial(stratified, source.space, spread=8.0)
     train_supernet(
         source,
         _epochs(data.train, recipe, seed),
-        lambda rng, n: stratified(source.space, rng, n, spread=8.0),
-        paths_per_step=2,
-        sandwich=True,
+        Sandwich(source.space.full(), everywhere, paths=2),
+        steps=steps,
         optimizer=optimizer_for(source.learnt, recipe),
         rate=lambda step: recipe.rate_at(step, steps),
         label_smoothing=recipe.label_smoothing,

@@ -59,6 +59,7 @@ from prunas.search.archive import Archive
 from prunas.search.budget import Budget
 from prunas.search.methods import SEARCHES
 from prunas.supernet.grid import GRIDS, as_grid
+from prunas.supernet.schedules.table import SCHEDULES, WARMED_UP
 from prunas.supernet.trace import KINDS
 
 _DEMO: Final = Path("runs/demo")
@@ -496,6 +497,16 @@ def search(
     paths: Annotated[
         int | None, typer.Option(min=1, help="Candidates in a step of the shared weights.")
     ] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Of the shared weights' training: {', '.join(SCHEDULES)}; also with {WARMED_UP}.",
+            metavar="NAME",
+        ),
+    ] = None,
+    kernel_transform: Annotated[
+        bool, typer.Option("--kernel-transform", help="Learn how smaller kernels are made.")
+    ] = False,
     pretrained: Annotated[
         bool | None, typer.Option("--pretrained", help="Start from timm's weights.")
     ] = None,
@@ -550,6 +561,8 @@ def search(
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "paths": paths,
+        "schedule": schedule,
+        "kernel_transform": kernel_transform or None,
         "pretrained": pretrained,
         **_weights(weights, start),
         "small_memory": small_memory or None,

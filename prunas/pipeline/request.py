@@ -9,6 +9,7 @@ from prunas.errors import InputError
 from prunas.eval.latency.backends import BACKENDS
 from prunas.pipeline.training import Recipe
 from prunas.search.methods import SEARCHES
+from prunas.supernet.schedules.table import DEFAULT, require_schedule
 from prunas.supernet.trace import kinds_of
 
 SOURCES: Final = ("supernet", "pruningnet", "pruningnet-published")
@@ -27,6 +28,7 @@ _POSITIVE: Final = (
     "final_epochs",
     "batch_size",
     "latency_batch",
+    "paths",
 )
 
 
@@ -61,7 +63,9 @@ class Request:
             from those of the source.
         batch_size: images in a training step.
         learning_rate: peak rate of all trainings.
-        paths: random candidates in each supernet step.
+        paths: random candidates in each supernet step; a schedule may run several times as many.
+        schedule: what the steps of the shared weights run (`prunas.supernet.schedules.table`).
+        kernel_transform: learn how smaller kernels come from larger ones.
         calibration: training images that batch norms of a candidate are recalibrated on.
         scoring: held-out images, at most, that a candidate is scored on.
         prior: order channels by, and search from, discriminant information.
@@ -97,6 +101,8 @@ class Request:
     batch_size: int = 64
     learning_rate: float = 0.05
     paths: int = 1
+    schedule: str = DEFAULT
+    kernel_transform: bool = False
     calibration: int = 512
     scoring: int = 10_000
     prior: bool = True
@@ -117,6 +123,12 @@ class Request:
                 f"{self.latency_backend!r} is not a backend; choose one of {', '.join(BACKENDS)}"
             )
         kinds_of(self.genes)
+        require_schedule(self.schedule)
+        if self.kernel_transform and self.source != "supernet":
+            raise InputError(
+                f"kernels are transformed among shared weights, and those of {self.source} are"
+                " generated; use the supernet, or leave the transform out"
+            )
         for name in _POSITIVE:
             value = getattr(self, name)
             if value is not None and value < 1:

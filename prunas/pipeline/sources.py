@@ -17,26 +17,32 @@ from torch import Tensor, nn
 from prunas.errors import InputError, RunError
 from prunas.pipeline.files import replacing, writing
 from prunas.pipeline.request import WHOLE_FRONT, Request
+from prunas.pipeline.seeding import seeded
 from prunas.pipeline.splits import Batch
 from prunas.pipeline.stages import Job
-from prunas.pipeline.training import optimizer_for
+from prunas.pipeline.training import Recipe, optimizer_for
 from prunas.pruningnet.forms import lean_net, published_net, require_memory
 from prunas.pruningnet.layers import generated_layers
 from prunas.search.budget import Feasible, as_candidates, as_values
 from prunas.search.prior import Prior, allocate, leaning
 from prunas.supernet.elastic import Elastic, Supernet
+from prunas.supernet.kernel_transform import KernelTransform
+from prunas.supernet.schedules.schedule import Paths, Schedule
+from prunas.supernet.schedules.table import Setting, schedule_of
 from prunas.supernet.space import Candidate, SearchSpace
-from prunas.supernet.training import Paths, stratified, train_supernet
+from prunas.supernet.training import stratified, train_supernet
 
 
 def made_source(request: Request, name: str, network: nn.Module, space: SearchSpace) -> Elastic:
     """An untrained weights source, one of `SOURCES`.
 
     Raises:
-        InputError: no weight of the network can be generated, or there is not the memory for it.
+        InputError: no weight of the network can be generated, or there is not the memory for it;
+            or no kernel can be transformed.
     """
     if name == "supernet":
-        return Supernet(network, space)
+        kernels = KernelTransform(network, space) if request.kernel_transform else None
+        return Supernet(network, space, kernels)
     form = lean_net if name == "pruningnet" else published_net
     return form(network, space, small_memory=request.small_memory, seed=request.seed)
 
@@ -48,11 +54,14 @@ _LARGEST_GRADIENT: Final = 10.0
 
 
 def require_source(job: Job) -> None:
-    """Refuse, before anything long begins, a run whose weights source cannot be made.
+    """Refuse, before anything long begins, a run whose weights cannot be made, or trained.
 
     Raises:
-        InputError: as in `made_source`.
+        InputError: as in `made_source` and `schedule_of`.
     """
+    _schedule(job, None)
+    if job.request.kernel_transform:
+        KernelTransform(job.blank, job.space)
     if job.request.source == "pruningnet-published":
         require_memory(job.blank, job.space)
     elif job.request.source == "pruningnet":
@@ -84,20 +93,23 @@ def train_source(
         load_source(source, file, owner=owner)
         return source
     recipe = job.request.supernet_recipe()
-    optimizer = optimizer_for(source.learnt, recipe)
+    optimizer = _optimizer(source, recipe)
     first = _load_training(source, optimizer, unfinished, owner) if unfinished.exists() else 0
     steps_of_epoch = max(1, len(job.data.train) // recipe.batch_size)
     steps = recipe.epochs * steps_of_epoch
-    paths = paths_in_budget(job.feasible, prior, whole_front=job.request.search in WHOLE_FRONT)
+    schedule = _schedule(job, prior)
     with job.folder.stage("train the shared weights"), job.progress.task(name) as task:
         for epoch in range(first, recipe.epochs):
-            with _good_weights_kept(unfinished, epoch):
+            dropout = np.random.default_rng([job.request.seed, 4, epoch])
+            with (
+                _good_weights_kept(unfinished, epoch),
+                seeded(int(dropout.integers(2**62)), job.device),
+            ):
                 train_supernet(
                     source,
                     _epoch(job, epoch, recipe.batch_size),
-                    paths,
-                    paths_per_step=job.request.paths,
-                    sandwich=True,
+                    schedule,
+                    steps=steps,
                     optimizer=optimizer,
                     rate=lambda step: recipe.rate_at(step, steps),
                     label_smoothing=recipe.label_smoothing,
@@ -112,6 +124,23 @@ def train_source(
         with writing(unfinished):
             unfinished.unlink(missing_ok=True)
     return source
+
+
+def _optimizer(source: Elastic, recipe: Recipe) -> torch.optim.Optimizer:
+    """Momentum is there from the start, zero: what no path has used yet has none in torch, whose
+    fused steps take either none for all parameters or one for each."""
+    optimizer = optimizer_for(source.learnt, recipe)
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            optimizer.state[parameter] = {"momentum_buffer": torch.zeros_like(parameter)}
+    return optimizer
+
+
+def _schedule(job: Job, prior: Prior | None) -> Schedule:
+    request = job.request
+    paths = paths_in_budget(job.feasible, prior, whole_front=request.search in WHOLE_FRONT)
+    setting = Setting(job.space, paths, paths=request.paths, seed=request.seed)
+    return schedule_of(request.schedule, setting)
 
 
 def _epoch(job: Job, epoch: int, batch_size: int) -> Iterator[Batch]:
@@ -197,7 +226,7 @@ def _save_training(
 ) -> None:
     tensors = {f"learnt/{name}": tensor for name, tensor in source.learnt.state_dict().items()}
     for name, parameter in source.learnt.named_parameters():
-        if parameter in optimizer.state:  # absent where no gradient has reached it
+        if parameter in optimizer.state:  # absent where nothing is learnt
             tensors[f"momentum/{name}"] = optimizer.state[parameter]["momentum_buffer"]
     notes = {"owner": owner, "space": _digest(source.space), "epochs": str(epochs)}
     _write(file, tensors, notes)

@@ -12,6 +12,7 @@ from torch import nn
 from prunas.supernet.blocks import without
 from prunas.supernet.choice import choosing
 from prunas.supernet.cut import cut, require_same
+from prunas.supernet.kernel_transform import KernelTransform
 from prunas.supernet.resolution import seeing, side_of
 from prunas.supernet.scoped import Place, sizes_of, swapped
 from prunas.supernet.skeleton import dictionaries, forget
@@ -120,7 +121,24 @@ class Supernet(Elastic):
 
     In a network whose channels are sorted (`prunas.permute`), a candidate keeps a prefix of every
     group, so its weights are views of the full ones, and gradients flow into the shared tensors.
+
+    Args:
+        network: the traced network; it is not copied.
+        space: its search space.
+        kernels: makes the smaller kernels; without it they are the middle of the full ones.
+
+    Raises:
+        InputError: the network is not the one the space was traced from.
     """
+
+    def __init__(
+        self, network: nn.Module, space: SearchSpace, kernels: KernelTransform | None = None
+    ) -> None:
+        super().__init__(network, space)
+        self.kernels = kernels
+        self._learnt = network
+        if kernels is not None:
+            self._learnt = nn.ModuleDict({"network": network, "kernels": kernels})
 
     def weights(self, candidate: Sequence[int]) -> Mapping[str, torch.Tensor]:
         """The candidate's parameters and buffers that differ from the full network's, as views.
@@ -129,13 +147,20 @@ class Supernet(Elastic):
         """
         held = tensors_of(self.network)
         result: dict[str, torch.Tensor] = {}
+        sides: dict[str, int] = {}
         for name, dimension, indices in self.space.survivors(candidate):
+            if self.kernels is not None and name in self.kernels.names and dimension > 1:
+                sides[name] = len(indices)
+                continue
             result[name] = sliced(result.get(name, held[name]), dimension, indices)
+        if self.kernels is not None:
+            for name, side in sides.items():
+                result[name] = self.kernels.smaller(name, result.get(name, held[name]), side)
         return self._with_aliases(result)
 
     @property
     def learnt(self) -> nn.Module:
-        return self.network
+        return self._learnt
 
 
 def _layout(tensor: torch.Tensor) -> torch.memory_format:

@@ -39,8 +39,8 @@ def with_kernels(
     """`space` with a gene for each depthwise kernel of side 5 or more: 3, 5, ... to the full side.
 
     The smaller kernel keeps the middle of the weight, and the padding follows, so that the output
-    has the size it had (Cai et al., "Once for all", ICLR 2020, section 3.3, without the learnt
-    transform of the middle).
+    has the size it had (Cai et al., "Once for all", ICLR 2020, section 3.3; its learnt transform of
+    the middle is `KernelTransform`).
 
     Args:
         space: the other genes; those of kernels come after them.

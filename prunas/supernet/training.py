@@ -1,7 +1,7 @@
-"""Train one set of weights for every candidate: single paths over prefix slices."""
+"""Train one set of weights for every candidate, as a schedule says: slices of it, step by step."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Final
 
@@ -14,10 +14,8 @@ from torch.nn.utils import clip_grad_norm_
 
 from prunas.errors import RunError
 from prunas.supernet.elastic import Elastic
+from prunas.supernet.schedules.schedule import Schedule, Step
 from prunas.supernet.space import Candidate, SearchSpace
-
-Paths = Callable[[np.random.Generator, int], Sequence[Candidate]]
-"""Draws the candidates of one step."""
 
 _STEPS_BETWEEN_CHECKS: Final = 16  # reading a loss waits for the accelerator, so not every step
 
@@ -25,10 +23,9 @@ _STEPS_BETWEEN_CHECKS: Final = 16  # reading a loss waits for the accelerator, s
 def train_supernet(
     source: Elastic,
     batches: Iterable[tuple[Tensor, Tensor]],
-    paths: Paths,
+    schedule: Schedule,
     *,
-    paths_per_step: int,
-    sandwich: bool,
+    steps: int,
     optimizer: torch.optim.Optimizer,
     rate: Callable[[int], float],
     label_smoothing: float,
@@ -37,26 +34,21 @@ def train_supernet(
     first_step: int = 0,
     on_step: Callable[[int], None] | None = None,
 ) -> None:
-    """Train a weights source in place; every step runs a few candidates on the same images.
+    """Train a weights source in place.
 
-    With `sandwich`, each step also runs the full network, whose answers teach the others,
-
-        L = CE(full, y) + sum_s CE(softmax(stop_gradient(full)), path_s),
-
-    so that the last channels of every group are trained in every step (US-Nets, Yu and Huang,
-    ICCV 2019, section 3; BigNAS, section 3.1). Deviation: the smallest candidate is not run each
-    time, because paths are drawn where the search will look, and it is mostly not there. Without
-    it, every path learns from the labels alone (SPOS, section 3.2).
+    In every step the candidates that the schedule names run on the same images, each on batch
+    statistics of its own; their gradients are added, and the weights change once (`Step` has the
+    loss). What none of them uses has no gradient, so neither weight decay nor momentum moves it.
 
     Args:
         source: the shared or generated weights; left in training mode of its network.
         batches: (images, labels); training ends with them.
-        paths: draws the random candidates of a step.
-        paths_per_step: how many.
+        schedule: what runs.
+        steps: of the whole training, from step 0 on.
         optimizer: over the parameters of the source.
         rate: learning rate of every step, by its number.
         label_smoothing: of the cross entropy with labels.
-        rng: decides the paths.
+        rng: of the schedule.
         largest_gradient: the gradient of all parameters is scaled down to this norm.
         first_step: number of the first step, where training goes on.
         on_step: called with the number of steps done.
@@ -67,32 +59,46 @@ def train_supernet(
     source.network.train()
     learnt = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     losses: list[Tensor] = []
-    for step, (images, labels) in zip(count(first_step), batches, strict=False):
+    for number, (images, labels) in zip(count(first_step), batches, strict=False):
         for group in optimizer.param_groups:
-            group["lr"] = rate(step)
+            group["lr"] = rate(number)
         optimizer.zero_grad()
-        targets = labels
-        if sandwich:
-            with source.running(source.space.full()) as network:
-                logits = network(images)
-                loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-                loss.backward()
-            targets = logits.detach().softmax(1)
-            losses.append(loss.detach())
-        for candidate in paths(rng, paths_per_step):
-            smoothing = 0.0 if sandwich else label_smoothing
-            with source.running(candidate) as path:
-                loss = F.cross_entropy(path(images), targets, label_smoothing=smoothing)
-                loss.backward()
-            losses.append(loss.detach())
+        step = schedule.step(number, steps, rng)
+        losses += _descended(source, step, images, labels, label_smoothing)
         if largest_gradient < math.inf:
             clip_grad_norm_(learnt, largest_gradient)
         optimizer.step()
-        if step % _STEPS_BETWEEN_CHECKS == 0:
-            losses = _finite(losses, step, rate(step))
+        if number % _STEPS_BETWEEN_CHECKS == 0:
+            losses = _finite(losses, number, rate(number))
         if on_step is not None:
-            on_step(step + 1)
-    _finite(losses, step, rate(step))
+            on_step(number + 1)
+    _finite(losses, number, rate(number))
+
+
+def _descended(
+    source: Elastic, step: Step, images: Tensor, labels: Tensor, smoothing: float
+) -> list[Tensor]:
+    """The losses of a step, whose gradients are in the parameters."""
+    losses = []
+    targets = labels
+    if step.teacher is not None:
+        logits, loss = _learning(source, step.teacher, images, labels, smoothing)
+        losses.append(loss)
+        targets, smoothing = logits.softmax(1), 0.0
+    for path in step.paths:
+        losses.append(_learning(source, path, images, targets, smoothing)[1])
+    return losses
+
+
+def _learning(
+    source: Elastic, candidate: Candidate, images: Tensor, targets: Tensor, smoothing: float
+) -> tuple[Tensor, Tensor]:
+    """What a candidate answers, and its loss, whose gradient is added to the parameters'."""
+    with source.running(candidate) as network:
+        logits = network(images)
+        loss = F.cross_entropy(logits, targets, label_smoothing=smoothing)
+        loss.backward()
+    return logits.detach(), loss.detach()
 
 
 def _finite(losses: list[Tensor], step: int, rate: float) -> list[Tensor]:

@@ -297,6 +297,7 @@ def test_every_option_arrives_in_the_request(
         " --epochs 6 --supernet-epochs 5 --final-epochs 4 --batch-size 3 --learning-rate 0.2"
         " --finalists 11 --finalist-epochs 12 --from-scratch"
         " --paths 1 --weights w --grid every --keep a --keep b --input-size 64 --no-prior"
+        " --schedule fair+warm-up --kernel-transform"
     )
     assert refused(capsys, text.split(), 2) == "enough"
     assert (
@@ -307,7 +308,7 @@ def test_every_option_arrives_in_the_request(
     expected = Request(
         model="m", data="d", budget="macs=1M", search="nsga2", evaluations=9, seed=8, seeds=7,
         epochs=6, supernet_epochs=5, finalists=11, finalist_epochs=12, final_epochs=4,
-        batch_size=3, learning_rate=0.2, paths=1,
+        batch_size=3, learning_rate=0.2, paths=1, schedule="fair+warm-up", kernel_transform=True,
         weights="w", grid="every", keep=("a", "b"), input_size=64, prior=False, from_scratch=True,
     )  # fmt: skip
     assert (request, resume) == (expected, False)

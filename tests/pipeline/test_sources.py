@@ -1,13 +1,17 @@
 """Weights of every source: trained, stopped, taken up, and refused where they do not belong."""
 
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn import functional as F
 
 import prunas
 from prunas.pipeline import alone, sources
@@ -18,10 +22,12 @@ from prunas.pipeline.request import SOURCES, Request
 from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.sources import load_source, save_source, train_source
 from prunas.pipeline.stages import Job
+from prunas.pipeline.training import optimizer_for
 from prunas.pruningnet import forms
 from prunas.pruningnet.forms import lean_net
 from prunas.supernet.elastic import Elastic, Supernet
 from prunas.supernet.grid import EVERY, WidthGrid
+from prunas.supernet.schedules.table import SCHEDULES, WARMED_UP
 from prunas.supernet.training import train_supernet
 from tests.pipeline.pictures import bright_pictures
 from tests.supernet.networks import IMAGE, Network
@@ -99,6 +105,174 @@ def test_training_goes_on_to_the_same_weights(
         assert torch.equal(found[key], tensor), key
     assert learnt(train_source(again, again.network(), None)).keys() == wanted.keys()
     assert calls == 4
+
+
+def stopped_and_taken_up(
+    job: Job, network: Callable[[], nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> dict[str, torch.Tensor]:
+    """What is learnt where training stops after two of three epochs and goes on."""
+    plain, calls = train_supernet, 0
+
+    def stopped(*args: object, **options: object) -> None:
+        nonlocal calls
+        calls += 1
+        plain(*args, **options)  # type: ignore[arg-type]
+        if calls == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sources, "train_supernet", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train_source(job, network(), None)
+    found = learnt(train_source(job, network(), None))
+    assert calls == 4
+    return found
+
+
+@pytest.mark.parametrize("name", [*SCHEDULES, f"fair{WARMED_UP}"])
+def test_training_by_any_schedule_goes_on_to_the_same_weights(
+    name: str, request_: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where parameters have their first gradient in a later step than others."""
+    request = replace(request_, schedule=name, genes=("width", "depth"))
+    job = job_of(tmp_path / "whole", request)
+    wanted = learnt(train_source(job, job.network(), None))
+    again = job_of(tmp_path / "stopped", request)
+    found = stopped_and_taken_up(again, again.network, monkeypatch)
+    for key, tensor in wanted.items():
+        assert torch.equal(found[key], tensor), key
+    assert json.loads((tmp_path / "whole" / "run.json").read_text())["request"]["schedule"] == name
+    before = job.network().state_dict()
+    assert any(not torch.equal(before[key], tensor) for key, tensor in wanted.items())
+
+
+def test_dropout_is_the_same_where_training_goes_on(
+    request_: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def network() -> nn.Module:
+        found = job.network()
+        for module in found.modules():
+            if isinstance(module, nn.ReLU):
+                module.register_forward_hook(
+                    lambda _, args, out: F.dropout(out, 0.5, training=True)
+                )
+        return found
+
+    job = job_of(tmp_path / "whole", request_)
+    torch.manual_seed(1)
+    state = torch.random.get_rng_state()
+    wanted = learnt(train_source(job, network(), None))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    torch.manual_seed(2)
+    job = job_of(tmp_path / "stopped", request_)
+    found = stopped_and_taken_up(job, network, monkeypatch)
+    for key, tensor in wanted.items():
+        assert torch.equal(found[key], tensor), key
+
+
+def test_the_default_schedule_is_the_training_there_was_before_schedules(
+    request_: Request, tmp_path: Path
+) -> None:
+    """To the bit: the full network, then one path of the budget, which it teaches."""
+    job = job_of(tmp_path / "run", request_)
+    found = learnt(train_source(job, job.network(), None))
+    oracle = Supernet(copy.deepcopy(job.network()), job.space)
+    oracle.network.train()
+    recipe = request_.supernet_recipe()
+    optimizer = optimizer_for(oracle.network, recipe)
+    draw = sources.paths_in_budget(job.feasible, None)
+    steps, number = recipe.epochs * (len(job.data.train) // recipe.batch_size), 0
+    for epoch in range(recipe.epochs):
+        rng, order = (np.random.default_rng([request_.seed, stream, epoch]) for stream in (1, 2))
+        for images, labels in job.data.train.batches(
+            recipe.batch_size, shuffle=order, augment=True, device=job.device, channels_last=True
+        ):
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.rate_at(number, steps)
+            optimizer.zero_grad()
+            with oracle.running(job.space.full()) as network:
+                logits = network(images)
+                F.cross_entropy(logits, labels, label_smoothing=0.1).backward()
+            with oracle.running(draw(rng, 1)[0]) as path:
+                F.cross_entropy(path(images), logits.detach().softmax(1)).backward()
+            optimizer.step()
+            number += 1
+    assert number == steps
+    for key, tensor in oracle.network.state_dict().items():
+        assert torch.equal(found[key], tensor), key
+
+
+def test_another_schedule_or_transform_is_another_run(request_: Request) -> None:
+    assert request_.schedule == "sandwich"
+    kernels = replace(request_, genes=("kernel",))
+    for one, two in (
+        (request_, replace(request_, schedule="fair")),
+        (kernels, replace(kernels, kernel_transform=True)),
+    ):
+        assert one.fingerprint() != two.fingerprint()
+        assert Request.from_json(two.to_json()) == two
+
+
+# -- the transform of kernels ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def mobile(request_: Request) -> Request:
+    return replace(
+        request_, model="lcnet_035", genes=("width", "kernel"), kernel_transform=True,
+        schedule="shrinking", budget="macs=70%",
+    )  # fmt: skip
+
+
+def test_a_search_with_transformed_kernels(
+    mobile: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alone, "_cores", lambda: 1)
+    job = job_of(tmp_path / "run", mobile)
+    found = run_search_stages(job)
+    source = train_source(job, job.network(), None)  # from the file
+    maps = {key: tensor for key, tensor in learnt(source).items() if "kernels.maps" in key}
+    assert any(tensor.any() for tensor in maps.values())
+    weights = source.weights(found)
+    saved = prunas.load(tmp_path / "run" / "model").state_dict()
+    for name, tensor in weights.items():
+        if name.endswith("weight"):
+            assert torch.equal(saved[name], tensor), name
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["request"]["kernel_transform"]
+
+
+def test_training_of_the_transform_goes_on_to_the_same_maps(
+    mobile: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_of(tmp_path / "whole", mobile)
+    wanted = learnt(train_source(job, job.network(), None))
+    again = job_of(tmp_path / "stopped", mobile)
+    found = stopped_and_taken_up(again, again.network, monkeypatch)
+    for key, tensor in wanted.items():
+        assert torch.equal(found[key], tensor), key
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("--schedule fiar", "no schedule is called 'fiar'; did you mean fair? known are sandwich,"),
+        ("--kernel-transform", "there are no kernels here that could be smaller"),
+        ("--genes depth --schedule fair+warm-up", "no widths here that could be warmed up"),
+        ("--weights pruningnet --kernel-transform", "those of pruningnet are generated"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_anything_is(
+    options: str,
+    sentence: str,
+    request_: Request,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = ["--data", request_.data, "--budget", "macs=90%", "--out", "run", *options.split()]
+    assert main(["search", "test_resnet", *asked]) == 2
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 @every

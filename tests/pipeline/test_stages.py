@@ -277,6 +277,8 @@ def test_the_uniform_network_is_on_the_budget(pictures: Path, tmp_path: Path) ->
     [
         ({"search": "magic"}, "no search is called 'magic'"),
         ({"evaluations": 0}, "evaluations=0 must be at least 1"),
+        ({"paths": 0}, "paths=0 must be at least 1"),
+        ({"schedule": "sandwitch"}, "did you mean sandwich"),
         ({"pretrained": True, "weights": "file"}, "not both"),
     ],
 )

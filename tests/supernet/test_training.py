@@ -15,6 +15,9 @@ from torch.nn import functional as F
 import prunas
 from prunas.supernet.elastic import Supernet
 from prunas.supernet.grid import EVERY
+from prunas.supernet.schedules.sandwich import Sandwich
+from prunas.supernet.schedules.schedule import Schedule
+from prunas.supernet.schedules.single_path import SinglePath
 from prunas.supernet.space import Candidate
 from prunas.supernet.training import stratified, train_supernet
 from tests.search.toys import space_with_blocks
@@ -43,7 +46,7 @@ def _train(
     supernet: Supernet,
     paths: list[Candidate],
     *,
-    sandwich: bool,
+    taught: bool,
     rate: float,
     largest_gradient: float = math.inf,
 ) -> None:
@@ -52,12 +55,12 @@ def _train(
     def draw(_: np.random.Generator, n: int) -> Sequence[Candidate]:
         return [next(remaining) for _ in range(n)]
 
+    schedule: Schedule = Sandwich(supernet.space.full(), draw) if taught else SinglePath(draw)
     train_supernet(
         supernet,
         _batches(len(paths)),
-        draw,
-        paths_per_step=1,
-        sandwich=sandwich,
+        schedule,
+        steps=len(paths),
         optimizer=torch.optim.SGD(supernet.network.parameters(), 1.0),
         rate=lambda step: rate,
         label_smoothing=0.0,
@@ -69,7 +72,7 @@ def _train(
 def test_a_step_with_sandwich_is_the_written_loss() -> None:
     supernet, oracle = _supernet(), _supernet()
     path = Candidate([4])
-    _train(supernet, [path], sandwich=True, rate=0.1)
+    _train(supernet, [path], taught=True, rate=0.1)
     ((images, labels),) = _batches(1)
     logits = oracle.network(images)
     small = F.linear(images, *(t[:4] for t in oracle.network[0].parameters()))  # type: ignore[index]
@@ -93,7 +96,7 @@ def test_gradients_are_scaled_down_to_the_largest_norm() -> None:
     def moved(largest: float) -> torch.Tensor:
         supernet = _supernet()
         before = nn.utils.parameters_to_vector(supernet.network.parameters()).detach()
-        _train(supernet, [Candidate([4])], sandwich=False, rate=1.0, largest_gradient=largest)
+        _train(supernet, [Candidate([4])], taught=False, rate=1.0, largest_gradient=largest)
         return nn.utils.parameters_to_vector(supernet.network.parameters()).detach() - before
 
     whole = moved(math.inf)
@@ -105,7 +108,7 @@ def test_gradients_are_scaled_down_to_the_largest_norm() -> None:
 def test_single_paths_leave_the_other_channels_alone() -> None:
     supernet = _supernet()
     before = copy.deepcopy(supernet.network)
-    _train(supernet, [Candidate([4])] * 3, sandwich=False, rate=0.1)
+    _train(supernet, [Candidate([4])] * 3, taught=False, rate=0.1)
     weight, old = supernet.network[0].weight, before[0].weight  # type: ignore[index]
     assert torch.equal(weight[4:], old[4:])
     assert not torch.equal(weight[:4], old[:4])
@@ -113,7 +116,7 @@ def test_single_paths_leave_the_other_channels_alone() -> None:
 
 def test_a_loss_that_is_not_finite_stops_with_a_sentence() -> None:
     with pytest.raises(prunas.RunError, match=r"not finite at step \d+ with learning rate 1e\+30"):
-        _train(_supernet(), [Candidate([4])] * 4, sandwich=True, rate=1e30)
+        _train(_supernet(), [Candidate([4])] * 4, taught=True, rate=1e30)
 
 
 @given(n=st.integers(1, 12), seed=st.integers(0, 99), spread=st.floats(1, 8))
