@@ -1,80 +1,39 @@
 """Peak activation memory in closed form against following every tensor of the cut network."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from prunas.errors import InputError
 from prunas.eval.peak import PeakMemory
 from prunas.supernet.cut import cut
-from prunas.supernet.space import Candidate, Gene, SearchSpace
+from prunas.supernet.resolution import seen, side_of
+from prunas.supernet.space import Candidate, SearchSpace
 from prunas.supernet.trace import trace
+from tests.eval.following import Following
 from tests.supernet.networks import BLOCKS, IMAGE, Network
 from tests.supernet.random_networks import networks
 
 WITH_DEPTH = ("Residual", "Plain", "Residual", "Attention", "ChannelsLast", "Residual")
 
 
-class Followed(TorchDispatchMode):
-    """Notes which memory every operator reads and writes."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.steps: list[tuple[list[int], list[int]]] = []
-        self.sizes: dict[int, int] = {}
-        self.alive: list[torch.Tensor] = []  # memory is named by its address
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        out = func(*args, **(kwargs or {}))
-        self.steps.append((self.memory((args, kwargs)), self.memory(out)))
-        return out
-
-    def memory(self, value: Any) -> list[int]:
-        tensors = [leaf for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor)]
-        self.alive += tensors
-        for tensor in tensors:
-            storage = tensor.untyped_storage()
-            self.sizes.setdefault(storage._cdata, storage.nbytes())
-        return [tensor.untyped_storage()._cdata for tensor in tensors]
+def peak_followed(network: nn.Module, space: SearchSpace, candidate: Candidate) -> int:
+    size = seen(tuple(space.inputs["shape"][1:]), side_of(space, candidate))
+    return Following(cut(network, space, candidate), size).peak()
 
 
-def peak_followed(network: nn.Module, size: tuple[int, ...]) -> int:
-    """Bytes that are live at the worst operator, counted one by one for one image."""
-    network = network.to("meta")
-    image = torch.empty(1, *size, device="meta")
-    with torch.no_grad(), Followed() as run:
-        given = run.memory(image)
-        out = run.memory(network(image))
-        weights = set(run.memory([*network.parameters(), *network.buffers()]))
-    born, last = dict.fromkeys(given, 0), dict.fromkeys(out, len(run.steps))
-    for index, (reads, writes) in enumerate(run.steps):
-        for memory in set(writes) - set(reads) - weights:
-            born.setdefault(memory, index)
-        for memory in reads:
-            last[memory] = max(index, last.get(memory, 0))
-    live = (
-        sum(run.sizes[memory] for memory in born if born[memory] <= index <= last.get(memory, -1))
-        for index in range(len(run.steps) + 1)
-    )
-    return max(live, default=0)
-
-
-def compared(network: nn.Module, size: tuple[int, ...], candidates: int) -> SearchSpace:
-    space = trace(network, size)
-    some = space.sample(np.random.default_rng(0), candidates)
+def compared(
+    network: nn.Module, space: SearchSpace, candidates: int, seed: int = 0
+) -> PeakMemory:
+    some = space.sample(np.random.default_rng(seed), candidates)
     chosen = [space.full(), space.smallest(), *some]
-    expected = [peak_followed(cut(network, space, each), size) for each in chosen]
-    assert PeakMemory(network, space).bytes(chosen).tolist() == expected
-    return space
+    peak = PeakMemory(network, space)
+    expected = [peak_followed(network, space, each) for each in chosen]
+    assert peak.bytes(chosen).tolist() == expected
+    return peak
 
 
 def test_golden_number() -> None:
@@ -89,23 +48,27 @@ def test_golden_number() -> None:
 @settings(max_examples=8, deadline=None)
 @given(networks(without=frozenset({"Renormed"})))
 def test_random_networks(network: Network) -> None:
-    compared(network, IMAGE, 2)
+    compared(network, trace(network, IMAGE), 2)
 
 
 @pytest.mark.parametrize("name", sorted(BLOCKS))
 def test_every_kind_of_coupling(name: str) -> None:
-    compared(Network([name]), IMAGE, 2)
+    network = Network([name])
+    compared(network, trace(network, IMAGE), 2)
 
 
 def test_blocks_that_are_left_out_hand_their_input_on() -> None:
-    space = compared(Network(WITH_DEPTH), IMAGE, 20)
+    network = Network(WITH_DEPTH)
+    space = trace(network, IMAGE)
     assert len(space.blocks) == 5
+    compared(network, space, 20)
 
 
 @settings(max_examples=5, deadline=None)
 @given(st.lists(st.sampled_from(["Residual", "Attention", "ChannelsLast"]), min_size=2, max_size=4))
 def test_random_depths(blocks: list[str]) -> None:
-    compared(Network(blocks), IMAGE, 8)
+    network = Network(blocks)
+    compared(network, trace(network, IMAGE), 8)
 
 
 class Handing(nn.Module):
@@ -171,7 +134,7 @@ def test_what_only_blocks_read_is_freed_without_them() -> None:
     for one in (0, 1):
         for two in (0, 1):
             chosen = space.candidate([*full[:-2], one, two])
-            expected = peak_followed(cut(network, space, chosen), (3, 6, 6))
+            expected = peak_followed(network, space, chosen)
             assert peak.bytes([chosen]).tolist() == [expected]
 
 
@@ -195,15 +158,6 @@ def test_arrays_and_none_at_all() -> None:
     assert peak.bytes([]).shape == (0,)
     with pytest.raises(InputError, match="do not fit a space"):
         peak.bytes([[1, 2, 3, 4, 5, 6, 7]])
-
-
-def test_genes_of_another_kind_are_refused() -> None:
-    network = Network(["Plain"])
-    space = trace(network, IMAGE)
-    fields = {name: getattr(space, name) for name in space.__dataclass_fields__}
-    fields["genes"] = (*space.genes[:-1], Gene("stem", "resolution", space.genes[-1].choices))
-    with pytest.raises(InputError, match="'stem' is one of resolution"):
-        PeakMemory(network, SearchSpace(**fields))
 
 
 def test_another_network_is_refused() -> None:
