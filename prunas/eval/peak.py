@@ -150,7 +150,8 @@ class _Lives:
         self.read_at: dict[int, list[int]] = {place: [self.end] for place in found.returned}
         for index, step in enumerate(found.steps):
             for place in step.writes:
-                self.made.setdefault(place, index)
+                if place not in step.reads:  # else it is there, or has been handed on
+                    self.made.setdefault(place, index)
             for place in step.reads:
                 self.read_at.setdefault(place, []).append(index)
         self.handed: dict[int, list[Passage]] = {}

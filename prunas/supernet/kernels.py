@@ -65,7 +65,8 @@ def kernels_of(space: SearchSpace) -> dict[int, str]:
     return {
         gene: name
         for name, dimensions in space.slots.items()
-        for factors in dimensions.values()
+        for dimension, factors in dimensions.items()
+        if dimension > 1
         for gene in np.unique(owner[factors[0]]).tolist()
         if gene >= 0 and space.genes[gene].kind == "kernel"
     }
