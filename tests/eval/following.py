@@ -26,7 +26,10 @@ class Followed(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        self.steps.append((name_of(func), self.memory((args, kwargs)), self.memory(out)))
+        name = name_of(func)
+        # with stored statistics a device computes none, for which this device has a tensor
+        results = out[0] if name == "aten.native_batch_norm" else out
+        self.steps.append((name, self.memory((args, kwargs)), self.memory(results)))
         return out
 
     def memory(self, value: Any) -> list[int]:
@@ -66,10 +69,14 @@ class Following:
         return max(live, default=0)
 
     def moved(self) -> dict[str, tuple[int, int]]:
-        """{operator: how often it runs, bytes of activations that it is given and returns}."""
+        """{operator: how often it runs, bytes of activations that it is given and returns}.
+
+        Without those that return a view, or memory that nobody has written to.
+        """
         result: dict[str, tuple[int, int]] = {}
         for name, reads, writes in self.steps:
-            memory = {*reads, *writes} - self.weights
-            runs, moved = result.get(name, (0, 0))
-            result[name] = runs + 1, moved + sum(self.sizes[m] for m in memory)
+            given, returned = set(reads) - self.weights, set(writes) - self.weights
+            if name != "aten.empty" and (returned - given or (name.endswith("_") and returned)):
+                runs, moved = result.get(name, (0, 0))
+                result[name] = runs + 1, moved + sum(self.sizes[m] for m in given | returned)
         return result
