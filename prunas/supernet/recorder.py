@@ -256,8 +256,8 @@ class _Run(TorchDispatchMode):
             row = Seen(block, gate, self.dims(before), self.dims(after), memory)
             self.record.blocks.append(row)
         for path, results, total in self.blocks.choices():
-            memory = tuple(map(memory_of, results))
-            self.record.choices.append(Together(path, memory, memory_of(total)))
+            lie = tuple(map(memory_of, results))
+            self.record.choices.append(Together(path, lie, memory_of(total)))
         used = {name for identity, name in self._origin.items() if identity in self._used}
         for name, dims in self.record.tensors.items():
             if name not in used:  # auxiliary heads of training, say

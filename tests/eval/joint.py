@@ -68,7 +68,8 @@ class Trimmed(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         more = self.weight.shape[-1] - self.stride[0]
         margins = [more // 2, more - more // 2] * 2
-        return self._conv_forward(nn.functional.pad(x, margins), self.weight, self.bias)
+        out: Tensor = self._conv_forward(nn.functional.pad(x, margins), self.weight, self.bias)
+        return out
 
 
 def network_of(*blocks: nn.Module) -> nn.Module:
