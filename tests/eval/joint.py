@@ -90,7 +90,8 @@ NETWORKS = {
     "choices in choices and blocks": lambda: network_of(Around(8), Around(8)),
     "choices that hand on": lambda: network_of(*handing_on()),
     "choices of other layouts": lambda: network_of(
-        Choice([Halves(8), Turned(8), Residual(8), nn.Identity()]), ChannelsLast(8), Plain(8)
+        Choice([Halves(8), Turned(8), Residual(8), nn.Identity()]),
+        *(ChannelsLast(8), nn.ReLU(), Plain(8)),
     ),
     "gates and kernels": lambda: network_of(SqueezeExcite(8), LargeKernel(8), Residual(8)),
     "margins": lambda: network_of(Trimmed(8, 5), Residual(8), Trimmed(8, 7, 2), Plain(8)),

@@ -67,7 +67,7 @@ def work_of(columns: dict[str, float]) -> float:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_against_the_cut_network(name: str) -> None:
     network, space = traced(name)
-    compared(network, space, 6)
+    compared(network, space, 12)
 
 
 @settings(max_examples=8, deadline=None)
