@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from prunas.supernet.choice import Choice
-from prunas.supernet.grid import EVERY
+from prunas.supernet.grid import WidthGrid
 from prunas.supernet.space import SearchSpace
 from prunas.supernet.trace import KINDS, trace
 from tests.supernet.networks import (
@@ -20,6 +20,8 @@ from tests.supernet.networks import (
 )
 
 IMAGE = (3, 12, 12)
+WIDTHS = WidthGrid((0.25, 0.5, 0.75, 1.0))
+"""Widths of two and more: a single channel lies in every order at once, and needs no copies."""
 Traced = tuple[nn.Module, SearchSpace]
 
 
@@ -36,14 +38,14 @@ class Halves(nn.Module):
 
 
 class Turned(nn.Module):
-    """A linear layer over the channels, whose result lies in another order in memory."""
+    """What it returns lies in another order in memory."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(channels, channels)
+        self.conv = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.linear(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        out: Tensor = self.conv(x).contiguous(memory_format=torch.channels_last)
         return out
 
 
@@ -107,7 +109,7 @@ def traced(name: str, resolutions: Collection[int] = ()) -> Traced:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = NETWORKS[name]()
-    return network, trace(network, IMAGE, grid=EVERY, genes=KINDS, resolutions=resolutions)
+    return network, trace(network, IMAGE, grid=WIDTHS, genes=KINDS, resolutions=resolutions)
 
 
 def of_timm(name: str, size: int, resolutions: Collection[int] = ()) -> Traced:

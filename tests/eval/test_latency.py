@@ -509,8 +509,16 @@ def test_the_fingerprint_is_of_all_that_genes_decide() -> None:
         traced("all", (7,))[1],
         traced("all", (8, 10))[1],
         replace(space, alternatives={gene: renamed, **dict(others)}),
-        trace(network, joint.IMAGE, grid=EVERY, genes=("width", "operator"), resolutions=(7, 10)),
-        trace(network, joint.IMAGE, grid=EVERY, genes=("width", "kernel"), resolutions=(7, 10)),
+        trace(
+            network,
+            joint.IMAGE,
+            grid=joint.WIDTHS,
+            genes=("width", "operator"),
+            resolutions=(7, 10),
+        ),
+        trace(
+            network, joint.IMAGE, grid=joint.WIDTHS, genes=("width", "kernel"), resolutions=(7, 10)
+        ),
     ]
     assert len({fingerprint(each) for each in changed}) == len(changed)
     again = SearchSpace.from_json(space.to_json())
