@@ -26,16 +26,7 @@ from torch import nn
 
 from prunas.eval.products import Products, table_of
 from prunas.supernet.activations import Activations, Passage, activations
-from prunas.supernet.conditions import (
-    ALWAYS,
-    Condition,
-    any_holds,
-    both,
-    holds,
-    implies,
-    rest,
-    simplified,
-)
+from prunas.supernet.conditions import ALWAYS, Condition, Held, both, implies, rest, simplified
 from prunas.supernet.resolution import rows_by_side, sides_of
 from prunas.supernet.space import Candidate, SearchSpace
 
@@ -112,15 +103,15 @@ class _Moments:
 
     def peaks(self, table: NDArray[np.int64]) -> NDArray[np.int64]:
         """(n,) for chosen values (n, genes)."""
-        stored = self._sizes.values(table)
+        held, stored = Held(table), self._sizes.values(table)
         shares = stored[:, [share.place for share in self._shares]]
         for column, share in enumerate(self._shares):
             if share.made or ALWAYS not in share.read:
-                shares[:, column] *= holds(share.made, table) & any_holds(share.read, table)
+                shares[:, column] *= held.all(share.made) & held.any(share.read)
         live = shares @ self._live
         for column, moment in enumerate(self._moments):
             if moment.runs:
-                live[:, column] *= holds(moment.runs, table)
+                live[:, column] *= held.all(moment.runs)
         peaks: NDArray[np.int64] = np.rint(live.max(axis=1)).astype(np.int64)
         return peaks
 

@@ -104,22 +104,33 @@ def _telling(
     return frozenset((gene, values) for gene, values in pairs if not values >= set(choices[gene]))
 
 
-def holds(condition: Condition, table: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """(n,) for which chosen values (n, genes) it holds."""
-    result = np.ones(len(table), dtype=bool)
-    for gene, values in condition:
-        column = table[:, gene]
-        one, *more = values
-        held = column == one
-        for value in more:
-            held |= column == value
-        result &= held
-    return result
+class Held:
+    """Which conditions hold in each of some candidates; what is asked again is known.
 
+    Args:
+        table: chosen values, (n, genes).
+    """
 
-def any_holds(conditions: Iterable[Condition], table: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """(n,) for which chosen values one of them holds."""
-    result = np.zeros(len(table), dtype=bool)
-    for condition in conditions:
-        result |= holds(condition, table)
-    return result
+    def __init__(self, table: NDArray[np.int64]) -> None:
+        self._table = table
+        self._known: dict[tuple[int, frozenset[int]], NDArray[np.bool_]] = {}
+
+    def all(self, condition: Condition) -> NDArray[np.bool_]:
+        """(n,) where a condition holds."""
+        result = np.ones(len(self._table), dtype=bool)
+        for pair in condition:
+            result &= self._one(pair)
+        return result
+
+    def any(self, conditions: Iterable[Condition]) -> NDArray[np.bool_]:
+        """(n,) where one of several conditions holds."""
+        result = np.zeros(len(self._table), dtype=bool)
+        for condition in conditions:
+            result |= self.all(condition)
+        return result
+
+    def _one(self, pair: tuple[int, frozenset[int]]) -> NDArray[np.bool_]:
+        if pair not in self._known:
+            gene, values = pair
+            self._known[pair] = np.isin(self._table[:, gene], list(values))
+        return self._known[pair]

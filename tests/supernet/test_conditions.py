@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from prunas.supernet.conditions import (
     ALWAYS,
     Condition,
-    any_holds,
+    Held,
     both,
-    holds,
     implies,
     rest,
     simplified,
@@ -20,6 +19,7 @@ from prunas.supernet.conditions import (
 
 CHOICES = {0: (0, 1), 1: (0, 1, 2), 2: (3, 5), 3: (0, 1, 2, 3)}
 EVERY = np.array(list(product(*CHOICES.values())))
+HELD = Held(EVERY)
 
 
 @st.composite
@@ -32,24 +32,24 @@ def conditions(draw: st.DrawFn) -> Condition:
 
 
 def test_a_gene_takes_one_of_some_values() -> None:
-    assert holds(where(3, 0, 2), EVERY).tolist() == [row[3] in (0, 2) for row in EVERY]
-    assert holds(ALWAYS, EVERY).all()
-    assert not any_holds((), EVERY).any()
+    assert HELD.all(where(3, 0, 2)).tolist() == [row[3] in (0, 2) for row in EVERY]
+    assert HELD.all(ALWAYS).all()
+    assert not HELD.any(()).any()
 
 
 @given(conditions(), conditions())
 def test_both_hold(one: Condition, other: Condition) -> None:
     together = both(one, other)
-    expected = holds(one, EVERY) & holds(other, EVERY)
+    expected = HELD.all(one) & HELD.all(other)
     assert (together is None) == (not expected.any())
     if together is not None:
-        assert np.array_equal(holds(together, EVERY), expected)
+        assert np.array_equal(HELD.all(together), expected)
 
 
 @given(conditions(), conditions())
 def test_one_follows_from_the_other(one: Condition, other: Condition) -> None:
     if implies(one, other):
-        assert (holds(other, EVERY) | ~holds(one, EVERY)).all()
+        assert (HELD.all(other) | ~HELD.all(one)).all()
     assert implies(one, one)
     together = both(one, other)
     assert together is None or (implies(together, one) and implies(together, other))
@@ -58,18 +58,18 @@ def test_one_follows_from_the_other(one: Condition, other: Condition) -> None:
 @given(conditions(), conditions())
 def test_what_is_left_to_ask(condition: Condition, sure: Condition) -> None:
     left = rest(condition, sure)
-    there = EVERY[holds(sure, EVERY)]
+    there = EVERY[HELD.all(sure)]
     if left is None:
-        assert not holds(condition, there).any()
+        assert not Held(there).all(condition).any()
     else:
-        assert np.array_equal(holds(left, there), holds(condition, there))
+        assert np.array_equal(Held(there).all(left), Held(there).all(condition))
         assert (left == ALWAYS) == implies(sure, condition)
 
 
 @given(st.lists(conditions(), max_size=8))
 def test_simpler_says_the_same(some: list[Condition]) -> None:
     found = simplified(some, CHOICES)
-    assert np.array_equal(any_holds(found, EVERY), any_holds(some, EVERY))
+    assert np.array_equal(HELD.any(found), HELD.any(some))
     assert len(found) <= len(set(some))
     assert not any(one != two and implies(one, two) for one in found for two in found)
 

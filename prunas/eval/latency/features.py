@@ -30,7 +30,7 @@ from torch import nn
 
 from prunas.eval.products import Products, table_of
 from prunas.supernet.activations import Activations, Passage, Step, Stored, activations
-from prunas.supernet.conditions import Condition, both, holds, where
+from prunas.supernet.conditions import Condition, Held, both, where
 from prunas.supernet.resolution import rows_by_side, sides_of
 from prunas.supernet.space import Candidate, Contraction, SearchSpace, Size, present
 
@@ -133,26 +133,27 @@ class _Quantities:
         def add(name: str, values: Columns) -> None:
             columns[name] = columns[name] + values if name in columns else values
 
-        stored = self._bytes(table)
+        held = Held(table)
+        stored = self._bytes(table, held)
         for layer, products in zip(self._layers, self._sizes, strict=True):
-            runs = holds(layer.runs, table).astype(np.float64)
+            runs = held.all(layer.runs).astype(np.float64)
             sizes = products.values(table)
             _add_family(layer, sizes, runs, add)
             moved = stored[:, list(layer.moves)].sum(axis=1) * runs
             _add_strays(layer, sizes, runs, moved, add)
         for operator, steps in self._others.items():
             for step in steps:
-                runs = holds(step.runs, table).astype(np.float64)
+                runs = held.all(step.runs).astype(np.float64)
                 moved = stored[:, sorted({*step.reads, *step.writes})].sum(axis=1)
                 add(f"{operator}: runs", runs)
                 add(f"{operator}: bytes", moved * runs)
         return columns
 
-    def _bytes(self, table: NDArray[np.int64]) -> Columns:
+    def _bytes(self, table: NDArray[np.int64], held: Held) -> Columns:
         """(n, places) of all memory; what is handed on is as large as what it was handed."""
         stored = self._stored.values(table)
         for passage in self._passages:
-            there = holds(passage.when, table)
+            there = held.all(passage.when)
             stored[there, passage.after] = stored[there, passage.before]
         return stored
 
