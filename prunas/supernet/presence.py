@@ -28,15 +28,16 @@ class Presence:
 
     @classmethod
     def of(cls, bare: nn.Module, space: SearchSpace) -> "Presence":
-        blocks = dict(choices_of(bare))
+        """Of a network on the meta device, and a space of it."""
+        found = dict(choices_of(bare))
         genes = {choice.path: gene for gene, choice in space.alternatives.items()}
         return cls(
             blocks={block.path: gene for gene, block in space.blocks.items()},
-            choices={path: genes.get(path) for path in blocks},
-            fixed={path: block.chosen for path, block in blocks.items()},
+            choices={path: genes.get(path) for path in found},
+            fixed={path: block.chosen for path, block in found.items()},
             alternatives={
                 f"{path}.{name}": (path, number)
-                for path, block in blocks.items()
+                for path, block in found.items()
                 for number, name in enumerate(block.names)
             },
         )

@@ -134,12 +134,18 @@ def rows_by_side(
     Args:
         space: of the candidates.
         table: their chosen values, (n, genes).
+
+    Raises:
+        InputError: a side that the space does not offer.
     """
     sides = sides_of(space)
     if sides == (None,):
         yield None, np.arange(len(table))
         return
     column = table[:, [gene.kind for gene in space.genes].index(KIND)]
+    other = np.setdiff1d(column, sides)
+    if len(other):
+        raise InputError(f"{other[0]} is not a side that images have here; choose one of {sides}")
     for side in sides:
         yield side, np.flatnonzero(column == side)
 

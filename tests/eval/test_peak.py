@@ -245,6 +245,8 @@ def test_sides_of_images_are_told_apart_in_one_table() -> None:
     alone = [int(peak.bytes([row])[0]) for row in table]
     assert peak.bytes(table).tolist() == alone
     assert peak.bytes([]).shape == (0,)
+    with pytest.raises(InputError, match=r"8 is not a side that images have here; .*\(7, 10, 12\)"):
+        peak.bytes([(*space.full()[:-1], 8)])
 
 
 def test_the_order_of_channels_does_not_matter() -> None:
