@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from prunas.errors import InputError
 from prunas.eval.products import table_of
+from prunas.eval.products import variables as variables
 from prunas.supernet.space import Candidate, SearchSpace, Size, present, size_polynomial
 
 Polynomial = dict[tuple[int, ...], int]
@@ -138,14 +139,6 @@ class _Compiled:
         for offset, term in enumerate(self._products, start=1 + rows.shape[1]):
             features[:, offset] = rows[:, list(term)].prod(axis=1)
         return features
-
-
-def variables(table: NDArray[np.int64], conditions: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
-    """(n, genes + conditions) what polynomials are in: the chosen values, and what holds."""
-    if not conditions:
-        return table
-    genes, values = map(np.array, zip(*conditions, strict=True))
-    return np.concatenate([table, table[:, genes] == values], axis=1)
 
 
 def _halves(term: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -7,7 +7,8 @@ start. Results in the same memory (views, in-place operators) are one. At operat
     live_t(w) = sum over what is live at t of bytes(w),      peak(w) = max over t of live_t(w),
 
 and bytes(w), the size of a result, is a polynomial in the genes. Without a block its operators do
-not run, and its output is its input.
+not run, and its output is its input; of a choice one alternative runs, whose output is that of the
+choice. Images of another side are another run, with moments of its own.
 
 This is what an ideal planner needs in that order: results that nothing reads (statistics of a
 normalisation) do not count, nor do weights, nor the working memory inside an operator. Eager torch
@@ -24,13 +25,11 @@ from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from prunas.eval.products import Products, table_of
-from prunas.supernet.activations import Activations, activations
+from prunas.supernet.activations import Activations, Passage, activations
+from prunas.supernet.conditions import ALWAYS, Condition, Held, both, implies, rest, simplified
+from prunas.supernet.resolution import rows_by_side, sides_of
 from prunas.supernet.space import Candidate, SearchSpace
 
-Condition = frozenset[int]
-"""What must hold together: g + 1 that gene g keeps its block, -(g + 1) that it does not."""
-
-_ALWAYS: Condition = frozenset()
 _CHUNK = 4_096  # candidates whose sizes are held at once
 
 
@@ -59,23 +58,18 @@ class PeakMemory:
 
     Args:
         network: the traced network; it is not changed, and its weights are not read.
-        space: its search space, with genes of width and of depth.
+        space: its search space.
 
     Raises:
-        InputError: the space has genes of another kind, or the network is not the traced one.
+        InputError: the network is not the traced one, or computes other intermediate results with
+            a smaller kernel.
     """
 
     def __init__(self, network: nn.Module, space: SearchSpace) -> None:
         self.space = space
-        found = activations(network, space)
-        self._sizes = Products(found.stored)
-        self._moments = list(_telling(_Lives(found).moments()))
-        shares = dict.fromkeys(share for moment in self._moments for share in moment.live)
-        self._shares = list(shares)
-        column = {share: index for index, share in enumerate(shares)}
-        self._live = np.zeros((len(shares), len(self._moments)))
-        for index, moment in enumerate(self._moments):
-            self._live[[column[share] for share in moment.live], index] = 1
+        self._at = {
+            side: _Moments(activations(network, space, side), space) for side in sides_of(space)
+        }
 
     def bytes(self, candidates: Sequence[Candidate] | ArrayLike) -> NDArray[np.int64]:
         """Peak of each candidate, shape (n,).
@@ -87,46 +81,48 @@ class PeakMemory:
             InputError: the rows do not have one value per gene.
         """
         table = table_of(self.space, candidates)
-        starts = range(0, len(table), _CHUNK)
-        parts = [self._peaks(table[start : start + _CHUNK]) for start in starts]
-        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+        result = np.zeros(len(table), dtype=np.int64)
+        for side, rows in rows_by_side(self.space, table):
+            for start in range(0, len(rows), _CHUNK):
+                some = rows[start : start + _CHUNK]
+                result[some] = self._at[side].peaks(table[some])
+        return result
 
-    def _peaks(self, table: NDArray[np.int64]) -> NDArray[np.int64]:
-        stored = self._sizes.values(table)
+
+class _Moments:
+    """What is live while each operator of one run runs, and what that takes."""
+
+    def __init__(self, found: Activations, space: SearchSpace) -> None:
+        self._sizes = Products(found.stored, found.conditions)
+        self._moments = list(_telling(_Lives(found, space).moments()))
+        self._shares = list(dict.fromkeys(s for moment in self._moments for s in moment.live))
+        column = {share: index for index, share in enumerate(self._shares)}
+        self._live = np.zeros((len(self._shares), len(self._moments)))
+        for index, moment in enumerate(self._moments):
+            self._live[[column[share] for share in moment.live], index] = 1
+
+    def peaks(self, table: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(n,) for chosen values (n, genes)."""
+        held, stored = Held(table), self._sizes.values(table)
         shares = stored[:, [share.place for share in self._shares]]
         for column, share in enumerate(self._shares):
-            if share.made or _ALWAYS not in share.read:
-                present = _holds(share.made, table) & _any_holds(share.read, table)
-                shares[:, column] *= present
+            if share.made or ALWAYS not in share.read:
+                shares[:, column] *= held.all(share.made) & held.any(share.read)
         live = shares @ self._live
         for column, moment in enumerate(self._moments):
             if moment.runs:
-                live[:, column] *= _holds(moment.runs, table)
+                live[:, column] *= held.all(moment.runs)
         peaks: NDArray[np.int64] = np.rint(live.max(axis=1)).astype(np.int64)
         return peaks
-
-
-def _holds(condition: Condition, table: NDArray[np.int64]) -> NDArray[np.bool_]:
-    result = np.ones(len(table), dtype=bool)
-    for literal in condition:
-        result &= (table[:, abs(literal) - 1] != 0) == (literal > 0)
-    return result
-
-
-def _any_holds(conditions: Iterable[Condition], table: NDArray[np.int64]) -> NDArray[np.bool_]:
-    result = np.zeros(len(table), dtype=bool)
-    for condition in conditions:
-        result |= _holds(condition, table)
-    return result
 
 
 def _telling(moments: Iterable[_Moment]) -> Iterator[_Moment]:
     """Those that are not plainly below the one before or after them."""
     held: _Moment | None = None
     for moment in moments:
-        if held is None or (held.runs >= moment.runs and held.live <= moment.live):
+        if held is None or (implies(held.runs, moment.runs) and held.live <= moment.live):
             held = moment
-        elif not (moment.runs >= held.runs and moment.live <= held.live):
+        elif not (implies(moment.runs, held.runs) and moment.live <= held.live):
             yield held
             held = moment
     if held is not None:
@@ -136,22 +132,22 @@ def _telling(moments: Iterable[_Moment]) -> Iterator[_Moment]:
 class _Lives:
     """From when to when, and under which conditions, each memory is needed."""
 
-    def __init__(self, found: Activations) -> None:
+    def __init__(self, found: Activations, space: SearchSpace) -> None:
         self.found = found
+        self.choices = {number: gene.choices for number, gene in enumerate(space.genes)}
         self.end = len(found.steps)
-        self.runs = [frozenset(gene + 1 for gene in step.blocks) for step in found.steps]
-        self.runs.append(_ALWAYS)  # the end, when the outputs are handed over
+        self.runs = [*(step.runs for step in found.steps), ALWAYS]  # and the outputs handed over
         self.made = dict.fromkeys(found.given, 0)
         self.read_at: dict[int, list[int]] = {place: [self.end] for place in found.returned}
         for index, step in enumerate(found.steps):
             for place in step.writes:
-                self.made.setdefault(place, index)
+                if place not in step.reads:  # else it is there, or has been handed on
+                    self.made.setdefault(place, index)
             for place in step.reads:
                 self.read_at.setdefault(place, []).append(index)
-        self.handed: dict[int, list[tuple[int, int]]] = {}
-        for gene, (before, after) in found.passes.items():
-            if before != after:
-                self.handed.setdefault(before, []).append((gene, after))
+        self.handed: dict[int, list[Passage]] = {}
+        for passage in found.passages:
+            self.handed.setdefault(passage.before, []).append(passage)
         self._readers: dict[int, list[tuple[int, Condition]]] = {}
 
     def moments(self) -> Iterator[_Moment]:
@@ -161,53 +157,38 @@ class _Lives:
             first[index].append(place)
         known: set[int] = set()
         for index, fresh in enumerate(first):
-            known.update(place for place in fresh if self.readers(place))
-            shares = {place: self._share(place, index) for place in known}
-            known = {place for place, share in shares.items() if share is not None}
-            live = frozenset(share for share in shares.values() if share is not None)
-            yield _Moment(self.runs[index], live)
+            known.update(fresh)
+            known = {place for place in known if self._later(place, index)}
+            shares = (self._share(place, index) for place in known)
+            yield _Moment(self.runs[index], frozenset(s for s in shares if s is not None))
 
     def readers(self, place: int) -> list[tuple[int, Condition]]:
         """(operator, condition under which it reads that memory).
 
-        What reads a block's output reads its input when the block is left out.
+        What reads a block's output reads its input when the block is left out; what reads that of
+        a choice reads that of the chosen alternative.
         """
         if place not in self._readers:
-            own = [(index, self.runs[index]) for index in self.read_at.get(place, ())]
-            passed = [
-                (index, condition | {-(gene + 1)})
-                for gene, after in self.handed.get(place, ())
-                for index, condition in self.readers(after)
-                if gene + 1 not in condition
-            ]
-            self._readers[place] = own + passed
+            found = [(index, self.runs[index]) for index in self.read_at.get(place, ())]
+            for passage in self.handed.get(place, ()):
+                for index, condition in self.readers(passage.after):
+                    together = both(condition, passage.when)
+                    if together is not None:
+                        found.append((index, together))
+            self._readers[place] = found
         return self._readers[place]
 
+    def _later(self, place: int, index: int) -> list[Condition]:
+        """Under which conditions memory is read from an operator on."""
+        return [condition for at, condition in self.readers(place) if at >= index]
+
     def _share(self, place: int, index: int) -> _Share | None:
-        given = place in self.found.given
-        made = _ALWAYS if given else self.runs[self.made[place]]
-        sure = made | self.runs[index]
-        later = {condition - sure for at, condition in self.readers(place) if at >= index}
-        possible = frozenset(c for c in later if not any(-literal in sure for literal in c))
-        if not later:
+        """What is asked for memory to be live while an operator runs; None: it never is."""
+        runs = self.runs[index]
+        made = ALWAYS if place in self.found.given else self.runs[self.made[place]]
+        sure, asked = both(made, runs), rest(made, runs)
+        if sure is None or asked is None:
             return None
-        return _Share(place, made - self.runs[index], _simplified(possible))
-
-
-def _simplified(conditions: frozenset[Condition]) -> frozenset[Condition]:
-    """The same disjunction with fewer and shorter members: {a} or {not a, b} is {a} or {b}."""
-    while True:
-        single = {literal for c in conditions if len(c) == 1 for literal in c}
-        shorter = frozenset(
-            c if len(c) == 1 and not _denied(c, single) else c - {-literal for literal in single}
-            for c in conditions
-        )
-        if _ALWAYS in shorter:
-            return frozenset((_ALWAYS,))
-        if shorter == conditions:
-            return shorter
-        conditions = shorter
-
-
-def _denied(condition: Condition, single: set[int]) -> bool:
-    return any(-literal in single for literal in condition)
+        later = (rest(condition, sure) for condition in self._later(place, index))
+        read = simplified((c for c in later if c is not None), self.choices)
+        return _Share(place, asked, read) if read else None

@@ -21,9 +21,17 @@ class Product(Protocol):
 
 
 class Products:
-    """Values of k products for n candidates; sizes that are alike are computed once."""
+    """Values of k products for n candidates; sizes that are alike are computed once.
 
-    def __init__(self, products: Iterable[Product]) -> None:
+    Args:
+        products: what to compute.
+        conditions: (gene, value) pairs whose variables come after those of the genes; see `Size`.
+    """
+
+    def __init__(
+        self, products: Iterable[Product], conditions: Sequence[tuple[int, int]] = ()
+    ) -> None:
+        self._conditions = tuple(conditions)
         place: dict[Size, int] = {}
         self._rows = [
             (row.constant, [place.setdefault(size, len(place)) for size in row.sizes])
@@ -33,7 +41,7 @@ class Products:
 
     def values(self, table: NDArray[np.int64]) -> NDArray[np.float64]:
         """(n, k) for chosen values (n, genes); whole numbers below 2**53 are exact."""
-        wide = table.astype(np.float64)
+        wide = variables(table, self._conditions).astype(np.float64)
         lengths = [_length(size, wide) for size in self._sizes]
         result = np.empty((len(table), len(self._rows)))
         for column, (constant, places) in enumerate(self._rows):
@@ -48,6 +56,14 @@ def _length(size: Size, table: NDArray[np.float64]) -> NDArray[np.float64]:
     for coefficient, genes in size:
         total += coefficient * prod((table[:, gene] for gene in genes), start=np.float64(1))
     return total
+
+
+def variables(table: NDArray[np.int64], conditions: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+    """(n, genes + conditions) what polynomials are in: the chosen values, and what holds."""
+    if not conditions:
+        return table
+    genes, values = map(np.array, zip(*conditions, strict=True))
+    return np.concatenate([table, table[:, genes] == values], axis=1)
 
 
 def table_of(space: SearchSpace, candidates: Sequence[Candidate] | ArrayLike) -> NDArray[np.int64]:

@@ -142,6 +142,21 @@ class Seen:
     memory: tuple[int, int]
 
 
+@dataclass(frozen=True)
+class Together:
+    """A choice block as it ran once, all of its alternatives one after another.
+
+    Attributes:
+        path: of the block.
+        results: what that of each alternative lies in.
+        total: what their sum lies in.
+    """
+
+    path: str
+    results: tuple[int, ...]
+    total: int
+
+
 @dataclass
 class _Run:
     """One call of a module that is going on, or is over.
@@ -193,13 +208,17 @@ class BlockWatch:
         self._calls: dict[str, int] = {}
         self._operators = 0
         self._alternatives: frozenset[str] = frozenset()
+        self._choices: Mapping[str, Choice] = {}
 
     @contextmanager
     def watching(self, network: nn.Module) -> Iterator[None]:
         """Inside the block, calls of the modules of `network` are seen."""
         handles = []
-        self._alternatives = frozenset(path for path, _ in _alternatives(network))
-        for path, module in (*_suspects(network), *_alternatives(network)):
+        alternatives = dict(_alternatives(network))
+        self._alternatives = frozenset(alternatives)
+        self._choices = dict(choices_of(network))
+        watched = {**dict(_suspects(network)), **self._choices, **alternatives}
+        for path, module in watched.items():
             handles.append(
                 module.register_forward_pre_hook(
                     lambda _, args, kwargs, path=path: self._enter(path, args, kwargs),
@@ -248,11 +267,21 @@ class BlockWatch:
             if own and run.input is not None:
                 yield block, run.reach[id(out)] == _GATED, run.input, out
 
+    def choices(self) -> Iterator[tuple[str, list[torch.Tensor], torch.Tensor]]:
+        """Choice blocks that ran: the results of their alternatives, and the sum of these."""
+        latest: dict[str, torch.Tensor] = {}
+        for run, out in self._over:
+            choice = self._choices.get(run.path)
+            if choice is not None:
+                yield run.path, [latest[f"{run.path}.{name}"] for name in choice.names], out
+            latest[run.path] = out
+
     def _hands_on(self, run: _Run, out: torch.Tensor) -> bool:
         given = run.input
         return (
             given is not None
             and run.path not in self._alternatives
+            and run.path not in self._choices
             and self._calls[run.path] == 1
             and run.reach.get(id(out)) in (_ADDED_TO, _GATED)
             and out.shape == given.shape

@@ -5,6 +5,7 @@ channels: the middle one comes first, the outer ones go first, and what is cut i
 """
 
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -56,6 +57,33 @@ def with_kernels(
     offered = {path: layer for path, layer in offered.items() if path not in pinned}
     reasons = tuple(Pinned(f"{path}[kernel]", why) for path, why in pinned.items())
     return replace(_extended(space, offered), pinned=(*space.pinned, *reasons))
+
+
+def kernels_of(space: SearchSpace) -> dict[int, str]:
+    """{gene of a kernel: name of the weight that it decides}."""
+    owner = space.gene_of_atom
+    return {
+        gene: name
+        for name, dimensions in space.slots.items()
+        for dimension, factors in dimensions.items()
+        if dimension > 1
+        for gene in np.unique(owner[factors[0]]).tolist()
+        if gene >= 0 and space.genes[gene].kind == "kernel"
+    }
+
+
+@contextmanager
+def shrunk(bare: nn.Module, space: SearchSpace, sides: Mapping[int, int]) -> Iterator[nn.Module]:
+    """Inside the `with`, the skeleton has kernels of these sides: {gene: side}."""
+    values = [sides.get(gene, value) for gene, value in enumerate(space.full())]
+    tensors = {}
+    for gene, side in sides.items():
+        name = kernels_of(space)[gene]
+        layer = bare.get_submodule(name.rpartition(".")[0])
+        assert isinstance(layer, _ConvNd), "genes of kernels are of convolutions"
+        tensors[name] = _smaller(layer, side)
+    with swapped(bare, tensors, sizes_of(space, space.kept(values))):
+        yield bare
 
 
 def _large_kernels(bare: nn.Module, space: SearchSpace) -> Iterator[tuple[str, _ConvNd]]:

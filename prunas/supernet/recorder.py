@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from prunas.errors import InputError
-from prunas.supernet.blocks import BlockWatch, Seen
+from prunas.supernet.blocks import BlockWatch, Seen, Together
 from prunas.supernet.imagined import executed, name_of
 from prunas.supernet.integers import SizeWatch, owned_integers
 from prunas.supernet.labels import BATCH, Labels, Nodes
@@ -104,6 +104,7 @@ class Record:
     lengths: list[tuple[Nodes, Nodes, str]] = field(default_factory=list)
     unknown: dict[str, int] = field(default_factory=dict)
     blocks: list[Seen] = field(default_factory=list)
+    choices: list[Together] = field(default_factory=list)
     renewed: frozenset[str] = frozenset()
     outputs: Any = None
     memory: dict[int, Memory] = field(default_factory=dict)
@@ -254,6 +255,9 @@ class _Run(TorchDispatchMode):
             memory = memory_of(before), memory_of(after)
             row = Seen(block, gate, self.dims(before), self.dims(after), memory)
             self.record.blocks.append(row)
+        for path, results, total in self.blocks.choices():
+            lie = tuple(map(memory_of, results))
+            self.record.choices.append(Together(path, lie, memory_of(total)))
         used = {name for identity, name in self._origin.items() if identity in self._used}
         for name, dims in self.record.tensors.items():
             if name not in used:  # auxiliary heads of training, say

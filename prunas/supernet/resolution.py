@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,6 +21,7 @@ from prunas.supernet.skeleton import FORWARD_ERRORS, META, skeleton
 from prunas.supernet.space import Contraction, Gene, SearchSpace, Size, present
 
 NAME: Final = "input"
+KIND: Final = "resolution"
 
 
 def with_resolutions(spaces: Mapping[int, SearchSpace]) -> SearchSpace:
@@ -58,7 +61,7 @@ def with_resolutions(spaces: Mapping[int, SearchSpace]) -> SearchSpace:
         ]
     return replace(
         space,
-        genes=(*space.genes, Gene(NAME, "resolution", sides)),
+        genes=(*space.genes, Gene(NAME, KIND, sides)),
         widths=(*space.widths, largest),
         conditions=(*space.conditions, *conditions),
         contractions=tuple(contractions),
@@ -118,9 +121,38 @@ def _rows(bare: nn.Module, shape: Sequence[int]) -> list[int]:
 def side_of(space: SearchSpace, candidate: Sequence[int]) -> int | None:
     """The side of the images that a candidate sees; None if that is no gene."""
     for gene, value in zip(space.genes, candidate, strict=True):
-        if gene.kind == "resolution":
+        if gene.kind == KIND:
             return value
     return None
+
+
+def rows_by_side(
+    space: SearchSpace, table: NDArray[np.int64]
+) -> Iterator[tuple[int | None, NDArray[np.int64]]]:
+    """(side, the rows of candidates that see images of it), for every side of `sides_of`.
+
+    Args:
+        space: of the candidates.
+        table: their chosen values, (n, genes).
+
+    Raises:
+        InputError: a side that the space does not offer.
+    """
+    sides = sides_of(space)
+    if sides == (None,):
+        yield None, np.arange(len(table))
+        return
+    column = table[:, [gene.kind for gene in space.genes].index(KIND)]
+    other = np.setdiff1d(column, sides)
+    if len(other):
+        raise InputError(f"{other[0]} is not a side that images have here; choose one of {sides}")
+    for side in sides:
+        yield side, np.flatnonzero(column == side)
+
+
+def sides_of(space: SearchSpace) -> tuple[int | None, ...]:
+    """The sides that images may have, ascending; None alone where that is no gene."""
+    return next((gene.choices for gene in space.genes if gene.kind == KIND), (None,))
 
 
 def seen(shape: Sequence[int], side: int | None) -> tuple[int, ...]:

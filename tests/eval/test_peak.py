@@ -1,80 +1,40 @@
 """Peak activation memory in closed form against following every tensor of the cut network."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from prunas.errors import InputError
 from prunas.eval.peak import PeakMemory
+from prunas.supernet.choice import Choice, choose
 from prunas.supernet.cut import cut
-from prunas.supernet.space import Candidate, Gene, SearchSpace
+from prunas.supernet.resolution import seen, side_of
+from prunas.supernet.space import Candidate, SearchSpace
+from prunas.supernet.spos import spos_network, spos_space
 from prunas.supernet.trace import trace
-from tests.supernet.networks import BLOCKS, IMAGE, Network
+from tests.eval.following import Following
+from tests.eval.joint import NETWORKS, Trimmed, network_of, of_timm, traced
+from tests.supernet.networks import BLOCKS, IMAGE, Network, Residual, choice_block
 from tests.supernet.random_networks import networks
 
 WITH_DEPTH = ("Residual", "Plain", "Residual", "Attention", "ChannelsLast", "Residual")
 
 
-class Followed(TorchDispatchMode):
-    """Notes which memory every operator reads and writes."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.steps: list[tuple[list[int], list[int]]] = []
-        self.sizes: dict[int, int] = {}
-        self.alive: list[torch.Tensor] = []  # memory is named by its address
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        out = func(*args, **(kwargs or {}))
-        self.steps.append((self.memory((args, kwargs)), self.memory(out)))
-        return out
-
-    def memory(self, value: Any) -> list[int]:
-        tensors = [leaf for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor)]
-        self.alive += tensors
-        for tensor in tensors:
-            storage = tensor.untyped_storage()
-            self.sizes.setdefault(storage._cdata, storage.nbytes())
-        return [tensor.untyped_storage()._cdata for tensor in tensors]
+def peak_followed(network: nn.Module, space: SearchSpace, candidate: Candidate) -> int:
+    size = seen(tuple(space.inputs["shape"][1:]), side_of(space, candidate))
+    return Following(cut(network, space, candidate), size).peak()
 
 
-def peak_followed(network: nn.Module, size: tuple[int, ...]) -> int:
-    """Bytes that are live at the worst operator, counted one by one for one image."""
-    network = network.to("meta")
-    image = torch.empty(1, *size, device="meta")
-    with torch.no_grad(), Followed() as run:
-        given = run.memory(image)
-        out = run.memory(network(image))
-        weights = set(run.memory([*network.parameters(), *network.buffers()]))
-    born, last = dict.fromkeys(given, 0), dict.fromkeys(out, len(run.steps))
-    for index, (reads, writes) in enumerate(run.steps):
-        for memory in set(writes) - set(reads) - weights:
-            born.setdefault(memory, index)
-        for memory in reads:
-            last[memory] = max(index, last.get(memory, 0))
-    live = (
-        sum(run.sizes[memory] for memory in born if born[memory] <= index <= last.get(memory, -1))
-        for index in range(len(run.steps) + 1)
-    )
-    return max(live, default=0)
-
-
-def compared(network: nn.Module, size: tuple[int, ...], candidates: int) -> SearchSpace:
-    space = trace(network, size)
-    some = space.sample(np.random.default_rng(0), candidates)
+def compared(network: nn.Module, space: SearchSpace, candidates: int, seed: int = 0) -> PeakMemory:
+    some = space.sample(np.random.default_rng(seed), candidates)
     chosen = [space.full(), space.smallest(), *some]
-    expected = [peak_followed(cut(network, space, each), size) for each in chosen]
-    assert PeakMemory(network, space).bytes(chosen).tolist() == expected
-    return space
+    peak = PeakMemory(network, space)
+    expected = [peak_followed(network, space, each) for each in chosen]
+    assert peak.bytes(chosen).tolist() == expected
+    return peak
 
 
 def test_golden_number() -> None:
@@ -89,23 +49,27 @@ def test_golden_number() -> None:
 @settings(max_examples=8, deadline=None)
 @given(networks(without=frozenset({"Renormed"})))
 def test_random_networks(network: Network) -> None:
-    compared(network, IMAGE, 2)
+    compared(network, trace(network, IMAGE), 2)
 
 
 @pytest.mark.parametrize("name", sorted(BLOCKS))
 def test_every_kind_of_coupling(name: str) -> None:
-    compared(Network([name]), IMAGE, 2)
+    network = Network([name])
+    compared(network, trace(network, IMAGE), 2)
 
 
 def test_blocks_that_are_left_out_hand_their_input_on() -> None:
-    space = compared(Network(WITH_DEPTH), IMAGE, 20)
+    network = Network(WITH_DEPTH)
+    space = trace(network, IMAGE)
     assert len(space.blocks) == 5
+    compared(network, space, 20)
 
 
 @settings(max_examples=5, deadline=None)
 @given(st.lists(st.sampled_from(["Residual", "Attention", "ChannelsLast"]), min_size=2, max_size=4))
 def test_random_depths(blocks: list[str]) -> None:
-    compared(Network(blocks), IMAGE, 8)
+    network = Network(blocks)
+    compared(network, trace(network, IMAGE), 8)
 
 
 class Handing(nn.Module):
@@ -171,8 +135,118 @@ def test_what_only_blocks_read_is_freed_without_them() -> None:
     for one in (0, 1):
         for two in (0, 1):
             chosen = space.candidate([*full[:-2], one, two])
-            expected = peak_followed(cut(network, space, chosen), (3, 6, 6))
+            expected = peak_followed(network, space, chosen)
             assert peak.bytes([chosen]).tolist() == [expected]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_kind_of_gene(name: str) -> None:
+    network, space = traced(name)
+    compared(network, space, 12)
+
+
+@settings(max_examples=10, deadline=None)
+@given(name=st.sampled_from(sorted(NETWORKS)), seed=st.integers(0, 2**32 - 1))
+def test_all_kinds_of_genes_at_all_sides(name: str, seed: int) -> None:
+    network, space = traced(name, (7, 10))
+    compared(network, space, 4, seed)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "resolutions"),
+    [
+        ("mobilenetv3_small_050", 64, ()),
+        ("tf_mobilenetv3_small_075", 64, (48,)),
+        ("test_efficientnet", 64, (33, 48)),
+        ("test_convnext", 64, (48,)),
+        ("test_mambaout", 64, (48,)),
+    ],
+)
+def test_networks_of_timm(name: str, size: int, resolutions: tuple[int, ...]) -> None:
+    network, space = of_timm(name, size, resolutions)
+    compared(network, space, 3)
+
+
+@pytest.mark.slow
+def test_single_path_one_shot() -> None:
+    network = spos_network(classes=5).eval()
+    compared(network, spos_space(network, (3, 64, 64)), 3)
+
+
+def test_a_choice_by_hand() -> None:
+    """8 channels of 4 x 4 floats are 512 bytes: in and out of an alternative, or of the next."""
+    wide = nn.Sequential(nn.Conv2d(8, 32, 1), nn.Conv2d(32, 8, 1))
+    network = nn.Sequential(nn.Conv2d(3, 8, 1), Choice([nn.Identity(), wide]), nn.Conv2d(8, 8, 1))
+    space = trace(network, (3, 4, 4), genes=("operator",))
+    assert [gene.kind for gene in space.genes] == ["operator"]
+    # without it the last layer is the worst moment, with it 8 and 32 channels
+    assert PeakMemory(network, space).bytes([(0,), (1,)]).tolist() == [4 * 16 * 16, 4 * 40 * 16]
+
+
+def test_what_is_read_after_a_choice_lives_through_it() -> None:
+    """A shortcut around a choice: the other alternative does not keep what it does not read."""
+
+    class Past(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(3, 8, 1)
+            self.choice = Choice([nn.Identity(), nn.Conv2d(8, 8, 1)])
+            self.last = nn.Conv2d(16, 4, 1)
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            x = self.first(image)
+            out: torch.Tensor = self.last(torch.cat([x, self.choice(x)], 1))
+            return out
+
+    network = Past()
+    space = trace(network, (3, 4, 4), genes=("operator",))
+    # at the concatenation: 16 channels, and the two parts, which are one without the layer
+    assert PeakMemory(network, space).bytes([(0,), (1,)]).tolist() == [4 * 24 * 16, 4 * 32 * 16]
+
+
+def test_a_margin_by_hand() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 1), Trimmed(8, 5), nn.Conv2d(8, 2, 1))
+    space = trace(network, (3, 6, 6), genes=("kernel",))
+    # 8 channels of 6 x 6, with a margin of 1 or of 2 around them
+    expected = [4 * 8 * (36 + 64), 4 * 8 * (36 + 100)]
+    assert PeakMemory(network, space).bytes([(3,), (5,)]).tolist() == expected
+
+
+class Sparing(Trimmed):
+    """Pads where it has to: with the smallest kernel it does not."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        padding = (self.weight.shape[-1] - 3) // 2
+        if padding:
+            x = nn.functional.pad(x, [padding] * 4)
+        return nn.functional.conv2d(x, self.weight, self.bias, padding=1, groups=self.groups)
+
+
+def test_kernels_of_which_other_operators_run_are_refused() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 1), Sparing(8, 5), nn.Conv2d(8, 2, 1))
+    space = trace(network, (3, 6, 6), genes=("width", "kernel"))
+    with pytest.raises(InputError, match=r"smaller kernel \('1\[kernel\]'\) .* without genes of"):
+        PeakMemory(network, space)
+
+
+def test_a_choice_without_a_gene_is_the_alternative_that_runs() -> None:
+    network = network_of(choice_block(), Residual(8))
+    space = trace(network, IMAGE, genes=("width", "depth"))
+    assert not space.alternatives
+    compared(network, space, 3)
+    choose(network, {"1": 1})
+    compared(network, space, 3)
+
+
+def test_sides_of_images_are_told_apart_in_one_table() -> None:
+    network, space = traced("gates and kernels", (7, 10))
+    peak = compared(network, space, 6)
+    table = np.array(space.sample(np.random.default_rng(2), 50))
+    alone = [int(peak.bytes([row])[0]) for row in table]
+    assert peak.bytes(table).tolist() == alone
+    assert peak.bytes([]).shape == (0,)
+    with pytest.raises(InputError, match=r"8 is not a side that images have here; .*\(7, 10, 12\)"):
+        peak.bytes([(*space.full()[:-1], 8)])
 
 
 def test_the_order_of_channels_does_not_matter() -> None:
@@ -195,15 +269,6 @@ def test_arrays_and_none_at_all() -> None:
     assert peak.bytes([]).shape == (0,)
     with pytest.raises(InputError, match="do not fit a space"):
         peak.bytes([[1, 2, 3, 4, 5, 6, 7]])
-
-
-def test_genes_of_another_kind_are_refused() -> None:
-    network = Network(["Plain"])
-    space = trace(network, IMAGE)
-    fields = {name: getattr(space, name) for name in space.__dataclass_fields__}
-    fields["genes"] = (*space.genes[:-1], Gene("stem", "resolution", space.genes[-1].choices))
-    with pytest.raises(InputError, match="'stem' is one of resolution"):
-        PeakMemory(network, SearchSpace(**fields))
 
 
 def test_another_network_is_refused() -> None:

@@ -11,7 +11,8 @@ from prunas.eval.prices import Prices
 from prunas.search.budget import Budget, Feasible, as_values
 from prunas.supernet.grid import EVERY
 from prunas.supernet.space import SearchSpace
-from prunas.supernet.trace import KINDS, trace
+from prunas.supernet.trace import trace
+from tests.eval.joint import traced
 from tests.supernet.networks import IMAGE, Network
 
 
@@ -55,9 +56,11 @@ def test_memory_where_there_is_no_network() -> None:
         Feasible(space, Budget.parse("memory=50%"), Cost(space))
 
 
-def test_memory_of_other_genes() -> None:
-    network, _ = made()
-    space = trace(network, IMAGE, genes=KINDS)
-    with pytest.raises(InputError, match="is one of kernel, whose effect on intermediate results"):
-        Feasible(space, Budget.parse("memory=50%"), Prices(network, space))
-    assert Feasible(space, Budget.parse("macs=50%"), Prices(network, space)).limits["macs"] > 0
+def test_memory_of_all_kinds_of_genes() -> None:
+    network, space = traced("all", (7, 10))
+    prices = Prices(network, space)
+    for share in (0.3, 0.7):
+        feasible = Feasible(space, Budget((("memory", share),)), prices)
+        values = as_values(feasible.sample(np.random.default_rng(0), 10))
+        assert feasible.in_window(values).all()
+        assert (prices.memory(values) <= int(share * prices.memory([space.full()])[0])).all()

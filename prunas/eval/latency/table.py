@@ -172,11 +172,18 @@ def built(
 
 
 def fingerprint(space: SearchSpace) -> str:
-    """Equal for spaces whose candidates take equally long: a hash of genes, shapes and inputs."""
+    """Equal for spaces whose candidates take equally long: a hash of genes, shapes and inputs.
+
+    With choices and resolutions, also of what they decide.
+    """
     genes = [[gene.name, gene.kind, gene.choices] for gene in space.genes]
     products = [[c.operator, c.constant, c.sizes] for c in space.contractions]
     shapes = sorted(space.shapes.items())
-    text = json.dumps([space.network, space.inputs, genes, shapes, products])
+    parts = [space.network, space.inputs, genes, shapes, products]
+    if space.conditions:  # spaces without them keep the tables that they have
+        choices = sorted((gene, c.path, c.names) for gene, c in space.alternatives.items())
+        parts += [space.conditions, choices]
+    text = json.dumps(parts)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

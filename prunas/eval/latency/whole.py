@@ -12,8 +12,9 @@ from prunas.errors import InputError
 from prunas.eval.cost import Cost
 from prunas.eval.device import require_values
 from prunas.eval.latency.backends import Backend
-from prunas.eval.latency.timing import Clock, Plan, Timed, Told, quiet, timed
+from prunas.eval.latency.timing import Clock, Plan, Timed, Told, Work, quiet, timed
 from prunas.supernet.cut import cut
+from prunas.supernet.resolution import resized, side_of
 from prunas.supernet.space import Candidate, SearchSpace
 
 TOGETHER: Final = 2**28
@@ -32,7 +33,9 @@ def measured(
     clock: Clock = perf_counter,
     told: Told = quiet,
 ) -> tuple[Timed, ...]:
-    """How long candidates take on a backend, cut and run whole.
+    """How long candidates take on a backend, cut and run whole, on images of the side they see.
+
+    Images are resized before, which is not timed.
 
     All are interleaved (`prunas.eval.latency.timing`). Where they do not fit into memory together
     they are measured in groups, each with the first candidate for reference: times of a group are
@@ -61,7 +64,7 @@ def measured(
     groups = [[candidates[0], *group] for group in _groups(space, candidates)]
     found = []
     for group in groups:
-        work = [backend.prepared(cut(network, space, each).eval(), images) for each in group]
+        work = [_prepared(network, space, each, backend, images) for each in group]
         found.append(timed(work, rng, plan=plan, clock=clock, told=told))
     reference = float(np.median([times[0].milliseconds for times in found]))
     first = found[0][0].scaled(reference / found[0][0].milliseconds)
@@ -69,6 +72,13 @@ def measured(
         entry.scaled(reference / times[0].milliseconds) for times in found for entry in times[1:]
     ]
     return (first, *rest)
+
+
+def _prepared(
+    network: nn.Module, space: SearchSpace, each: Candidate, backend: Backend, images: torch.Tensor
+) -> Work:
+    small = cut(network, space, each).eval()
+    return backend.prepared(small, resized(images, side_of(space, each)))
 
 
 def image_shape(space: SearchSpace) -> tuple[int, ...]:
