@@ -143,7 +143,7 @@ def rows_by_side(
         yield None, np.arange(len(table))
         return
     column = table[:, [gene.kind for gene in space.genes].index(KIND)]
-    other = np.setdiff1d(column, sides)
+    other = np.setdiff1d(column, [side for side in sides if side is not None])
     if len(other):
         raise InputError(f"{other[0]} is not a side that images have here; choose one of {sides}")
     for side in sides:
