@@ -113,7 +113,7 @@ class TransformationSpace:
     def cost(self, candidate: Sequence[int]) -> OperatorCost:
         """Sum over the edges that still matter (`simplified`), at all their places."""
         live = self.graph.live(self.operators(candidate))
-        return sum((self._costs[index][candidate[index]] for index in live), FREE)
+        return sum((self.costs[index][candidate[index]] for index in live), FREE)
 
     def sample(self, rng: np.random.Generator, n: int) -> list[Candidate]:
         """`n` independent candidates that cut nothing off, all others being equally likely.
@@ -131,7 +131,8 @@ class TransformationSpace:
         return self.source
 
     @cached_property
-    def _costs(self) -> tuple[tuple[OperatorCost, ...], ...]:
+    def costs(self) -> tuple[tuple[OperatorCost, ...], ...]:
+        """For every edge what each of its options costs."""
         pairs = zip(self.graph.edges, self.options, strict=True)
         return tuple(tuple(edge.cost_of(name) for name in names) for edge, names in pairs)
 
