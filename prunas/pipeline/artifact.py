@@ -2,9 +2,9 @@
 
 arch.json says where the network's class comes from, which alternatives of the parent were chosen,
 which blocks it does without, what stands in the place of layers and which plain attributes of its
-modules differ from the parent's (all of them, if the parent is not timm's); the tensors carry their own shapes. Loading builds the
-parent, gives it these attributes and tensors, and returns a plain module: no search code is
-involved.
+modules differ from the parent's (all of them, if the parent is not timm's); the tensors carry their
+own shapes. Loading builds the parent, gives it these attributes and tensors, and returns a plain
+module: no search code is involved.
 """
 
 import copy

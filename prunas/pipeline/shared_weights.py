@@ -37,7 +37,7 @@ class SharedWeights:
         owner: what the weights depend on, so that others are not taken for them.
         epochs: in all, for the learning rate.
         seed: of the images and the paths.
-        side: of the images that the network sees, if not that of the data.
+        side: of the images that the network sees; None for that of the data.
     """
 
     def __init__(
@@ -46,10 +46,13 @@ class SharedWeights:
         traced: TracedTransformations,
         owner: Mapping[str, Any],
         epochs: int,
+        *,
         seed: int,
+        side: int | None,
     ) -> None:
         self.source = Supernet(traced.network, traced.space)
-        self._job, self._traced, self._seed, self._epochs = job, traced, seed, epochs
+        self._job, self._traced, self._epochs = job, traced, epochs
+        self._seed, self._side = seed, side
         self._owner = json.dumps(owner, sort_keys=True)
         self._file = job.folder.checkpoint("transformation")
         self._recipe = job.request.ranking_recipe(max(1, epochs))
@@ -61,7 +64,7 @@ class SharedWeights:
         """Epochs that the weights were trained for."""
         return self._done
 
-    def train(self, epochs: int, *, side: int | None = None) -> None:
+    def train(self, epochs: int) -> None:
         """Train until so many epochs are done, at most all; what was done before is not repeated.
 
         Raises:
@@ -71,7 +74,10 @@ class SharedWeights:
         each = max(1, len(job.data.train) // recipe.batch_size)
         while self._done < min(epochs, self._epochs):
             epoch = self._done
-            with job.progress.task("shared weights") as task, seeing(self._traced.network, side):
+            with (
+                job.progress.task("shared weights") as task,
+                seeing(self._traced.network, self._side),
+            ):
                 train_supernet(
                     self.source,
                     self._batches(epoch),
@@ -127,7 +133,8 @@ class SharedWeights:
                 notes = opened.metadata() or {}
                 if notes.get("owner") != self._owner:
                     return 0  # of an earlier transformation; overwritten by the first epoch
-                saved = {name: opened.get_tensor(name) for name in opened.keys()}
+                names = opened.keys()
+                saved = {name: opened.get_tensor(name) for name in names}
         except (OSError, safetensors.SafetensorError) as error:
             raise InputError(
                 f"{self._file} cannot be read ({error}); delete it to redo it"

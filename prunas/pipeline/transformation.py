@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, final
@@ -120,22 +121,34 @@ def replacements_of(result: Mapping[str, Any]) -> tuple[Replacement, ...]:
 def _give(job: Job, entry: Mapping[str, Any]) -> None:
     """Write the transformed network and what run.json says of it."""
     result = dict(job.folder.read()["result"])
-    rows = entry["replacements"]
-    trained = result.get("replacements") == rows and "transformed" in result.get("accuracy", {})
-    for name in ("replacements", "macs_transformed", "params_transformed"):
-        result.pop(name, None)
+    rows, before = entry["replacements"], result.get("replacements", [])
+    if rows != before:
+        _forget_transformed(result)
+    result.pop("replacements", None)
     if rows:
         result |= {
             "replacements": rows,
             "macs_transformed": entry["macs"],
             "params_transformed": entry["params"],
         }
-        if not trained:  # else the artifact is the trained one
-            found = Candidate(result["candidate"])
-            changed = replaced(_found_network(job, found), replacements_of(result))
-            _calibrate(job, changed, found)
-            save(told(changed, job.sees(found)), job.folder.model)
+    trained = "transformed" in result.get("accuracy", {})
+    if (rows or before) and not trained:  # else the artifact is the trained one
+        found = Candidate(result["candidate"])
+        network = replaced(_found_network(job, found), replacements_of(result))
+        _calibrate(job, network, found)
+        save(told(network, job.sees(found)), job.folder.model)
     job.folder.update({"transformation": dict(entry), "result": result})
+
+
+def _forget_transformed(result: dict[str, Any]) -> None:
+    """What was measured of an earlier transformation."""
+    for name in ("macs_transformed", "params_transformed", "paired_transformed"):
+        result.pop(name, None)
+    accuracy = {k: v for k, v in result.get("accuracy", {}).items() if k != "transformed"}
+    seeds = [{k: v for k, v in r.items() if k != "transformed"} for r in result.get("seeds", ())]
+    for name, value in (("accuracy", accuracy), ("seeds", seeds)):
+        if name in result:
+            result[name] = value
 
 
 def _found_network(job: Job, found: Candidate) -> nn.Module:
@@ -187,7 +200,7 @@ class Record:
             settings = replace(Settings(**known["key"]["settings"]), **stated)
             key = {**owner, "settings": asdict(settings)}
             if key != known["key"]:
-                raise InputError(_differing(job, known["key"]["settings"], key["settings"]))
+                raise InputError(_differing(job, known["key"]["settings"], asdict(settings)))
             scores = {
                 int(round_): {Candidate(row): float(score) for row, score in rows}
                 for round_, rows in known["scores"].items()
@@ -249,8 +262,9 @@ class _Work:
 
     @cached_property
     def shared(self) -> SharedWeights:
+        settings, side = self.settings, side_of(self.job.space, self.found)
         return SharedWeights(
-            self.job, self.traced, self.record.key, self.settings.epochs, self.settings.seed
+            self.job, self.traced, self.record.key, settings.epochs, seed=settings.seed, side=side
         )
 
     def searched(self) -> list[Scored]:
@@ -262,33 +276,23 @@ class _Work:
         share = math.ceil(settings.evaluations / rounds)
         alternately = seek.learns and rounds > 1
         latest: dict[Candidate, float] = {}
-        with self.job.progress.task("transform") as task:
-            for index in range(rounds):
-                self.shared.train(index + 1)
-                last = index + 1 == rounds
-                if not (alternately or last):
-                    continue
+        for index in range(rounds):
+            self.shared.train(index + 1)
+            if alternately or index + 1 == rounds:
                 seek.anew()
-                wanted = share if alternately else settings.evaluations
-                done = (index if alternately else 0) * share
-                total = settings.evaluations
-                latest = self._round(index, seek, wanted, lambda n: task.update(done + n, total))
+                latest = self._round(index, seek, share if alternately else settings.evaluations)
         final = [moves.source, *seek.proposals()]
         latest |= zip(final, self._scores(rounds - 1, final), strict=True)
         return self._ranked(latest)
 
-    def _round(
-        self, index: int, seek: Seeker, wanted: int, on_done: Callable[[int], None]
-    ) -> dict[Candidate, float]:
+    def _round(self, index: int, seek: Seeker, wanted: int) -> dict[Candidate, float]:
         latest: dict[Candidate, float] = {}
-        while len(latest) < wanted:
-            asked = seek.ask(min(_BATCH, wanted - len(latest)))
-            if not asked:
-                break
-            scores = self._scores(index, asked)
-            seek.tell([Scored(c, score) for c, score in zip(asked, scores, strict=True)])
-            latest |= zip(asked, scores, strict=True)
-            on_done(len(latest))
+        with self.job.progress.task("transform") as task:
+            while len(latest) < wanted and (asked := seek.ask(min(_BATCH, wanted - len(latest)))):
+                scores = self._scores(index, asked)
+                seek.tell([Scored(c, score) for c, score in zip(asked, scores, strict=True)])
+                latest |= zip(asked, scores, strict=True)
+                task.update(len(latest), wanted)
         return latest
 
     def _scores(self, index: int, asked: Sequence[Candidate]) -> list[float]:
@@ -298,6 +302,11 @@ class _Work:
         """
         known = self.record.scores.setdefault(index, {})
         plain = [self._plain(each) for each in asked]
+        if any(each not in known for each in plain) and self.shared.done > index + 1:
+            raise InputError(
+                f"{self.record.file} lacks scores on weights that were trained on; transform the"
+                " run anew with --fresh"
+            )
         for candidate in dict.fromkeys(each for each in plain if each not in known):
             known[candidate] = self._score(candidate)
             self.record.keep()
@@ -452,6 +461,4 @@ class _Work:
 
 
 def _matches(pattern: str, names: Mapping[str, torch.Tensor]) -> bool:
-    from fnmatch import fnmatchcase
-
     return any(fnmatchcase(n, pattern) or fnmatchcase(n, f"{pattern}.*") for n in names)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol, final
+from typing import Final, Protocol, final
 
 import numpy as np
 
@@ -109,8 +109,7 @@ class _Searching:
 
     def tell(self, scored: Sequence[Scored]) -> None:
         told = [
-            searching.Scored(self.genes.candidate(entry.candidate), entry.score)
-            for entry in scored
+            searching.Scored(self.genes.candidate(entry.candidate), entry.score) for entry in scored
         ]
         self.state = self.search.tell(self.state, told)
 

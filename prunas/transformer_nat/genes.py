@@ -128,11 +128,11 @@ class TransformationGenes:
         fed = {node: every & (node in graph.inputs) for node in graph.nodes}
         used = {node: every & (node in ends) for node in graph.nodes}
         for index in graph.order:
-            edge = graph.edges[index]
-            fed[edge.target] = fed[edge.target] | (fed[edge.source] & ~cut[index])
+            source, target = graph.edges[index].source, graph.edges[index].target
+            fed[target] = fed[target] | (fed[source] & ~cut[index])
         for index in reversed(graph.order):
-            edge = graph.edges[index]
-            used[edge.source] = used[edge.source] | (used[edge.target] & ~cut[index])
+            source, target = graph.edges[index].source, graph.edges[index].target
+            used[source] = used[source] | (used[target] & ~cut[index])
         return [
             (~cut[index] & fed[edge.source] & used[edge.target], positions[index])
             for index, edge in enumerate(graph.edges)

@@ -13,6 +13,7 @@ from prunas.transformer_nat.policy_search import PolicySearch
 from prunas.transformer_nat.randomly import RandomTransformation
 from prunas.transformer_nat.transformation import TransformationSpace
 
+
 def transformers(
     vocabulary: Vocabulary = EVERY_OPERATOR, *, keep: float = 0.8
 ) -> Mapping[str, Transformer]:

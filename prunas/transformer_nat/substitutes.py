@@ -1,4 +1,4 @@
-"""What may stand in the place of a convolution of a trained network, with weights made from its own.
+"""What may stand in the place of a trained convolution, with weights made from its own.
 
     smaller kernel   the middle of the full one (Cai et al., "Once for all", ICLR 2020, section 3.3,
                      without the learnt transform)
@@ -108,9 +108,17 @@ def _factored(layer: nn.Conv2d, kernel: int) -> nn.Module | None:
         return None
     channels, device, dtype = layer.in_channels, layer.weight.device, layer.weight.dtype
     first = nn.Conv2d(
-        channels, channels, kernel, small.stride, small.padding, small.dilation,
-        groups=channels, bias=False, device=device, dtype=dtype,
-    )  # fmt: skip
+        channels,
+        channels,
+        kernel,
+        _pair(small.stride),
+        _pair(small.padding),
+        _pair(small.dilation),
+        groups=channels,
+        bias=False,
+        device=device,
+        dtype=dtype,
+    )
     second = nn.Conv2d(
         channels, layer.out_channels, 1, bias=layer.bias is not None, device=device, dtype=dtype
     )
@@ -140,14 +148,16 @@ def _rank_one(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 def _max_pool(layer: nn.Conv2d, kernel: int) -> nn.Module | None:
     padding = _pool_padding(layer, kernel)
-    return None if padding is None else Substitute(nn.MaxPool2d(kernel, layer.stride, padding))
+    return (
+        None if padding is None else Substitute(nn.MaxPool2d(kernel, _pair(layer.stride), padding))
+    )
 
 
 def _average_pool(layer: nn.Conv2d, kernel: int) -> nn.Module | None:
     padding = _pool_padding(layer, kernel)
     if padding is None:
         return None
-    return Substitute(nn.AvgPool2d(kernel, layer.stride, padding, count_include_pad=False))
+    return Substitute(nn.AvgPool2d(kernel, _pair(layer.stride), padding, count_include_pad=False))
 
 
 def _pool_padding(layer: nn.Conv2d, kernel: int) -> tuple[int, int] | None:
@@ -158,7 +168,7 @@ def _pool_padding(layer: nn.Conv2d, kernel: int) -> tuple[int, int] | None:
         for padding, dilation, side in _sides(layer)
     )
     even = all(dilation * (side - 1) % 2 == 0 for _, dilation, side in _sides(layer))
-    fits = even and 0 <= min(height, width) and max(height, width) <= kernel // 2
+    fits = even and min(height, width) >= 0 and max(height, width) <= kernel // 2
     return (height, width) if fits else None
 
 
@@ -191,14 +201,21 @@ def _sides(layer: nn.Conv2d) -> list[tuple[int, int, int]]:
     return list(zip(layer.padding, layer.dilation, layer.kernel_size, strict=True))
 
 
+def _pair(value: str | tuple[int, ...]) -> tuple[int, int]:
+    """As it is: torch types them more widely."""
+    assert not isinstance(value, str), "only plain layers come here"
+    rows, columns = value
+    return rows, columns
+
+
 def _like(layer: nn.Conv2d, kernel: int, padding: tuple[int, int]) -> nn.Conv2d:
     return nn.Conv2d(
         layer.in_channels,
         layer.out_channels,
         kernel,
-        layer.stride,
+        _pair(layer.stride),
         padding,
-        layer.dilation,
+        _pair(layer.dilation),
         layer.groups,
         bias=layer.bias is not None,
         device=layer.weight.device,

@@ -28,10 +28,14 @@ from prunas.supernet.trace import trace
 from prunas.transformer_nat.dataflow import INPUT, OUTPUT, Flow, Joint, Role, flow_of
 from prunas.transformer_nat.graph import Edge, OperatorGraph
 from prunas.transformer_nat.operator_cost import FREE, OperatorCost
-from prunas.transformer_nat.operators import BRANCH, FIXED, GATE, NULL, SKIP
+from prunas.transformer_nat.operators import BRANCH, GATE, NULL, SKIP
 from prunas.transformer_nat.replacement import Replacement
 from prunas.transformer_nat.substitutes import carried, substitute
-from prunas.transformer_nat.transformation import TransformationSpace, transformations
+from prunas.transformer_nat.transformation import (
+    NothingToReplaceError,
+    TransformationSpace,
+    transformations,
+)
 from prunas.transformer_nat.transitions import Rule, never_dearer, two_level_of_networks
 
 _ITSELF: Final = "kept"
@@ -110,8 +114,8 @@ def traced_transformations(
         keep: patterns of layers that stay untouched; see `prunas.trace`.
 
     Raises:
-        InputError: the network cannot be traced, has choice blocks of its own, or nothing in it
-            may be replaced.
+        InputError: the network cannot be traced, or has choice blocks of its own.
+        NothingToReplaceError: nothing in it may be replaced.
     """
     if next(choices_of(network), None) is not None:
         raise InputError(
@@ -168,7 +172,7 @@ def _space(
     except InputError as error:
         if "can be pruned" not in str(error):
             raise
-        raise InputError(
+        raise NothingToReplaceError(
             f"nothing in {type(network).__name__} may be replaced: it has no residual block, no"
             " gate, and no convolution that something cheaper of the same shape could stand in for"
         ) from None
@@ -195,7 +199,7 @@ def _layer_edges(
     network: nn.Module, input_size: Sequence[int], rule: Rule
 ) -> dict[str, Mapping[str, OperatorCost]]:
     """{path of a layer: what it is, and then all that may take its place, with their costs}."""
-    result = {}
+    result: dict[str, Mapping[str, OperatorCost]] = {}
     for path, seen in _convolutions(network, input_size).items():
         name = carried(seen.layer)
         prices = {name: _price(seen.layer, seen)}
@@ -284,9 +288,7 @@ def _images(bare: nn.Module, input_size: Sequence[int]) -> torch.Tensor:
     return torch.empty((2, *map(int, input_size)), dtype=dtype, device=META)
 
 
-def _with_choices(
-    network: nn.Module, edges: Mapping[str, Mapping[str, OperatorCost]]
-) -> nn.Module:
+def _with_choices(network: nn.Module, edges: Mapping[str, Mapping[str, OperatorCost]]) -> nn.Module:
     """A copy in which each of these layers is a choice, the layer itself being the last one."""
     result = copied_with(network, {})
     for path, prices in edges.items():

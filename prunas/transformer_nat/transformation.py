@@ -23,6 +23,10 @@ from prunas.transformer_nat.transitions import (
 _TRIES = 100
 
 
+class NothingToReplaceError(InputError):
+    """No operator of a network has another one to offer that may take its place."""
+
+
 @dataclass(frozen=True)
 class TransformationSpace:
     """The transformations of a graph; `transformations` makes it.
@@ -34,7 +38,7 @@ class TransformationSpace:
         options: for every edge, its own operator and then what may take its place.
 
     Raises:
-        InputError: nothing may be replaced.
+        NothingToReplaceError: nothing may be replaced.
     """
 
     graph: OperatorGraph
@@ -43,7 +47,7 @@ class TransformationSpace:
     def __post_init__(self) -> None:
         if self.size == 1:
             carried = ", ".join(sorted(set(self.graph.operators)))
-            raise InputError(
+            raise NothingToReplaceError(
                 "nothing in this network may be replaced: no edge has a cheaper operator to offer"
                 f" (they carry {carried}); give another network, or a rule that offers more"
             )
@@ -147,7 +151,7 @@ def transformations(
     they do.
 
     Raises:
-        InputError: nothing may be replaced.
+        NothingToReplaceError: nothing may be replaced.
     """
     alive = graph.fed(graph.operators) & graph.used(graph.operators)
     reached = alive | set(graph.inputs)
