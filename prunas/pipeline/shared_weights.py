@@ -57,6 +57,9 @@ class SharedWeights:
         self._file = job.folder.checkpoint("transformation")
         self._recipe = job.request.ranking_recipe(max(1, epochs))
         self._optimizer = optimizer_for(self.source.learnt, self._recipe)
+        for parameter in self.source.learnt.parameters():
+            # torch's fused SGD takes no step where some parameters have momentum and some not yet
+            self._optimizer.state[parameter] = {"momentum_buffer": torch.zeros_like(parameter)}
         self._done = self._load()
 
     @property
@@ -115,8 +118,7 @@ class SharedWeights:
     def _save(self) -> None:
         tensors = {f"learnt/{n}": t for n, t in self.source.learnt.state_dict().items()}
         for name, parameter in self.source.learnt.named_parameters():
-            if parameter in self._optimizer.state:  # absent where no gradient has reached it
-                tensors[f"momentum/{name}"] = self._optimizer.state[parameter]["momentum_buffer"]
+            tensors[f"momentum/{name}"] = self._optimizer.state[parameter]["momentum_buffer"]
         plain = {
             name: t.detach().cpu().clone(memory_format=torch.contiguous_format)
             for name, t in tensors.items()
@@ -144,7 +146,5 @@ class SharedWeights:
             {name[start:]: t for name, t in saved.items() if name.startswith("learnt/")}
         )
         for name, parameter in self.source.learnt.named_parameters():
-            if f"momentum/{name}" in saved:
-                momentum = torch.empty_like(parameter).copy_(saved[f"momentum/{name}"])
-                self._optimizer.state[parameter] = {"momentum_buffer": momentum.detach()}
+            self._optimizer.state[parameter]["momentum_buffer"].copy_(saved[f"momentum/{name}"])
         return int(notes["epochs"])

@@ -97,7 +97,7 @@ class _Watch(TorchDispatchMode):
         self.own: dict[int, Nodes] = {}
         self.written: dict[int, Nodes] = {}  # into memory that other tensors show too
         self.alive: list[Any] = []  # an id means nothing after its object is gone
-        self._open: list[tuple[str, Role, str, Nodes]] = []
+        self._open: list[tuple[str, Role, str]] = []
         self._joins: dict[tuple[Nodes, Place], str] = {}
 
     def __torch_dispatch__(
@@ -147,9 +147,10 @@ class _Watch(TorchDispatchMode):
     def _enter(self, path: str, given: torch.Tensor) -> None:
         if any(role == "gate" for _, role, *_ in self._open):
             return
-        role, before = self.roles[path], self.nodes_of(given)
-        source = self.joined(before or frozenset((INPUT,)), given)
-        self._open.append((path, role, source, before))
+        role = self.roles[path]
+        source = self.joined(self.nodes_of(given) or frozenset((INPUT,)), given)
+        self._mark(given, frozenset((source,)))  # who else reads it reads the same node
+        self._open.append((path, role, source))
         if role == "block":
             self.node(f"{path} branch")
             self._add(role, path, BRANCH, source, f"{path} branch", _place(given, given))
@@ -158,9 +159,9 @@ class _Watch(TorchDispatchMode):
     def _leave(self, path: str, given: torch.Tensor, out: torch.Tensor) -> None:
         if not self._open or self._open[-1][0] != path:
             return  # inside a gate
-        _, role, source, before = self._open.pop()
+        _, role, source = self._open.pop()
         made = self.nodes_of(out)
-        self._mark(given, before)
+        self._mark(given, frozenset((source,)))
         if role == "block":
             ends = made - {f"{path} branch"} or made
             end = self.joined(ends, out)

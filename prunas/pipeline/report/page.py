@@ -7,6 +7,7 @@ from typing import Final
 from prunas.pipeline.report.document import document, plot, section
 from prunas.pipeline.report.figures import figures
 from prunas.pipeline.report.run import Compared, Latency, Result, Run
+from prunas.pipeline.report.transformed import transformed_section
 from prunas.pipeline.report.wording import (
     UNKNOWN,
     amount,
@@ -28,6 +29,7 @@ def page(run: Run) -> str:
         f"<div class=plots>{''.join(map(plot, plots))}</div>",
         _numbers(run.result) if run.result else "",
         _last_round(run.result) if run.result else "",
+        transformed_section(run.transformation, run.result) if run.transformation else "",
         _load(run) if run.result else "",
         _pinned(run.pinned),
         _making(run),
@@ -145,6 +147,7 @@ _LABELS: Final = {
     "uniform": "Uniform",
     "smaller": "Smaller images",
     "found": "Found",
+    "transformed": "Transformed",
 }
 
 
