@@ -38,6 +38,7 @@ from prunas.transformer_nat.skeleton import imagenet_skeleton as imagenet_skelet
 from prunas.transformer_nat.skeleton import network_cost as network_cost
 from prunas.transformer_nat.traced import TracedTransformations as TracedTransformations
 from prunas.transformer_nat.traced import traced_transformations as traced_transformations
+from prunas.transformer_nat.transformation import NothingToReplaceError as NothingToReplaceError
 from prunas.transformer_nat.transformation import TransformationSpace as TransformationSpace
 from prunas.transformer_nat.transformation import transformations as transformations
 from prunas.transformer_nat.transitions import as_published as as_published

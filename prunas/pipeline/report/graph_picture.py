@@ -200,11 +200,9 @@ def _box(column: _Column, index: int, x: float, y: float) -> str:
     changed = column.after and operation.before != operation.after
     gone = column.after and not column.is_box(index)
     if gone:
-        inside = "left out with its block" if operation.before == operation.after else (
-            operator_words(operation.after))  # fmt: skip
-        return _frame(x, y, "none", "var(--muted)", dash=True) + _words(
-            x, y, inside, operation.path, "", "var(--muted)"
-        )
+        inside = "left out" if changed else "left out with its block"
+        frame = _frame(x, y, "none", "var(--muted)", dash=True)
+        return frame + _words(x, y, inside, operation.path, "", "var(--muted)")
     fill, stroke = ("var(--found)", "var(--found)") if changed else ("var(--panel)", "var(--rule)")
     macs = operation.macs[1 if column.after else 0]
     return _frame(x, y, fill, stroke, dash=False) + _words(
