@@ -8,15 +8,12 @@ chosen is never worse there, and never dearer.
 """
 
 import json
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from fnmatch import fnmatchcase
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, final
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -24,14 +21,13 @@ from prunas.errors import InputError
 from prunas.eval.cost import Cost
 from prunas.eval.peak import PeakMemory
 from prunas.eval.recalibration import recalibrate_
-from prunas.eval.scoring import scorer
 from prunas.pipeline.alone import Training, told, train_alone
 from prunas.pipeline.artifact import save
-from prunas.pipeline.files import write_text
-from prunas.pipeline.shared_weights import SharedWeights
+from prunas.pipeline.seeking import Seeking
+from prunas.pipeline.shared_weights import Course, SharedWeights
 from prunas.pipeline.sources import train_source
 from prunas.pipeline.stages import Job, sort_channels, train_full
-from prunas.pipeline.transformers import METHODS, Seeker, seeker
+from prunas.pipeline.transformation_record import Record
 from prunas.supernet.resolution import seeing, side_of
 from prunas.supernet.space import Candidate
 from prunas.supernet.tensors import tensors_of
@@ -39,41 +35,6 @@ from prunas.supernet.trace import trace
 from prunas.transformer_nat.method import Scored
 from prunas.transformer_nat.replacement import Replacement, replaced
 from prunas.transformer_nat.traced import TracedTransformations, traced_transformations
-
-_BATCH: Final = 4  # candidates asked for at once: one update of a policy
-
-
-@final
-@dataclass(frozen=True)
-class Settings:
-    """How transformations are looked for.
-
-    Attributes:
-        method: one of `METHODS`.
-        evaluations: transformations to score on the shared weights.
-        epochs: of training the shared weights; 0 leaves those of the found network as they are.
-        finalists: transformations that are trained alone before one is chosen, the found network
-            among them; 1 takes the best score.
-        seed: of everything random.
-    """
-
-    method: str = "policy"
-    evaluations: int = 80
-    epochs: int = 4
-    finalists: int = 4
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise InputError(
-                f"no way to look for transformations is called {self.method!r}; choose"
-                f" {', '.join(METHODS)}"
-            )
-        for name, least in (("evaluations", 1), ("epochs", 0), ("finalists", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise InputError(
-                    f"{name}={getattr(self, name)} of the transformation must be at least {least}"
-                )
 
 
 def transform(job: Job, stated: Mapping[str, Any], *, fresh: bool = False) -> dict[str, Any]:
@@ -164,81 +125,6 @@ def _calibrate(job: Job, network: nn.Module, found: Candidate) -> None:
         recalibrate_(network, job.fixed(job.data.train, job.request.calibration))
 
 
-# -- what is on record -----------------------------------------------------------------------------
-
-
-@final
-@dataclass(frozen=True)
-class Record:
-    """Scores that were found so far, on disk.
-
-    Attributes:
-        file: where they are.
-        key: what they depend on, as JSON holds it.
-        scores: {round: {transformation: score}}.
-    """
-
-    file: Path
-    key: dict[str, Any]
-    scores: dict[int, dict[Candidate, float]]
-
-    @property
-    def settings(self) -> Settings:
-        return Settings(**self.key["settings"])
-
-    @classmethod
-    def of(cls, job: Job, found: Candidate, stated: Mapping[str, Any], *, fresh: bool) -> "Record":
-        """The record of this transformation; a new one if there is none, or none that counts.
-
-        Raises:
-            InputError: there is one with other settings, or it is damaged.
-        """
-        file = job.folder.path / "checkpoints" / "transformation.json"
-        owner = {"run": job.request.fingerprint(), "candidate": list(found)}
-        known = None if fresh else _read(file)
-        if known is not None and known["key"] | owner == known["key"]:
-            settings = replace(Settings(**known["key"]["settings"]), **stated)
-            key = {**owner, "settings": asdict(settings)}
-            if key != known["key"]:
-                raise InputError(_differing(job, known["key"]["settings"], asdict(settings)))
-            scores = {
-                int(round_): {Candidate(row): float(score) for row, score in rows}
-                for round_, rows in known["scores"].items()
-            }
-            return cls(file, key, scores)
-        settings = replace(Settings(seed=job.request.seed), **stated)
-        return cls(file, {**owner, "settings": asdict(settings)}, {})
-
-    def keep(self) -> None:
-        """Write it."""
-        rows = {
-            round_: [[list(candidate), score] for candidate, score in known.items()]
-            for round_, known in self.scores.items()
-        }
-        write_text(self.file, json.dumps({"key": self.key, "scores": rows}))
-
-
-def _read(file: Path) -> dict[str, Any] | None:
-    if not file.exists():
-        return None
-    try:
-        known = json.loads(file.read_text())
-        if set(known["key"]["settings"]) != {field.name for field in fields(Settings)}:
-            return None  # of another version
-        dict(known["scores"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file} cannot be read ({error}); delete it to redo it") from None
-    return dict(known)
-
-
-def _differing(job: Job, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    name = next(name for name in after if after[name] != before[name])
-    return (
-        f"{job.folder.path} was transformed with {name}={before[name]}, now it is {after[name]};"
-        " repeat its settings, or transform it anew with --fresh"
-    )
-
-
 # -- the work --------------------------------------------------------------------------------------
 
 
@@ -260,88 +146,31 @@ class _Work:
         keep = [p for p in self.job.request.keep if _matches(p, held)]
         return traced_transformations(self.network, self.job.sees(self.found), keep=keep)
 
-    @cached_property
-    def shared(self) -> SharedWeights:
-        settings, side = self.settings, side_of(self.job.space, self.found)
-        return SharedWeights(
-            self.job, self.traced, self.record.key, settings.epochs, seed=settings.seed, side=side
-        )
-
     def searched(self) -> list[Scored]:
         """Transformations with scores on the same weights, different ones, the best first."""
-        settings, moves = self.settings, self.traced.moves
-        rng = np.random.default_rng([settings.seed, 7])
-        seek = seeker(settings.method, moves, rng)
-        rounds = max(1, settings.epochs)
-        share = math.ceil(settings.evaluations / rounds)
-        alternately = seek.learns and rounds > 1
-        latest: dict[Candidate, float] = {}
-        for index in range(rounds):
-            self.shared.train(index + 1)
-            if alternately or index + 1 == rounds:
-                seek.anew()
-                latest = self._round(index, seek, share if alternately else settings.evaluations)
-        final = [moves.source, *seek.proposals()]
-        latest |= zip(final, self._scores(rounds - 1, final), strict=True)
-        return self._ranked(latest)
-
-    def _round(self, index: int, seek: Seeker, wanted: int) -> dict[Candidate, float]:
-        latest: dict[Candidate, float] = {}
-        with self.job.progress.task("transform") as task:
-            while len(latest) < wanted and (asked := seek.ask(min(_BATCH, wanted - len(latest)))):
-                scores = self._scores(index, asked)
-                seek.tell([Scored(c, score) for c, score in zip(asked, scores, strict=True)])
-                latest |= zip(asked, scores, strict=True)
-                task.update(len(latest), wanted)
-        return latest
-
-    def _scores(self, index: int, asked: Sequence[Candidate]) -> list[float]:
-        """Scores on the weights of a round; those on record are not measured again.
-
-        What differs only where it no longer matters is the same network.
-        """
-        known = self.record.scores.setdefault(index, {})
-        plain = [self._plain(each) for each in asked]
-        if any(each not in known for each in plain) and self.shared.done > index + 1:
-            raise InputError(
-                f"{self.record.file} lacks scores on weights that were trained on; transform the"
-                " run anew with --fresh"
-            )
-        for candidate in dict.fromkeys(each for each in plain if each not in known):
-            known[candidate] = self._score(candidate)
-            self.record.keep()
-        return [known[each] for each in plain]
-
-    def _plain(self, positions: Candidate) -> Candidate:
-        """The same network, with the source's operator on every edge that does not matter."""
-        moves = self.traced.moves
-        fed = moves.graph.fed(moves.operators(positions))
-        pairs = zip(positions, moves.graph.edges, strict=True)
-        return Candidate(place if edge.source in fed else 0 for place, edge in pairs)
-
-    def _score(self, positions: Candidate) -> float:
-        job, traced = self.job, self.traced
-        with seeing(traced.network, side_of(job.space, self.found)):
-            return next(self._scorer([traced.candidate(positions)]))
-
-    @cached_property
-    def _scorer(self) -> Callable[[Sequence[Candidate]], Iterator[float]]:
-        job, request = self.job, self.job.request
-        return scorer(
-            self.shared.source,
-            job.fixed(job.data.train, request.calibration),
-            job.fixed(job.data.held_out, request.scoring),
+        settings, record = self.settings, self.record
+        weights = SharedWeights(
+            self.traced,
+            self._course(),
+            file=self.job.folder.checkpoint("transformation"),
+            owner=json.dumps(record.key, sort_keys=True),
+            progress=self.job.progress,
         )
+        moves, progress = self.traced.moves, self.job.progress
+        return Seeking(moves, weights, settings, record.scores, record.keep, progress).ranked()
 
-    def _ranked(self, scores: Mapping[Candidate, float]) -> list[Scored]:
-        moves = self.traced.moves
-        distinct = {self._plain(each): score for each, score in scores.items()}
-        rows = [Scored(each, s) for each, s in distinct.items() if math.isfinite(s)]
-        return sorted(rows, key=lambda row: (-row.score, *self._price(row.candidate, moves)))
-
-    def _price(self, positions: Candidate, moves: Any) -> tuple[int, int]:
-        cost = moves.cost(positions)
-        return cost.macs, cost.params
+    def _course(self) -> Course:
+        job, request = self.job, self.job.request
+        return Course(
+            train=job.data.train,
+            calibration=job.fixed(job.data.train, request.calibration),
+            held_out=job.fixed(job.data.held_out, request.scoring),
+            recipe=request.ranking_recipe(max(1, self.settings.epochs)),
+            seed=self.settings.seed,
+            paths=request.paths,
+            device=job.device,
+            side=side_of(job.space, self.found),
+        )
 
     # -- choosing ----------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -148,7 +149,8 @@ def test_the_rule_of_nat_offers_to_skip_or_to_cut() -> None:
 @pytest.mark.parametrize("name", ["test_vit", "test_convnext", "test_mambaout", "test_nfnet"])
 def test_networks_of_other_kinds(name: str) -> None:
     made = timm.create_model(name).eval()
-    size = made.pretrained_cfg["input_size"]
+    config: Any = made.pretrained_cfg
+    size = config["input_size"]
     found = traced_transformations(made, size)
     changed = drawn(found, 3)
     small = replaced(made, found.replacements(changed))
@@ -230,7 +232,9 @@ def test_a_block_that_goes_takes_what_is_inside_along() -> None:
 
 def test_networks_in_which_nothing_may_be_replaced() -> None:
     head = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 5))
-    with pytest.raises(NothingToReplaceError, match="nothing in Sequential may be replaced: it has"):
+    with pytest.raises(
+        NothingToReplaceError, match="nothing in Sequential may be replaced: it has"
+    ):
         traced_transformations(head, IMAGE)
     pointwise = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1))
     with pytest.raises(NothingToReplaceError, match="nothing in Sequential may be replaced"):
@@ -239,7 +243,7 @@ def test_networks_in_which_nothing_may_be_replaced() -> None:
 
 def test_networks_that_are_not_ready() -> None:
     choice = prunas.Choice([nn.Identity(), nn.Conv2d(8, 8, 3, padding=1)])
-    with pytest.raises(InputError, match="holds choice blocks.*cut a candidate out of it first"):
+    with pytest.raises(InputError, match=r"holds choice blocks.*cut a candidate out of it first"):
         traced_transformations(network(choice), IMAGE)
     with pytest.raises(InputError, match=r"does not run on images of shape \(4, 16, 16\)"):
         traced_transformations(plain(), (4, 16, 16))
@@ -249,7 +253,10 @@ def test_networks_that_are_not_ready() -> None:
     ("replacement", "message"),
     [
         (Replacement("9.conv", "conv_3x3", SKIP), "has no module '9.conv' to replace"),
-        (Replacement("2", "conv_3x3", "conv_1x1"), "conv_1x1 cannot take the place of '2', a Batch"),
+        (
+            Replacement("2", "conv_3x3", "conv_1x1"),
+            "conv_1x1 cannot take the place of '2', a Batch",
+        ),
         (Replacement("1", "conv_3x3", "conv_7x7"), "conv_7x7 cannot take the place of '1', a Conv"),
         (Replacement("1", "conv_3x3", "conv_4x4"), "there is no operator 'conv_4x4'"),
     ],

@@ -44,9 +44,7 @@ class Inverted(nn.Module):
     def __init__(self, channels: int, wide: int, kernel: int) -> None:
         super().__init__()
         self.expand = nn.Conv2d(channels, wide, 1, bias=False)
-        self.depthwise = nn.Conv2d(
-            wide, wide, kernel, padding=kernel // 2, groups=wide, bias=False
-        )
+        self.depthwise = nn.Conv2d(wide, wide, kernel, padding=kernel // 2, groups=wide, bias=False)
         self.gate = Gate(wide)
         self.project = nn.Conv2d(wide, channels, 1, bias=False)
         self.norm = nn.BatchNorm2d(channels)
