@@ -2,6 +2,8 @@
 
 from prunas.transformer_nat.canonical import canonical as canonical
 from prunas.transformer_nat.cell_network import CellNetwork as CellNetwork
+from prunas.transformer_nat.cell_transformations import CellTransformations as CellTransformations
+from prunas.transformer_nat.cell_transformations import cell_transformations as cell_transformations
 from prunas.transformer_nat.genes import WINDOW as WINDOW
 from prunas.transformer_nat.genes import TransformationGenes as TransformationGenes
 from prunas.transformer_nat.genotype import Cell as Cell
