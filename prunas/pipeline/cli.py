@@ -698,8 +698,7 @@ def transform(
         entry = transformation.transform(job, stated, fresh=fresh)
         report = write_report(run)
     if as_json:
-        known = {name: value for name, value in entry.items() if name != "graph"}
-        _print_json({"run": str(run), "model": str(run / "model"), **known})
+        _print_json({"run": str(run), "model": str(run / "model"), **_without_graph(entry)})
         return
     typer.echo(terminal.transform_text(run, entry))
     typer.echo(f"report: {report}")
@@ -1049,7 +1048,14 @@ def _answer(folder: Path, entries: Mapping[str, Any]) -> dict[str, Any]:
     """What a program wants to know of a run: where it is, and run.json without the long lists."""
     wanted = ("request", "budget", "device", "result", "stages")
     known = {name: entries[name] for name in wanted if name in entries}
+    if "transformation" in entries:
+        known["transformation"] = _without_graph(entries["transformation"])
     return {"run": str(folder), "model": str(folder / "model"), **known}
+
+
+def _without_graph(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """A transformation without its picture."""
+    return {name: value for name, value in entry.items() if name != "graph"}
 
 
 def _print_json(answer: Mapping[str, Any]) -> None:

@@ -128,7 +128,7 @@ class Seeking:
             if self.weights.done > index + 1:
                 raise InputError(
                     "the record of this transformation lacks scores on weights that were trained"
-                    " on since; transform the run anew with --fresh"
+                    " on since; begin anew with --fresh"
                 )
             connected = self.moves.connected(candidate)
             known[candidate] = self.weights.score(candidate) if connected else math.nan

@@ -67,6 +67,7 @@ def transform(job: Job, stated: Mapping[str, Any], *, fresh: bool = False) -> di
         return dict(done)
     work = _Work(job, found, record)
     work.traced  # noqa: B018 - refused here if nothing may be replaced
+    record.keep()  # so that it goes on with these settings wherever it is stopped
     with job.folder.stage("replace redundant operators"):
         scores = work.searched()
     entry = work.entry(scores, work.last_round(scores))

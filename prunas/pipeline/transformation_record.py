@@ -80,6 +80,6 @@ def _read(file: Path) -> dict[str, Any] | None:
 def _differing(job: Job, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     name = next(name for name in after if after[name] != before[name])
     return (
-        f"{job.folder.path} was transformed with {name}={before[name]}, now it is {after[name]};"
-        " repeat its settings, or transform it anew with --fresh"
+        f"{job.folder.path} has a transformation with {name}={before[name]}, now it is"
+        f" {after[name]}; repeat its settings, or begin anew with --fresh"
     )

@@ -13,7 +13,7 @@ from prunas.search.methods import SEARCHES
 from prunas.supernet.space import Candidate
 from prunas.transformer_nat.genes import WINDOW, TransformationGenes
 from prunas.transformer_nat.method import Scored, State, Transformer, forgotten
-from prunas.transformer_nat.methods import TRANSFORMERS, network_transformers
+from prunas.transformer_nat.methods import TRANSFORMERS, transformers_for
 from prunas.transformer_nat.policy_search import PolicySearch
 from prunas.transformer_nat.transformation import TransformationSpace
 
@@ -55,7 +55,7 @@ def seeker(name: str, moves: TransformationSpace, rng: np.random.Generator) -> S
         InputError: there is no such method.
     """
     if name in TRANSFORMERS:
-        method = network_transformers(moves)[name]
+        method = transformers_for(moves)[name]
         return _Transforming(method, method.start(moves, rng), rng)
     if name in SEARCHES:
         return _Searching(SEARCHES[name], TransformationGenes(moves), rng)

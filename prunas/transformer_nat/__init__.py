@@ -18,8 +18,8 @@ from prunas.transformer_nat.method import State as State
 from prunas.transformer_nat.method import Transformer as Transformer
 from prunas.transformer_nat.method import chosen as chosen
 from prunas.transformer_nat.methods import TRANSFORMERS as TRANSFORMERS
-from prunas.transformer_nat.methods import network_transformers as network_transformers
 from prunas.transformer_nat.methods import transformers as transformers
+from prunas.transformer_nat.methods import transformers_for as transformers_for
 from prunas.transformer_nat.operator_cost import OperatorCost as OperatorCost
 from prunas.transformer_nat.operator_cost import Place as Place
 from prunas.transformer_nat.operator_cost import operator_cost as operator_cost

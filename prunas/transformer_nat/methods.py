@@ -34,16 +34,18 @@ def transformers(
 
 
 TRANSFORMERS: Final[Mapping[str, Transformer]] = transformers()
-"""What is on offer: the policy of NAT, and its controls. For cells; see `network_transformers`."""
+"""What is on offer: the policy of NAT, and its controls. For cells; see `transformers_for`."""
 
 _CHANGES: Final = 3  # operators replaced in a policy's first draws, however many there are
 
 
-def network_transformers(moves: TransformationSpace) -> Mapping[str, Transformer]:
-    """The same for the transformations of a traced network.
+def transformers_for(moves: TransformationSpace) -> Mapping[str, Transformer]:
+    """The methods for these transformations: of cells, `TRANSFORMERS`, or of a traced network.
 
-    Policies know the operators of networks, and replace three of them in the mean at first: in a
-    long network a fifth of all, as in cells, would leave none that works.
+    In the latter, policies know the operators of networks, and replace three of them in the mean at
+    first: in a long network a fifth of all, as in cells, would leave none that works.
     """
+    if set(EVERY_OPERATOR).issuperset(name for names in moves.options for name in names):
+        return TRANSFORMERS
     edges = sum(len(names) > 1 for names in moves.options)
     return transformers(OF_NETWORKS, keep=1 - min(0.2, _CHANGES / edges))

@@ -208,6 +208,24 @@ def test_a_budget_of_memory_is_kept_too(
     assert PeakMemory(network, space).bytes([space.full()])[0] <= job.feasible.limits["memory"]
 
 
+@pytest.mark.usefixtures("frugal")
+def test_networks_that_see_smaller_images(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alone, "_cores", lambda: 1)
+    folder = tmp_path / "run"
+    request = request_of(pictures, budget="macs=40%", resolutions=(8,), genes=("depth",))
+    RunFolder.create(folder, request, resume=False)
+    run_search_stages(job_in(folder))
+    found = result_of(folder)
+    assert found["input_size"] == [1, 8, 8]
+    entry = transform(job_in(folder), BY_SCORE | {"epochs": 1})
+    assert entry["macs_before"] == found["macs"]
+    network = prunas.load(folder / "model")
+    assert macs_counted(network, (1, 8, 8)) == entry["macs"] < found["macs"]
+    assert "transformed" in train_finals(job_in(folder))["accuracy"]
+
+
 def test_random_weights_where_the_final_training_begins_with_them(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,7 +288,7 @@ def test_asked_twice(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         patch.setattr(transformation._Work, "searched", lambda _: pytest.fail("it is done"))
         assert transform(job_in(run), {}) == entry
         assert transform(job_in(run), BY_SCORE) == entry
-    with pytest.raises(InputError, match="was transformed with method=policy, now it is random;"):
+    with pytest.raises(InputError, match="has a transformation with method=policy, now it"):
         transform(job_in(run), {"method": "random"})
     assert result_of(run)["replacements"] == entry["replacements"]
     _score_by(monkeypatch, lambda candidate: sum(candidate) / 100)
@@ -357,7 +375,7 @@ def test_transform_on_the_command_line(
     assert answer["replacements"]
     assert "graph" not in answer
     assert main(["transform", str(run), "--method", "random"]) == 2
-    assert "transform it anew with --fresh" in capsys.readouterr().err
+    assert "begin anew with --fresh" in capsys.readouterr().err
     assert main(["transform", str(run / "nowhere")]) == 2
     assert main(["train", str(run), "--seeds", "2"]) == 0
     said = capsys.readouterr().out

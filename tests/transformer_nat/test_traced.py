@@ -18,16 +18,22 @@ from prunas.eval.cost import Cost
 from prunas.supernet.elastic import Supernet
 from prunas.supernet.space import Candidate
 from prunas.transformer_nat import (
+    OF_NETWORKS,
+    PUBLISHED,
     TRANSFORMERS,
     NothingToReplaceError,
+    PolicySearch,
     Replacement,
     Scored,
     TracedTransformations,
+    cell_graph,
     chosen,
+    cifar_skeleton,
     keep_skip_null,
-    network_transformers,
     replaced,
     traced_transformations,
+    transformations,
+    transformers_for,
 )
 from prunas.transformer_nat.canonical import canonical
 from prunas.transformer_nat.operators import NULL, SKIP
@@ -275,10 +281,21 @@ def test_policies_of_cells_do_not_know_networks() -> None:
 # -- searching -------------------------------------------------------------------------------------
 
 
+def test_cells_have_the_methods_of_cells() -> None:
+    cells = transformations(cell_graph(PUBLISHED["DARTS_V2"], cifar_skeleton(4, 3, size=8)))
+    assert transformers_for(cells) is TRANSFORMERS
+    policy = transformers_for(traced("plain").moves)["policy"]
+    assert isinstance(policy, PolicySearch)
+    assert policy.policy.vocabulary == OF_NETWORKS
+    long = transformers_for(traced("test_efficientnet").moves)["policy"]
+    assert isinstance(long, PolicySearch)
+    assert long.keep == 1 - min(0.2, 3 / len(options(traced("test_efficientnet"))))
+
+
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_every_method_searches_a_traced_network(name: str) -> None:
     found = traced("inverted")
-    method = network_transformers(found.moves)[name]
+    method = transformers_for(found.moves)[name]
     state = method.start(found.moves, np.random.default_rng(0))
     for _ in range(5):
         state, asked = method.ask(state, 4)

@@ -220,8 +220,8 @@ def _last_round(result: Result) -> str:
 def _seed_table(result: Result) -> str:
     if len(result.seeds) < 2:
         return ""
-    columns = [network.accuracies for network in result.networks.values()]
-    head = "".join(f"<th>{_LABELS[name]}" for name in result.networks)
+    columns = [network.accuracies for network in result.trained.values()]
+    head = "".join(f"<th>{_LABELS[name]}" for name in result.trained)
     rows = "".join(
         f"<tr><th scope=row>{seed}</th>{''.join(f'<td>{percent(value)}' for value in values)}</tr>"
         for seed, *values in zip(result.seeds, *columns, strict=False)

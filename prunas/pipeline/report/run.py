@@ -165,6 +165,11 @@ class Result:
         }
         return {name: network for name, network in named.items() if network is not None}
 
+    @property
+    def trained(self) -> Mapping[str, Compared]:
+        """Those of them whose test accuracy is known."""
+        return {name: network for name, network in self.networks.items() if network.accuracies}
+
 
 @dataclass(frozen=True)
 class Run:
