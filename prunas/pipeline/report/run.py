@@ -166,6 +166,11 @@ class Result:
         return {name: network for name, network in named.items() if network is not None}
 
     @property
+    def final(self) -> Compared:
+        """The network that the run ends with: the transformed one, as soon as it is trained."""
+        return self.trained.get("transformed", self.found)
+
+    @property
     def trained(self) -> Mapping[str, Compared]:
         """Those of them whose test accuracy is known."""
         return {name: network for name, network in self.networks.items() if network.accuracies}
