@@ -102,7 +102,7 @@ class Seeking:
         wanted = math.ceil(settings.evaluations / rounds) if alternately else settings.evaluations
         latest: dict[Candidate, float] = {}
         for index in range(rounds):
-            self.weights.train(index + 1)
+            self.weights.train(min(index + 1, settings.epochs))
             if alternately or index + 1 == rounds:
                 seek.anew()
                 latest = self._round(index, seek, wanted)

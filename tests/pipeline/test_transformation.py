@@ -119,6 +119,8 @@ def test_the_transformed_network_is_the_artifact_and_is_trained_like_the_found_o
     assert macs_counted(network, tuple(size)) == entry["macs"] == result["macs_transformed"]
     assert entry["macs"] < entry["macs_before"] <= job.feasible.limits["macs"]
     assert "transformed" not in result.get("accuracy", {})
+    weights = run / "checkpoints" / "transformation.safetensors"
+    assert not weights.exists()  # no epoch was asked for
 
     trained = train_finals(job)
     assert set(trained["accuracy"]) == {"full", "uniform", "found", "transformed"}
