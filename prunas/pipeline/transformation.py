@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from fnmatch import fnmatchcase
 from functools import cached_property
+from itertools import islice
 from typing import Any, final
 
 import torch
@@ -179,11 +180,11 @@ class _Work:
         """The finalists with their held-out accuracies, the best first; of equals the cheaper."""
         job, count = self.job, self.settings.finalists
         source = self.traced.moves.source
-        inside = [row for row in ranked if row.candidate == source or self._fits(row.candidate)]
+        inside = (row for row in ranked if row.candidate == source or self._fits(row.candidate))
         if count == 1:
-            return [self._finalist(row, None) for row in inside[:1]]
-        others = [row for row in inside if row.candidate != source][: count - 1]
-        entrants = [*(row for row in inside if row.candidate == source), *others]
+            return [self._finalist(next(inside), None)]
+        others = islice((row for row in inside if row.candidate != source), count - 1)
+        entrants = [*(row for row in ranked if row.candidate == source), *others]
         trainings = [self._training(row.candidate) for row in entrants]
         with (
             job.folder.stage("train the transformed networks that score best"),

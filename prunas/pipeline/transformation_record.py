@@ -42,18 +42,18 @@ class Record:
         file = job.folder.path / "checkpoints" / "transformation.json"
         owner = {"run": job.request.fingerprint(), "candidate": list(found)}
         known = None if fresh else _read(file)
-        if known is not None and known["key"] | owner == known["key"]:
-            settings = replace(Settings(**known["key"]["settings"]), **stated)
-            key = {**owner, "settings": asdict(settings)}
-            if key != known["key"]:
-                raise InputError(_differing(job, known["key"]["settings"], asdict(settings)))
-            scores = {
-                int(round_): {Candidate(row): float(score) for row, score in rows}
-                for round_, rows in known["scores"].items()
-            }
-            return cls(file, key, scores)
-        settings = replace(Settings(seed=job.request.seed), **stated)
-        return cls(file, {**owner, "settings": asdict(settings)}, {})
+        if known is None or {**known.key, **owner} != known.key:
+            settings = replace(Settings(seed=job.request.seed), **stated)
+            return cls(file, {**owner, "settings": asdict(settings)}, {})
+        before = asdict(known.settings)
+        after = asdict(replace(known.settings, **stated))
+        for name in after:
+            if after[name] != before[name]:
+                raise InputError(
+                    f"{job.folder.path} has a transformation with {name}={before[name]}, now it is"
+                    f" {after[name]}; repeat its settings, or begin anew with --fresh"
+                )
+        return known
 
     def keep(self) -> None:
         """Write it."""
@@ -64,22 +64,20 @@ class Record:
         write_text(self.file, json.dumps({"key": self.key, "scores": rows}))
 
 
-def _read(file: Path) -> dict[str, Any] | None:
+def _read(file: Path) -> Record | None:
+    """What was kept there; nothing of another version."""
     if not file.exists():
         return None
     try:
-        known = json.loads(file.read_text())
-        if set(known["key"]["settings"]) != {field.name for field in fields(Settings)}:
-            return None  # of another version
-        dict(known["scores"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        data = json.loads(file.read_text())
+        scores = {
+            int(round_): {Candidate(row): float(score) for row, score in rows}
+            for round_, rows in data["scores"].items()
+        }
+        known = Record(file, dict(data["key"]), scores)
+        if set(known.key["settings"]) != {field.name for field in fields(Settings)}:
+            return None
+        known.settings  # noqa: B018 - raises where they make no sense
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{file} cannot be read ({error}); delete it to redo it") from None
-    return dict(known)
-
-
-def _differing(job: Job, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    name = next(name for name in after if after[name] != before[name])
-    return (
-        f"{job.folder.path} has a transformation with {name}={before[name]}, now it is"
-        f" {after[name]}; repeat its settings, or begin anew with --fresh"
-    )
+    return known

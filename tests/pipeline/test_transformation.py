@@ -343,9 +343,10 @@ def test_damaged_records_are_refused(run: Path) -> None:
     transform(job_in(run), SHORT | {"finalists": 1})
     record = run / "checkpoints" / "transformation.json"
     kept = record.read_text()
-    record.write_text("{")
-    with pytest.raises(InputError, match=r"transformation.json cannot be read \(.*delete it"):
-        transform(job_in(run), {})
+    for text in ("{", "[]", json.dumps({**json.loads(kept), "scores": {"0": [5]}})):
+        record.write_text(text)
+        with pytest.raises(InputError, match=r"transformation.json cannot be read \(.*delete it"):
+            transform(job_in(run), {})
     record.write_text(kept)
     RunFolder.open(run).update({"transformation": None})
     scores = json.loads(kept)
