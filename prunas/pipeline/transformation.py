@@ -15,11 +15,13 @@ from functools import cached_property
 from itertools import islice
 from typing import Any, final
 
+import numpy as np
 import torch
 from torch import nn
 
 from prunas.errors import InputError
 from prunas.eval.cost import Cost
+from prunas.eval.latency.whole import measured
 from prunas.eval.peak import PeakMemory
 from prunas.eval.recalibration import recalibrate_
 from prunas.pipeline.alone import Training, told, train_alone
@@ -30,6 +32,7 @@ from prunas.pipeline.sources import train_source
 from prunas.pipeline.stages import Job, sort_channels, train_full
 from prunas.pipeline.transformation_record import Record
 from prunas.supernet.resolution import seeing, side_of
+from prunas.supernet.skeleton import copied
 from prunas.supernet.space import Candidate
 from prunas.supernet.tensors import tensors_of
 from prunas.supernet.trace import trace
@@ -228,13 +231,33 @@ class _Work:
         return Cost(self.traced.space)
 
     def _fits(self, positions: Candidate) -> bool:
-        """Whether the budget's limit of memory is kept too; other costs never grow."""
-        limit = self.job.feasible.limits.get("memory")
-        if limit is None:
-            return True
+        """Whether limits of memory and latency are kept too; other costs never grow."""
+        limits = self.job.feasible.limits
+        memory, latency = limits.get("memory"), limits.get("latency")
+        return (memory is None or self._memory(positions) <= memory) and (
+            latency is None or self._nanoseconds(positions) <= latency
+        )
+
+    def _memory(self, positions: Candidate) -> int:
         network = replaced(self.network, self.traced.replacements(positions))
         space = trace(network, self.job.sees(self.found), genes=("width",))
-        return int(PeakMemory(network, space).bytes([space.full()])[0]) <= limit
+        return int(PeakMemory(network, space).bytes([space.full()])[0])
+
+    def _nanoseconds(self, positions: Candidate) -> float:
+        """Measured beside the found network, whose time is what it was when it was found."""
+        job, traced = self.job, self.traced
+        assert job.stopwatch is not None, "budgets of latency have one"
+        own, changed = measured(
+            copied(traced.network, lambda tensor: tensor.detach().cpu()).eval(),
+            traced.space,
+            [traced.space.full(), traced.candidate(positions)],
+            job.stopwatch.backend,
+            np.random.default_rng([self.settings.seed, 10]),
+            batch=job.request.latency_batch,
+            told=job.progress.say,
+        )
+        found: float = job.folder.read()["result"]["latency"]
+        return 1e6 * found * changed.milliseconds / own.milliseconds
 
     # -- what run.json says ------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 import prunas
 from prunas.errors import InputError
 from prunas.eval.accuracy import accuracy
+from prunas.eval.latency.timing import Timed
 from prunas.eval.peak import PeakMemory
 from prunas.pipeline import alone, shared_weights, transformation, transformation_record
 from prunas.pipeline.cli import main
@@ -208,6 +210,30 @@ def test_a_budget_of_memory_is_kept_too(
     network = prunas.load(folder / "model")
     space = prunas.trace(network, result_of(folder)["input_size"], genes=("width",))
     assert PeakMemory(network, space).bytes([space.full()])[0] <= job.feasible.limits["memory"]
+
+
+@pytest.mark.usefixtures("frugal")
+def test_what_is_slower_than_the_budget_is_not_chosen(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The found network took 2 ms, 3 ms are allowed; beside it, cheaper ones take twice as long."""
+    folder = RunFolder.open(run)
+    folder.update({"result": {**result_of(run), "latency": 2.0}})
+    watch = SimpleNamespace(backend=None)
+    monkeypatch.setattr(Job, "stopwatch", property(lambda _: watch))
+    beside: list[float] = []
+
+    def timed(_: object, space: Any, candidates: list[Candidate], *__: Any, **___: Any) -> Any:
+        assert candidates[0] == space.full()
+        return [Timed(5.0 * factor, 0, 0, 1) for factor in (1.0, beside[-1])]
+
+    monkeypatch.setattr(transformation, "measured", timed)
+    for factor, fits in ((2.0, False), (1.4, True)):
+        beside.append(factor)
+        job = job_in(run)
+        job.feasible.limits = {**job.feasible.limits, "latency": 3_000_000}
+        entry = transform(job, BY_SCORE, fresh=True)
+        assert (entry["replacements"] != []) == fits
 
 
 @pytest.mark.usefixtures("frugal")
