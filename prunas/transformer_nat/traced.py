@@ -11,26 +11,25 @@ as on any other.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Final, final
+from typing import Final, final
 
-import torch
 from torch import nn
 
 from prunas.errors import InputError
 from prunas.eval.cost import Cost
 from prunas.supernet.choice import Choice, choices_of
 from prunas.supernet.cut import copied_with
-from prunas.supernet.imagined import Imagining
-from prunas.supernet.skeleton import FORWARD_ERRORS, META, skeleton
+from prunas.supernet.skeleton import skeleton
 from prunas.supernet.space import Candidate, SearchSpace
-from prunas.supernet.tensors import aliases_of, tensors_of
+from prunas.supernet.tensors import tensors_of
 from prunas.supernet.trace import trace
 from prunas.transformer_nat.dataflow import INPUT, OUTPUT, Flow, Joint, Role, flow_of
 from prunas.transformer_nat.graph import Edge, OperatorGraph
+from prunas.transformer_nat.layer_prices import layer_prices, meta_images
 from prunas.transformer_nat.operator_cost import FREE, OperatorCost
 from prunas.transformer_nat.operators import BRANCH, GATE, NULL, SKIP
 from prunas.transformer_nat.replacement import Replacement
-from prunas.transformer_nat.substitutes import carried, substitute
+from prunas.transformer_nat.substitutes import substitute
 from prunas.transformer_nat.transformation import (
     NothingToReplaceError,
     TransformationSpace,
@@ -123,7 +122,7 @@ def traced_transformations(
             " yet; cut a candidate out of it first (prunas.cut)"
         )
     fixed = _kept(network, keep)
-    edges = _layer_edges(network, input_size, rule)
+    edges = layer_prices(network, input_size, rule)
     edges = {path: edge for path, edge in edges.items() if path not in fixed}
     while True:
         choosing = _with_choices(network, edges)
@@ -139,7 +138,7 @@ def traced_transformations(
         for gene, block in space.blocks.items()
     }
     bare = skeleton(choosing).eval()
-    flow = flow_of(bare, _images(bare, input_size), roles)
+    flow = flow_of(bare, meta_images(bare, input_size), roles)
     known = _priced(space, edges)
     graph = _graph(flow, known)
     gene_of = {block.path: gene for gene, block in space.blocks.items()}
@@ -181,111 +180,6 @@ def _space(
 def _undecided(space: SearchSpace, edges: Iterable[str]) -> set[str]:
     """Layers whose choice did not become a gene."""
     return set(edges) - {choice.path for choice in space.alternatives.values()}
-
-
-# -- layers ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """A convolution that ran once, on one tensor."""
-
-    layer: nn.Conv2d
-    given: torch.Size
-    made: torch.Size
-
-
-def _layer_edges(
-    network: nn.Module, input_size: Sequence[int], rule: Rule
-) -> dict[str, Mapping[str, OperatorCost]]:
-    """{path of a layer: what it is, and then all that may take its place, with their costs}."""
-    result: dict[str, Mapping[str, OperatorCost]] = {}
-    for path, seen in _convolutions(network, input_size).items():
-        name = carried(seen.layer)
-        prices = {name: _price(seen.layer, seen)}
-        for other in rule(name):
-            if other == NULL or (other == SKIP and seen.given != seen.made):
-                continue
-            new = substitute(seen.layer, other)
-            if new is not None and not (cost := _price(new, seen)).exceeds(prices[name]):
-                prices[other] = cost
-        if len(prices) > 1:
-            result[path] = prices
-    return result
-
-
-def _price(module: nn.Module, seen: _Seen) -> OperatorCost:
-    """All convolutions of a substitute make as many positions as the layer did."""
-    positions = seen.made[-2] * seen.made[-1]
-    weights = sum(m.weight.numel() for m in module.modules() if isinstance(m, nn.Conv2d))
-    params = sum(parameter.numel() for parameter in module.parameters())
-    return OperatorCost(macs=weights * positions, weights=params)
-
-
-def _convolutions(network: nn.Module, input_size: Sequence[int]) -> dict[str, _Seen]:
-    """The convolutions, on the meta device, that ran once and share no weight."""
-    bare = skeleton(network).eval()
-    tied = {name.rpartition(".")[0] for pair in aliases_of(network).items() for name in pair}
-    layers = {
-        path: module
-        for path, module in bare.named_modules()
-        if path and isinstance(module, nn.Conv2d) and path not in tied
-    }
-    runs: dict[str, list[tuple[torch.Size, torch.Size] | None]] = {path: [] for path in layers}
-
-    def note(path: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
-        plain = len(args) == 1 and not kwargs and args[0].dim() == out.dim() == 4
-        runs[path].append((args[0].shape, out.shape) if plain else None)
-
-    handles = [
-        layer.register_forward_hook(
-            lambda _, args, kwargs, out, path=path: note(path, args, kwargs, out), with_kwargs=True
-        )
-        for path, layer in layers.items()
-    ]
-    failure = _failure(bare, input_size)
-    for handle in handles:
-        handle.remove()
-    if failure is not None:
-        raise InputError(
-            f"{type(network).__name__} does not run on images of shape {tuple(input_size)}:"
-            f" {failure}"
-        )
-    once = {path: shapes[0] for path, shapes in runs.items() if len(shapes) == 1}
-    seen = {path: _Seen(layers[path], *shapes) for path, shapes in once.items() if shapes}
-    if _works(bare, seen, input_size):
-        return seen
-    return {path: each for path, each in seen.items() if _works(bare, [path], input_size)}
-
-
-def _works(bare: nn.Module, paths: Iterable[str], input_size: Sequence[int]) -> bool:
-    """Whether the network runs with something else than a convolution in these places.
-
-    One that asks the layer for its weight does not.
-    """
-    layers = {path: bare.get_submodule(path) for path in paths}
-    try:
-        for path, layer in layers.items():
-            bare.set_submodule(path, nn.Sequential(layer))
-        return _failure(bare, input_size) is None
-    finally:
-        for path, layer in layers.items():
-            bare.set_submodule(path, layer)
-
-
-def _failure(bare: nn.Module, input_size: Sequence[int]) -> Exception | None:
-    try:
-        with torch.no_grad(), Imagining():
-            bare(_images(bare, input_size))
-    except FORWARD_ERRORS as error:
-        return error
-    return None
-
-
-def _images(bare: nn.Module, input_size: Sequence[int]) -> torch.Tensor:
-    floating = (p.dtype for p in bare.parameters() if p.is_floating_point())
-    dtype = next(floating, torch.float32)
-    return torch.empty((2, *map(int, input_size)), dtype=dtype, device=META)
 
 
 def _with_choices(network: nn.Module, edges: Mapping[str, Mapping[str, OperatorCost]]) -> nn.Module:
