@@ -30,13 +30,15 @@ from prunas.transformer_nat import (
     chosen,
     cifar_skeleton,
     keep_skip_null,
+    never_dearer,
     replaced,
     traced_transformations,
     transformations,
     transformers_for,
+    two_level_of_networks,
 )
 from prunas.transformer_nat.canonical import canonical
-from prunas.transformer_nat.operators import NULL, SKIP
+from prunas.transformer_nat.operators import KNOWN, NULL, SKIP, Kind
 from tests.supernet.counting import macs_counted, parameters_counted
 from tests.transformer_nat.traced_networks import IMAGE, NETWORKS, Asks, Branch, network, plain
 
@@ -163,6 +165,30 @@ def test_networks_of_other_kinds(name: str) -> None:
     with torch.no_grad():
         assert small(torch.zeros(1, *size)).shape == (1, 1000)
     assert Cost(found.space).params([found.candidate(changed)])[0] == parameters_counted(small)
+
+
+def test_types_go_down_and_kernels_do_not_grow() -> None:
+    rank = {Kind.CONVOLUTION: 3, Kind.FACTORED: 2, Kind.DEPTHWISE: 1}
+    for name in OF_NETWORKS:
+        here = KNOWN[name]
+        for other in two_level_of_networks(name):
+            there = KNOWN[other]
+            assert other != name
+            if other in (SKIP, NULL):
+                continue
+            assert there.kernel <= here.kernel
+            assert rank.get(there.kind, 0) <= rank.get(here.kind, 0)
+            assert there.kind is not Kind.DEPTHWISE or here.kind is Kind.DEPTHWISE
+    assert two_level_of_networks("branch") == (SKIP, NULL)
+
+
+def test_what_cannot_be_at_an_edge_has_no_price_there() -> None:
+    edge = traced("branches").moves.graph.edges[1]
+    assert edge.takes(NULL)
+    assert not edge.takes("conv_3x3")
+    assert not never_dearer(edge, "conv_3x3")
+    with pytest.raises(InputError, match="conv_3x3 cannot be between '0' and '1 branch'"):
+        edge.cost_of("conv_3x3")
 
 
 # -- never dearer ----------------------------------------------------------------------------------
