@@ -27,6 +27,7 @@ from prunas.search.prior import Prior
 from prunas.supernet.cut import cut
 from prunas.supernet.resolution import seeing, side_of
 from prunas.supernet.space import Candidate
+from prunas.transformer_nat.replacement import Replacement, replaced
 
 Purpose = Literal["finalist", "scratch-finalist", "final", "scratch", "ranking"]
 
@@ -48,17 +49,22 @@ class Training:
             are kept, and it is measured on the test set; so is one from "scratch", which begins
             from random weights of its seed (as does a "scratch-finalist"), and one of a "ranking",
             which begins from the full network's weights: those of no source that is to be judged.
+        replacements: of operators of the candidate (`prunas transform`).
     """
 
     candidate: Candidate
     recipe: Recipe
     seed: int
     purpose: Purpose
+    replacements: tuple[Replacement, ...] = ()
 
     @property
     def name(self) -> str:
         """Differs when anything differs."""
-        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        decisive = asdict(self)
+        if not self.replacements:  # as names were before there were any
+            del decisive["replacements"]
+        digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
         return f"{self.purpose}-{digest[:12]}"
 
 
@@ -125,6 +131,14 @@ def told(network: nn.Module, size: Size) -> nn.Module:
 
 
 def _begun(job: Job, training: Training, full: nn.Module, prior: Prior | None) -> nn.Module:
+    network = _candidate(job, training, full, prior)
+    if not training.replacements:
+        return network
+    random = training.purpose in ("scratch", "scratch-finalist")
+    return replaced(network, training.replacements, fresh=training.seed if random else None)
+
+
+def _candidate(job: Job, training: Training, full: nn.Module, prior: Prior | None) -> nn.Module:
     if training.purpose == "ranking":
         return cut(full, job.space, training.candidate)
     if training.purpose in ("scratch", "scratch-finalist"):

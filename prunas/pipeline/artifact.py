@@ -1,10 +1,10 @@
 """The artifact: a network as arch.json and weights.safetensors, without pickle.
 
 arch.json says where the network's class comes from, which alternatives of the parent were chosen,
-which blocks it does without and which plain attributes of its modules differ from the parent's (all
-of them, if the parent is not timm's); the tensors carry their own shapes. Loading builds the
-parent, gives it these attributes and tensors, and returns a plain module: no search code is
-involved.
+which blocks it does without, what stands in the place of layers and which plain attributes of its
+modules differ from the parent's (all of them, if the parent is not timm's); the tensors carry their
+own shapes. Loading builds the parent, gives it these attributes and tensors, and returns a plain
+module: no search code is involved.
 """
 
 import copy
@@ -26,6 +26,7 @@ from prunas.pipeline.adapted import adapted
 from prunas.pipeline.attributes import differing, plain_attributes, restore, unlike
 from prunas.pipeline.files import replace_folder, write_text, writing
 from prunas.pipeline.networks import rebuild
+from prunas.pipeline.substituted import Row, put_in, substituted
 from prunas.pipeline.weightless import weightless
 from prunas.supernet.blocks import Block, identities, leave_out, left_out_of
 from prunas.supernet.choice import settle, settled
@@ -61,6 +62,7 @@ def save(network: nn.Module, folder: str | Path) -> Path:
     parent = _parent(origin)
     if parent is not None:
         settle(parent, settled(network))
+        put_in(parent, _placed(parent, substituted(network)))
         gone = left_out_of(parent, network)
         leave_out(parent, gone)
         kept = list(differing(parent, network))
@@ -75,6 +77,7 @@ def save(network: nn.Module, folder: str | Path) -> Path:
         "chosen": settled(network),
         "left_out": [[block.path, block.alone] for block in gone],
         "attributes": kept,
+        **({"substituted": rows} if (rows := substituted(network)) else {}),
     }
     aside = folder.with_name(f".{folder.name}.part")
     with writing(folder):
@@ -123,6 +126,7 @@ def load(folder: str | Path, network: nn.Module | None = None, **arguments: Any)
         )
     try:
         settle(parent, arch.get("chosen", {}))
+        put_in(parent, arch.get("substituted", ()))
         leave_out(parent, (Block(path, alone) for path, alone in arch["left_out"]))
         _fit(parent, tensors, folder)
         restore(parent, arch["attributes"])
@@ -179,6 +183,12 @@ def _parent(origin: Mapping[str, Any]) -> nn.Module | None:
     except (ImportError, AttributeError, TypeError):
         return None
     return built if isinstance(built, nn.Module) else None
+
+
+def _placed(parent: nn.Module, rows: list[Row]) -> list[Row]:
+    """Those whose place there is in the parent; of another parent `unlike` will tell."""
+    paths = {path for path, _ in parent.named_modules()}
+    return [row for row in rows if row[0] in paths]
 
 
 def _class_name(network: nn.Module) -> str:

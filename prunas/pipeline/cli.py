@@ -26,7 +26,7 @@ from prunas.eval.latency.backends import BACKENDS, backend_of
 from prunas.eval.latency.predictor import FEWEST
 from prunas.eval.latency.table import NETWORKS
 from prunas.interruption import STOPPED, loaded
-from prunas.pipeline import terminal
+from prunas.pipeline import terminal, transformation
 from prunas.pipeline.artifact import load, save
 from prunas.pipeline.comparison import Comparison, Means, compare_methods, read_request
 from prunas.pipeline.comparison.folder import kept_runs
@@ -55,12 +55,14 @@ from prunas.pipeline.sources import require_source
 from prunas.pipeline.spaces import space_of
 from prunas.pipeline.stages import Job, fixed
 from prunas.pipeline.timings import build_table, timings
+from prunas.pipeline.transformers import METHODS
 from prunas.search.archive import Archive
 from prunas.search.budget import Budget
 from prunas.search.methods import SEARCHES
 from prunas.supernet.grid import GRIDS, as_grid
 from prunas.supernet.schedules.table import SCHEDULES, WARMED_UP
 from prunas.supernet.trace import KINDS
+from prunas.transformer_nat.transformation import NothingToReplaceError
 
 _DEMO: Final = Path("runs/demo")
 _DEVICES: Final = ("auto", "cpu", "cuda")
@@ -539,6 +541,9 @@ def search(
     latency_table: Annotated[
         str | None, typer.Option(help="Read, or built there. [in --out]", metavar="FILE")
     ] = None,
+    transformed: Annotated[
+        bool, typer.Option("--transform", help="Replace redundant operators of what is found.")
+    ] = False,
     device: Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     as_json: AsJson = False,
@@ -575,6 +580,7 @@ def search(
         "latency_backend": latency_backend,
         "latency_batch": latency_batch,
         "latency_table": latency_table,
+        "transform": transformed or None,
     }
     given = {name: value for name, value in stated.items() if value is not None}
     request = _request(given, out if resume else None)
@@ -583,12 +589,17 @@ def search(
     with _stoppable(folder, _command("search", "--resume", "--out", folder, device=device)):
         job = _begun(folder, request, resume=resume, device=where)
         run_search_stages(job)
+        if request.transform:
+            with _nothing_to_replace_noted():
+                transformation.transform(job, {})
         report = write_report(folder)
     entries = job.folder.read()
     if as_json:
         _print_json(_answer(folder, entries))
         return
     typer.echo(terminal.search_text(folder, entries))
+    if request.transform and "transformation" in entries:
+        typer.echo(terminal.transform_text(folder, entries["transformation"]))
     typer.echo(f"report: {report}")
 
 
@@ -650,7 +661,56 @@ def _take_back(path: Path) -> None:
             empty.rmdir()
 
 
-# -- train, rank -----------------------------------------------------------------------------------
+# -- transform, train, rank ------------------------------------------------------------------------
+
+
+@app.command()
+def transform(
+    run: Run,
+    method: Annotated[
+        str | None, typer.Option(help=f"{', '.join(METHODS)} (policy).", metavar="NAME")
+    ] = None,
+    evaluations: Annotated[
+        int | None, typer.Option(help="Transformations to score on shared weights. [80]")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Of the shared weights; 0 leaves them as they are. [4]")
+    ] = None,
+    finalists: Annotated[
+        int | None, typer.Option(help="Trained alone before one is chosen; 1: by score. [4]")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random. [the run's]")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget an earlier one.")] = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Replace redundant operators of the found network by cheaper ones, before it is trained."""
+    job = Job(RunFolder.open(run), _device(device), Progress(visible=True))
+    options = {
+        "method": method,
+        "evaluations": evaluations,
+        "epochs": epochs,
+        "finalists": finalists,
+        "seed": seed,
+    }
+    stated = {name: value for name, value in options.items() if value is not None}
+    with _stoppable(run, _command("transform", run, device=device)):
+        entry = transformation.transform(job, stated, fresh=fresh)
+        report = write_report(run)
+    if as_json:
+        _print_json({"run": str(run), "model": str(run / "model"), **_without_graph(entry)})
+        return
+    typer.echo(terminal.transform_text(run, entry))
+    typer.echo(f"report: {report}")
+
+
+@contextmanager
+def _nothing_to_replace_noted() -> Iterator[None]:
+    """A search that was to transform as well is done all the same."""
+    try:
+        yield
+    except NothingToReplaceError as error:
+        typer.echo(f"prunas: note: {error}", err=True)
 
 
 @app.command()
@@ -988,7 +1048,14 @@ def _answer(folder: Path, entries: Mapping[str, Any]) -> dict[str, Any]:
     """What a program wants to know of a run: where it is, and run.json without the long lists."""
     wanted = ("request", "budget", "device", "result", "stages")
     known = {name: entries[name] for name in wanted if name in entries}
+    if "transformation" in entries:
+        known["transformation"] = _without_graph(entries["transformation"])
     return {"run": str(folder), "model": str(folder / "model"), **known}
+
+
+def _without_graph(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """A transformation without its picture."""
+    return {name: value for name, value in entry.items() if name != "graph"}
 
 
 def _print_json(answer: Mapping[str, Any]) -> None:

@@ -75,6 +75,7 @@ class Request:
         latency_batch: images at a time.
         latency_table: file of the table of this space and device, built there if it is missing;
             None: in the run's folder.
+        transform: replace redundant operators of the found network after the search.
     """
 
     model: str
@@ -110,6 +111,7 @@ class Request:
     latency_backend: str | None = None
     latency_batch: int = 1
     latency_table: str | None = None
+    transform: bool = False
 
     def __post_init__(self) -> None:
         if self.search not in SEARCHES:
@@ -166,6 +168,7 @@ class Request:
             "final_epochs",
             "from_scratch",
             "small_memory",
+            "transform",
         )
         decisive = {key: value for key, value in self.to_json().items() if key not in free}
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
