@@ -37,6 +37,7 @@ from prunas.pipeline.export import Exported, export_onnx, export_timm, export_to
 from prunas.pipeline.files import write_text, writing
 from prunas.pipeline.finals import train_finals
 from prunas.pipeline.found import run_search_stages
+from prunas.pipeline.lock import LOCK, claimed
 from prunas.pipeline.networks import create_network
 from prunas.pipeline.processes import cores
 from prunas.pipeline.profile import profile as profiled
@@ -567,7 +568,8 @@ def search(
     request = _request(given, out if resume else None)
     folder = out or _default_folder(request)
     where = _device(device)
-    with _stoppable(folder, _command("search", "--resume", "--out", folder, device=device)):
+    go_on = _command("search", "--resume", "--out", folder, device=device)
+    with _stoppable(folder, go_on), claimed(RunFolder.prepared(folder)):
         job = _begun(folder, request, resume=resume, device=where)
         run_search_stages(job)
         report = write_report(folder)
@@ -631,7 +633,8 @@ def _begun(path: Path, request: Request, *, resume: bool, device: torch.device) 
 
 
 def _take_back(path: Path) -> None:
-    (path / "run.json").unlink(missing_ok=True)
+    for file in ("run.json", LOCK):
+        (path / file).unlink(missing_ok=True)
     for empty in (path / "checkpoints", path):
         with suppress(OSError):
             empty.rmdir()
@@ -655,8 +658,8 @@ def train(
     stated = {"seeds": seeds, "final_epochs": final_epochs, "from_scratch": from_scratch}
     given = {name: value for name, value in stated.items() if value is not None}
     request = Request.from_json({**folder.request().to_json(), **given})
-    folder.update({"request": request.to_json()})
-    with _stoppable(run, _command("train", run, device=device)):
+    with _stoppable(run, _command("train", run, device=device)), claimed(run):
+        folder.update({"request": request.to_json(), "goal": "train"})
         result = train_finals(Job(folder, where, Progress(visible=True)))
         report = write_report(run)
     entries = folder.read()
@@ -689,7 +692,7 @@ def rank(
     length = job.request.final_epochs if epochs is None else epochs
     options = ["--candidates", candidates, "--epochs", length]
     options += [word for name in names for word in ("--weights", name)]
-    with _stoppable(run, _command("rank", run, *options, device=device)):
+    with _stoppable(run, _command("rank", run, *options, device=device)), claimed(run):
         found = ranked(job, names, candidates=candidates, epochs=length)
         entry = found.to_json()
         folder.update({"rank": entry})
@@ -892,12 +895,13 @@ def demo(
     """Search, train and report a small network on bundled handwritten digits, in minutes."""
     request = demo_request()
     where = _device(device)
-    if (out / "run.json").exists() and _outdated(RunFolder.open(out), request, resume):
-        with writing(out):
-            rmtree(out)
     given = () if out == _DEMO else ("--out", out)
-    with _stoppable(out, _command("demo", *given, device=device)):
+    go_on = _command("demo", *given, device=device)
+    with _stoppable(out, go_on), claimed(RunFolder.prepared(out)):
+        if (out / "run.json").exists() and _outdated(RunFolder.open(out), request, resume):
+            _empty(out)
         job = _begun(out, request, resume=True, device=where)
+        job.folder.update({"goal": "train"})
         run_search_stages(job)
         result = train_finals(job)
         report = write_report(out)
@@ -917,6 +921,16 @@ def _outdated(folder: RunFolder, request: Request, resume: bool | None) -> bool:
         return False
     finished = folder.path.joinpath("report.html").exists()
     return resume is False or finished or found.fingerprint() != request.fingerprint()
+
+
+def _empty(folder: Path) -> None:
+    """Remove a run, run.json last: what a kill leaves is still a run."""
+    with writing(folder):
+        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name == "run.json"):
+            if entry.is_dir() and not entry.is_symlink():
+                rmtree(entry)
+            elif entry.name != LOCK:
+                entry.unlink()
 
 
 # -- shared ----------------------------------------------------------------------------------------

@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import safetensors
 import torch
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from prunas.errors import InputError, RunError
-from prunas.pipeline.files import replacing, writing
+from prunas.pipeline.files import writing
 from prunas.pipeline.request import WHOLE_FRONT, Request
 from prunas.pipeline.splits import Batch
 from prunas.pipeline.stages import Job
+from prunas.pipeline.tensor_file import read_tensors, write_tensors
 from prunas.pipeline.training import optimizer_for
 from prunas.pruningnet.forms import lean_net, published_net, require_memory
 from prunas.pruningnet.layers import generated_layers
@@ -45,6 +44,7 @@ def made_source(request: Request, name: str, network: nn.Module, space: SearchSp
 # trainings of the study diverged, and does not with this norm, which few of its steps exceed
 # (benchmarks/RESULTS.md).
 _LARGEST_GRADIENT: Final = 10.0
+_REDO: Final = "delete it to redo it"
 
 
 def require_source(job: Job) -> None:
@@ -169,7 +169,9 @@ def save_source(source: Elastic, file: Path, *, owner: str = "") -> None:
         file: a .safetensors file.
         owner: the run that it belongs to.
     """
-    _write(file, source.learnt.state_dict(), {"owner": owner, "space": _digest(source.space)})
+    write_tensors(
+        file, source.learnt.state_dict(), {"owner": owner, "space": _digest(source.space)}
+    )
 
 
 def load_source(source: Elastic, file: Path, *, owner: str = "") -> None:
@@ -179,7 +181,7 @@ def load_source(source: Elastic, file: Path, *, owner: str = "") -> None:
         InputError: the file is missing or damaged, of another run, of another network or grid of
             widths, or of another kind of source.
     """
-    tensors, notes = _read(file)
+    tensors, notes = read_tensors(file, advice=_REDO)
     _require_kin(source, file, notes, owner)
     held = source.learnt.state_dict()
     wrong = [n for n, t in held.items() if n not in tensors or tensors[n].shape != t.shape]
@@ -200,24 +202,29 @@ def _save_training(
         if parameter in optimizer.state:  # absent where no gradient has reached it
             tensors[f"momentum/{name}"] = optimizer.state[parameter]["momentum_buffer"]
     notes = {"owner": owner, "space": _digest(source.space), "epochs": str(epochs)}
-    _write(file, tensors, notes)
+    write_tensors(file, tensors, notes)
 
 
 def _load_training(
     source: Elastic, optimizer: torch.optim.Optimizer, file: Path, owner: str
 ) -> int:
     """The number of epochs that were done."""
-    tensors, notes = _read(file)
+    tensors, notes = read_tensors(file, advice=_REDO)
     _require_kin(source, file, notes, owner)
     start = len("learnt/")
-    source.learnt.load_state_dict(
-        {name[start:]: t for name, t in tensors.items() if name.startswith("learnt/")}
-    )
-    for name, parameter in source.learnt.named_parameters():
-        if f"momentum/{name}" in tensors:
-            momentum = torch.empty_like(parameter).copy_(tensors[f"momentum/{name}"])
-            optimizer.state[parameter] = {"momentum_buffer": momentum.detach()}
-    return int(notes["epochs"])
+    try:
+        done = int(notes["epochs"])
+        source.learnt.load_state_dict(
+            {name[start:]: t for name, t in tensors.items() if name.startswith("learnt/")}
+        )
+        for name, parameter in source.learnt.named_parameters():
+            if f"momentum/{name}" in tensors:
+                momentum = torch.empty_like(parameter).copy_(tensors[f"momentum/{name}"])
+                optimizer.state[parameter] = {"momentum_buffer": momentum.detach()}
+    except (KeyError, ValueError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{file} cannot be read ({reason}); {_REDO}") from None
+    return done
 
 
 def _require_kin(source: Elastic, file: Path, notes: Mapping[str, str], owner: str) -> None:
@@ -232,23 +239,3 @@ def _require_kin(source: Elastic, file: Path, notes: Mapping[str, str], owner: s
 
 def _digest(space: SearchSpace) -> str:
     return hashlib.sha256(space.to_json().encode()).hexdigest()[:16]
-
-
-def _write(file: Path, tensors: Mapping[str, Tensor], notes: dict[str, str]) -> None:
-    plain = {
-        name: t.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, t in tensors.items()
-    }
-    with replacing(file) as aside:
-        save_file(plain, aside, notes)
-
-
-def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    if not file.exists():
-        raise InputError(f"there is no weights file {file}")
-    try:
-        with safetensors.safe_open(file, "pt") as opened:
-            names = opened.keys()
-            return {name: opened.get_tensor(name) for name in names}, opened.metadata() or {}
-    except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(f"{file} cannot be read ({error}); delete it to redo it") from None

@@ -1,11 +1,11 @@
 """The main job in stages. Each reads what the one before left in the run's folder."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,11 +18,11 @@ from prunas.eval.latency.backends import backend_of
 from prunas.eval.prices import Prices
 from prunas.eval.scoring import WeightsSource, scorer
 from prunas.pipeline.data import Data, load_data
-from prunas.pipeline.files import write_text
 from prunas.pipeline.networks import create_network
 from prunas.pipeline.progress import Progress
 from prunas.pipeline.request import Request
 from prunas.pipeline.run_folder import RunFolder
+from prunas.pipeline.sealed import read_sealed, write_sealed
 from prunas.pipeline.small_images import Size
 from prunas.pipeline.spaces import space_of
 from prunas.pipeline.splits import Batch, Split
@@ -274,20 +274,38 @@ def sort_channels(job: Job, network: nn.Module) -> tuple[nn.Module, Prior | None
         return network, None
     file = job.folder.path / "checkpoints" / "prior.json"
     if file.exists():
-        saved = json.loads(file.read_text())
-        orders, values = saved["orders"], saved["values"]
+        orders, values = _ranked_before(file, job.space)
     else:
         with job.folder.stage("rank channels by discriminant information"):
             images = job.fixed(job.data.train, _images_to_rank(job.space))
             ranking = di_prior(network, job.space, images, device=job.device)
         orders, values = ranking.orders, ranking.values
         entries = {"orders": orders, "values": values, "notes": ranking.notes}
-        write_text(file, json.dumps(entries))
+        write_sealed(file, entries)
     ordered = permute(network, job.space, orders)
     return ordered, Prior(
         tuple(tuple(range(width)) for width in job.space.widths),
         tuple(tuple(worth) for worth in values),
     )
+
+
+def _ranked_before(file: Path, space: SearchSpace) -> tuple[Any, Any]:
+    """The orders and values on record.
+
+    Raises:
+        InputError: they are damaged, or of another space.
+    """
+    try:
+        saved = read_sealed(file)
+        orders, values = saved["orders"], saved["values"]
+        channels = [list(range(width)) for width in space.widths]
+        if [sorted(order) for order in orders] != channels:
+            raise ValueError("it is of another network")
+        if [len(worth) - 1 for worth in values] != list(space.widths):
+            raise ValueError("it is of another network")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file} cannot be read ({error}); delete it to redo it") from None
+    return orders, values
 
 
 def _images_to_rank(space: SearchSpace) -> int:

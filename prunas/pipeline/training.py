@@ -10,16 +10,15 @@ from time import perf_counter
 from typing import final
 
 import numpy as np
-import safetensors
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prunas.errors import InputError, RunError
-from prunas.pipeline.files import replacing
+from prunas.json_text import parsed
 from prunas.pipeline.seeding import seeded
 from prunas.pipeline.splits import Batch, Split
+from prunas.pipeline.tensor_file import read_tensors, write_tensors
 
 _STEPS_BETWEEN_CHECKS = 16  # reading a loss waits for the accelerator, so not at every step
 
@@ -195,24 +194,24 @@ class _Run:
 
     def save(self, path: Path, epochs: list[Epoch]) -> None:
         """Write weights, momentum and epochs aside, then rename: a crash leaves the old file."""
-        metadata = {"run": self._identity(), "epochs": json.dumps([asdict(e) for e in epochs])}
-        with replacing(path) as aside:
-            save_file(self._tensors(), aside, metadata)
+        notes = {"run": self._identity(), "epochs": json.dumps([asdict(e) for e in epochs])}
+        write_tensors(path, self._tensors(), notes)
 
     def resume(self, path: Path) -> list[Epoch]:
-        try:
-            with safetensors.safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-                saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, safetensors.SafetensorError) as error:
-            raise InputError(f"the checkpoint {path} cannot be read: {error}") from None
-        if metadata.get("run") != self._identity():
+        saved, notes = read_tensors(path, advice="delete it to start again")
+        if notes.get("run") != self._identity():
             raise InputError(
                 f"the checkpoint {path} is of another network, recipe, data or seed;"
                 " give another file, or delete it to start again"
             )
-        self._restore(saved)
-        return [Epoch(**each) for each in json.loads(metadata["epochs"])]
+        try:
+            epochs = [Epoch(**each) for each in parsed(notes["epochs"])]
+            self._restore(saved)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"the checkpoint {path} cannot be read ({error}); delete it to start again"
+            ) from None
+        return epochs
 
     def _identity(self) -> str:
         """What must be the same for a checkpoint to go on to the same result."""
@@ -221,15 +220,12 @@ class _Run:
         return json.dumps({**run, "network": shapes}, sort_keys=True)
 
     def _tensors(self) -> dict[str, Tensor]:
-        """Copies, contiguous and unshared, as the file format needs them."""
+        """All that training goes on from."""
         named = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         for name, parameter in self.network.named_parameters():
             if parameter in self.optimizer.state:  # absent where no gradient has reached it
                 named[f"momentum.{name}"] = self.optimizer.state[parameter]["momentum_buffer"]
-        return {
-            name: tensor.detach().clone(memory_format=torch.contiguous_format)
-            for name, tensor in named.items()
-        }
+        return named
 
     def _restore(self, saved: dict[str, Tensor]) -> None:
         with torch.no_grad():
