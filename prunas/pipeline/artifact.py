@@ -256,9 +256,10 @@ def _read_arch(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder} holds no artifact ({_ARCH} is missing)") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{folder / _ARCH} cannot be read: {error}") from None
-    odd = next((name for name, fits in _FIELDS.items() if not fits(arch.get(name))), None)
-    if odd is not None:
-        raise InputError(f"{folder / _ARCH} cannot be read: its {odd!r} is {arch.get(odd)!r:.80}")
+    for name, fits in _FIELDS.items():
+        if not fits(arch.get(name)):
+            found = repr(arch.get(name))[:80]
+            raise InputError(f"{folder / _ARCH} cannot be read: its {name!r} is {found}")
     return arch
 
 
@@ -266,7 +267,7 @@ def _is_origin(value: Any) -> bool:
     """Whether a network may be built of it; nothing in it can name code, or a file to load."""
     if not isinstance(value, dict):
         return False
-    texts = {"timm": ("name",), "class": ("module", "name"), "given": ()}.get(value.get("kind"))
+    texts = {"timm": ("name",), "class": ("module", "name"), "given": ()}.get(str(value.get("kind")))
     return texts is not None and all(isinstance(value.get(name), str) for name in texts)
 
 

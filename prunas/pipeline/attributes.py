@@ -43,7 +43,7 @@ def restore(network: nn.Module, attributes: Iterable[Attribute]) -> None:
         if name in _EVERY_MODULE or callable(getattr(type(module), name, None)):
             raise AttributeError(f"{path}.{name} is no plain attribute")
         if not _is_plain(value):
-            raise TypeError(f"{path}.{name} cannot be {value!r:.40}")
+            raise TypeError(f"{path}.{name} cannot be {repr(value)[:40]}")
         held = module.__dict__
         as_tuple = isinstance(value, list) and not isinstance(held.get(name), list)
         held[name] = tuple(value) if as_tuple else value

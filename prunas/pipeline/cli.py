@@ -51,6 +51,7 @@ from prunas.pipeline.report.criteria_page import criteria_page
 from prunas.pipeline.report.rank_page import rank_page
 from prunas.pipeline.request import SOURCES, Request, demo_request
 from prunas.pipeline.run_folder import RunFolder
+from prunas.pipeline.runs.command import app as runs
 from prunas.pipeline.small_images import Size
 from prunas.pipeline.sources import require_source
 from prunas.pipeline.spaces import space_of
@@ -774,6 +775,34 @@ def compare(
         return
     typer.echo(terminal.compare_text(found))
     typer.echo(f"page, to be opened in a browser: {page}")
+
+
+# -- runs ------------------------------------------------------------------------------------------
+
+app.add_typer(runs, name="runs")
+
+
+@runs.command()
+def resume(run: Run, device: Device = "auto", as_json: AsJson = False) -> None:
+    """Go on with a run where it was stopped, to what was asked of it."""
+    where = _device(device)
+    with _stoppable(run, _command("runs", "resume", run, device=device)):
+        folder = RunFolder.open(run)
+        with claimed(run):
+            job = _begun(run, folder.request(), resume=True, device=where)
+            run_search_stages(job)
+            if folder.read().get("goal") == "train":
+                train_finals(job)
+            report = write_report(run)
+    entries = folder.read()
+    if as_json:
+        _print_json(_answer(run, entries))
+        return
+    if "accuracy" in entries["result"]:
+        typer.echo(terminal.train_text(entries["result"]))
+    else:
+        typer.echo(terminal.search_text(run, entries))
+    typer.echo(f"report: {report}")
 
 
 # -- report, export --------------------------------------------------------------------------------

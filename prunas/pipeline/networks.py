@@ -121,7 +121,8 @@ def _check_arguments(arguments: Mapping[str, Any]) -> None:
         sizes = value if isinstance(value, list) else [value]
         large = any(isinstance(size, int) and size > _LARGEST_SIZE for size in sizes)
         if large or name in _NOT_OF_LAYERS:
-            raise InputError(f"a saved network cannot have been built with {name}={value!r:.40}")
+            shown = repr(value)[:40]
+            raise InputError(f"a saved network cannot have been built with {name}={shown}")
 
 
 def _built(name: str, arguments: Mapping[str, Any], seed: int, *, pretrained: bool) -> nn.Module:

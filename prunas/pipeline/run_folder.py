@@ -132,7 +132,8 @@ class RunFolder:
             raise InputError(f"{file} cannot be read: {error}") from None
         for name, kind in _KINDS.items():
             if not isinstance(data.get(name, kind()), kind):
-                raise InputError(f"{file} cannot be read: its {name!r} is {data[name]!r:.40}")
+                found = repr(data[name])[:40]
+                raise InputError(f"{file} cannot be read: its {name!r} is {found}")
         return data
 
     def request(self) -> Request:

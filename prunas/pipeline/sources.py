@@ -44,7 +44,6 @@ def made_source(request: Request, name: str, network: nn.Module, space: SearchSp
 # trainings of the study diverged, and does not with this norm, which few of its steps exceed
 # (benchmarks/RESULTS.md).
 _LARGEST_GRADIENT: Final = 10.0
-_REDO: Final = "delete it to redo it"
 
 
 def require_source(job: Job) -> None:
@@ -181,7 +180,7 @@ def load_source(source: Elastic, file: Path, *, owner: str = "") -> None:
         InputError: the file is missing or damaged, of another run, of another network or grid of
             widths, or of another kind of source.
     """
-    tensors, notes = read_tensors(file, advice=_REDO)
+    tensors, notes = read_tensors(file)
     _require_kin(source, file, notes, owner)
     held = source.learnt.state_dict()
     wrong = [n for n, t in held.items() if n not in tensors or tensors[n].shape != t.shape]
@@ -209,7 +208,7 @@ def _load_training(
     source: Elastic, optimizer: torch.optim.Optimizer, file: Path, owner: str
 ) -> int:
     """The number of epochs that were done."""
-    tensors, notes = read_tensors(file, advice=_REDO)
+    tensors, notes = read_tensors(file)
     _require_kin(source, file, notes, owner)
     start = len("learnt/")
     try:
@@ -223,7 +222,7 @@ def _load_training(
                 optimizer.state[parameter] = {"momentum_buffer": momentum.detach()}
     except (KeyError, ValueError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
-        raise InputError(f"{file} cannot be read ({reason}); {_REDO}") from None
+        raise InputError(f"{file} cannot be read ({reason}); delete it to redo it") from None
     return done
 
 

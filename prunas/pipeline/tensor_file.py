@@ -43,7 +43,9 @@ def write_tensors(file: Path, tensors: Mapping[str, Tensor], notes: Mapping[str,
     return digest
 
 
-def read_tensors(file: Path, *, advice: str, digest: str | None = None) -> tuple[Tensors, Notes]:
+def read_tensors(
+    file: Path, *, advice: str = "delete it to redo it", digest: str | None = None
+) -> tuple[Tensors, Notes]:
     """The tensors and notes of a file; one without a checksum is taken as it is.
 
     Args:

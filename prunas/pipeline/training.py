@@ -198,7 +198,7 @@ class _Run:
         write_tensors(path, self._tensors(), notes)
 
     def resume(self, path: Path) -> list[Epoch]:
-        saved, notes = read_tensors(path, advice="delete it to start again")
+        saved, notes = read_tensors(path)
         if notes.get("run") != self._identity():
             raise InputError(
                 f"the checkpoint {path} is of another network, recipe, data or seed;"

@@ -8,6 +8,7 @@ import sqlite3
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, final
@@ -75,27 +76,72 @@ class Archive:
         return None if known is None else known.score
 
     def rows(self) -> list[Evaluation]:
-        """All evaluations in the order recorded."""
+        """All evaluations in the order of their places, which is that of recording without any."""
         with self._reading():
             return list(rows_of(self._connection, self._run, self._path))
 
-    def record(self, evaluation: Evaluation) -> None:
-        """Append one evaluation; it is on disk when this returns.
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is recorded inside is one transaction: all of it is on disk when this ends.
+
+        The disk is waited for once, where it would be for every evaluation. What was recorded
+        before something else is raised, Ctrl-C say, is kept.
+
+        Raises:
+            RunError: it could not be written; then none of it is recorded.
+        """
+        before = len(self._scores)
+        with self._writing():
+            self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        finally:
+            self._commit(before)
+
+    def _commit(self, before: int) -> None:
+        """End a transaction; if that fails, or SQLite has undone it, forget what it held."""
+        connection = self._connection
+        if connection.in_transaction:
+            try:
+                with self._writing():
+                    connection.execute("COMMIT")
+                return
+            except RunError:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                self._forget(before)
+                raise
+        self._forget(before)
+
+    def _forget(self, before: int) -> None:
+        self._scores = dict(islice(self._scores.items(), before))
+
+    def record(self, evaluation: Evaluation, *, place: int | None = None) -> None:
+        """Add one evaluation; it is on disk when this returns.
 
         One that is there already, with the same score, is not recorded a second time.
+
+        Args:
+            evaluation: what is known now.
+            place: its number, from 1, in the order of `rows`, for evaluations that arrive in
+                another order; None, or one that is taken, puts it behind all others.
 
         Raises:
             RunError: it could not be written (disk full), or the candidate has another score.
         """
         if evaluation.candidate not in self._scores:
             with self._writing():
-                insert(self._connection, self._run, evaluation)
+                insert(self._connection, self._run, evaluation, self._free(place))
             self._scores[evaluation.candidate] = evaluation
         elif not evaluation.same_score(known := self._scores[evaluation.candidate].score):
             raise RunError(
                 f"{self._path} already has this candidate, with the score {known} where it is now"
                 f" {evaluation.score}; is another run using the same folder?"
             )
+
+    def _free(self, place: int | None) -> int | None:
+        taken = self._connection.execute("SELECT 1 FROM evaluations WHERE id = ?", (place,))
+        return None if taken.fetchone() else place
 
     def _prepare(self, fingerprint: str, patience: float) -> None:
         with self._reading():

@@ -14,12 +14,12 @@ from typing import Final
 from urllib.parse import quote
 
 from prunas.errors import InputError, RunError
-from prunas.search.archive import Archive
 from prunas.search.evaluation import COLUMNS, Evaluation
 from prunas.search.schema import (
     DamagedError,
     checked,
     damaged,
+    insert,
     is_damage,
     prepare,
     require_whole,
@@ -55,6 +55,25 @@ def read_archive(path: Path) -> Record:
             raise RunError(f"cannot read {path} ({error})") from None
 
 
+def write_archive(path: Path, record: Record) -> None:
+    """Make an archive of these evaluations, in one transaction.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        try:
+            prepare(connection, path)
+            connection.execute("BEGIN IMMEDIATE")
+            for run, (fingerprint, rows) in enumerate(record.items(), 1):
+                connection.execute("INSERT INTO runs VALUES (?, ?)", (run, fingerprint))
+                for row in rows:
+                    insert(connection, run, row)
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise RunError(f"cannot write {path} ({error}); make room and try again") from None
+
+
 def recover(path: Path, *, fingerprint: str) -> tuple[int, Path]:
     """Make an archive of what can be read of a damaged one, which is kept beside it.
 
@@ -76,9 +95,7 @@ def recover(path: Path, *, fingerprint: str) -> tuple[int, Path]:
     aside = next(file for file in _names(path) if not file.exists())
     fresh = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with Archive(fresh, fingerprint=fingerprint) as archive:
-            for row in rows.values():
-                archive.record(row)
+        write_archive(fresh, {fingerprint: tuple(rows.values())})
         for ending in ("-wal", "-shm"):  # they belong to the damaged one
             with suppress(FileNotFoundError):
                 os.replace(f"{path}{ending}", f"{aside}{ending}")

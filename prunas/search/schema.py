@@ -20,7 +20,7 @@ CREATE TABLE runs (
     fingerprint TEXT NOT NULL UNIQUE  -- what its scores depend on
 );
 CREATE TABLE evaluations (
-    id INTEGER PRIMARY KEY,           -- the order recorded, whatever clocks say
+    id INTEGER PRIMARY KEY,           -- the order, whatever clocks say
     candidate TEXT NOT NULL,          -- JSON list of the chosen values
     score REAL,                       -- NULL: not a number
     macs INTEGER NOT NULL,
@@ -33,7 +33,7 @@ CREATE TABLE evaluations (
 );
 """
 _INSERT: Final = (
-    f"INSERT INTO evaluations ({COLUMNS}, run, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+    f"INSERT INTO evaluations (id, {COLUMNS}, run, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 
@@ -114,10 +114,12 @@ def damaged(path: Path, reason: object) -> DamagedError:
     )
 
 
-def insert(connection: sqlite3.Connection, run: int, evaluation: Evaluation) -> None:
-    """Append one evaluation; a statement alone is a transaction."""
+def insert(
+    connection: sqlite3.Connection, run: int, evaluation: Evaluation, place: int | None = None
+) -> None:
+    """Add one evaluation, behind all others if it has no place; alone it is a transaction."""
     row = evaluation.to_row()
-    connection.execute(_INSERT, (*row, run, checksum(run, row)))
+    connection.execute(_INSERT, (place, *row, run, checksum(run, row)))
 
 
 def rows_of(connection: sqlite3.Connection, run: int, path: Path) -> Iterator[Evaluation]:
@@ -164,7 +166,7 @@ def _from_version_1(connection: sqlite3.Connection) -> None:
     rows = connection.execute(f"SELECT {COLUMNS} FROM evaluations ORDER BY id").fetchall()
     _statements(connection, "DROP TABLE evaluations; DROP TABLE meta;" + _TABLES)
     connection.execute("INSERT INTO runs VALUES (1, ?)", (fingerprint,))
-    connection.executemany(_INSERT, [(*row, 1, checksum(1, row)) for row in rows])
+    connection.executemany(_INSERT, [(None, *row, 1, checksum(1, row)) for row in rows])
 
 
 def _statements(connection: sqlite3.Connection, text: str) -> None:

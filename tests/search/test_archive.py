@@ -76,6 +76,34 @@ def test_a_candidate_is_recorded_once(tmp_path: Path) -> None:
         assert [row.candidate for row in archive.rows()] == [(1,), (2,)]
 
 
+def test_evaluations_that_arrive_in_another_order_have_places(tmp_path: Path) -> None:
+    path = tmp_path / "archive.sqlite"
+    with Archive(path, fingerprint="run") as archive:
+        archive.record(evaluation(3), place=3)
+        with archive.together():
+            archive.record(evaluation(1), place=1)
+            archive.record(evaluation(4), place=3)  # is taken
+        assert [row.candidate for row in archive.rows()] == [(1,), (3,), (4,)]
+
+
+def test_what_is_recorded_together_is_kept_when_something_else_is_raised(tmp_path: Path) -> None:
+    path = tmp_path / "archive.sqlite"
+    with Archive(path, fingerprint="run") as archive:
+        with pytest.raises(KeyboardInterrupt), archive.together():
+            archive.record(evaluation(1))
+            raise KeyboardInterrupt
+        with (
+            largest_file(40_000),
+            pytest.raises(RunError, match="1 evaluations recorded so far"),
+            archive.together(),
+        ):
+            archive.record(evaluation(2))
+            archive.record(evaluation(*range(3000)))
+        assert len(archive) == 1
+    with Archive(path, fingerprint="run") as archive:
+        assert len(archive) == 1
+
+
 def test_two_processes_with_one_archive_are_told(tmp_path: Path) -> None:
     path = tmp_path / "archive.sqlite"
     with Archive(path, fingerprint="run") as ours, Archive(path, fingerprint="run") as theirs:
