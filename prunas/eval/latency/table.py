@@ -17,6 +17,7 @@ from prunas.eval.latency.features import Features
 from prunas.eval.latency.predictor import FEWEST, Predictor, fitted
 from prunas.eval.latency.timing import Clock, Plan, Timed, Told, quiet
 from prunas.eval.latency.whole import measured
+from prunas.json_text import parsed
 from prunas.supernet.space import Candidate, SearchSpace
 
 FORMAT: Final = 1
@@ -111,14 +112,14 @@ class LatencyTable:
             InputError: the text is not a latency table, or of another format.
         """
         try:
-            data = json.loads(text)
+            data = parsed(text)
             if data["format"] != FORMAT:
                 raise InputError(
                     f"the latency table has format {data['format']}, this prunas reads {FORMAT};"
                     " build the table again"
                 )
             return _from_data(data)
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"the text is not a latency table ({error})") from None

@@ -1,6 +1,5 @@
 """What is to be compared, in one immutable value."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -96,12 +95,12 @@ def read_request(file: Path) -> dict[str, Any]:
         InputError: it cannot be read, or holds no object.
     """
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        return read_sealed(file)
     except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read as a comparison ({error})") from None
-    if not isinstance(data, dict):
-        raise InputError(f"{file} holds no comparison; write an object such as {{'methods': ...}}")
-    return data
+        raise InputError(
+            f"{file} cannot be read as a comparison ({error}); write an object such as"
+            " {'methods': ...}"
+        ) from None
 
 
 def _require_names(request: Comparison) -> None:
