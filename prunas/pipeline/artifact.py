@@ -267,9 +267,8 @@ def _is_origin(value: Any) -> bool:
     """Whether a network may be built of it; nothing in it can name code, or a file to load."""
     if not isinstance(value, dict):
         return False
-    texts = {"timm": ("name",), "class": ("module", "name"), "given": ()}.get(
-        str(value.get("kind"))
-    )
+    known = {"timm": ("name",), "class": ("module", "name"), "given": ()}
+    texts = known.get(str(value.get("kind")))
     return texts is not None and all(isinstance(value.get(name), str) for name in texts)
 
 

@@ -45,6 +45,7 @@ class Archive:
     def __init__(self, path: Path, *, fingerprint: str, patience: float = 5.0) -> None:
         self._path = path
         self._scores: dict[Candidate, Evaluation] = {}
+        self._safe = 0  # of them are on disk
         self._connection = _connected(path, patience)
         try:
             self._prepare(fingerprint, patience)
@@ -105,6 +106,7 @@ class Archive:
             try:
                 with self._writing():
                     connection.execute("COMMIT")
+                self._safe = len(self._scores)
                 return
             except RunError:
                 if connection.in_transaction:
@@ -133,6 +135,7 @@ class Archive:
             with self._writing():
                 insert(self._connection, self._run, evaluation, self._free(place))
             self._scores[evaluation.candidate] = evaluation
+            self._safe = self._safe if self._connection.in_transaction else len(self._scores)
         elif not evaluation.same_score(known := self._scores[evaluation.candidate].score):
             raise RunError(
                 f"{self._path} already has this candidate, with the score {known} where it is now"
@@ -153,6 +156,7 @@ class Archive:
             self._run = self._run_of(fingerprint)
             found = rows_of(self._connection, self._run, self._path)
             self._scores |= {row.candidate: row for row in found}
+        self._safe = len(self._scores)
 
     def _choose_journal(self, patience: float) -> None:
         try:
@@ -215,7 +219,7 @@ class Archive:
             if is_damage(error):
                 raise damaged(self._path, error) from None
             raise RunError(
-                f"cannot write {self._path} ({error}); the {len(self._scores)} evaluations"
+                f"cannot write {self._path} ({error}); the {self._safe} evaluations"
                 " recorded so far are safe: make room and start again to go on"
             ) from None
 

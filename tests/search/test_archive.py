@@ -86,22 +86,26 @@ def test_evaluations_that_arrive_in_another_order_have_places(tmp_path: Path) ->
         assert [row.candidate for row in archive.rows()] == [(1,), (3,), (4,)]
 
 
+def record_together(archive: Archive, *rows: Evaluation, then: type[BaseException] | None) -> None:
+    with archive.together():
+        for row in rows:
+            archive.record(row)
+        if then is not None:
+            raise then
+
+
 def test_what_is_recorded_together_is_kept_when_something_else_is_raised(tmp_path: Path) -> None:
     path = tmp_path / "archive.sqlite"
     with Archive(path, fingerprint="run") as archive:
-        with pytest.raises(KeyboardInterrupt), archive.together():
-            archive.record(evaluation(1))
-            raise KeyboardInterrupt
-        with (
-            largest_file(40_000),
-            pytest.raises(RunError, match="1 evaluations recorded so far"),
-            archive.together(),
-        ):
-            archive.record(evaluation(2))
-            archive.record(evaluation(*range(3000)))
-        assert len(archive) == 1
-    with Archive(path, fingerprint="run") as archive:
-        assert len(archive) == 1
+        with pytest.raises(KeyboardInterrupt):
+            record_together(archive, evaluation(1), then=KeyboardInterrupt)
+        long = evaluation(*range(3000))
+        with largest_file(60_000), pytest.raises(RunError, match="1 evaluations recorded so far"):
+            record_together(archive, evaluation(2), long, then=None)
+        kept = archive.rows()
+        assert len(archive) == len(kept)
+    assert list(read_archive(path)["run"]) == kept
+    assert kept[0] == evaluation(1)
 
 
 def test_two_processes_with_one_archive_are_told(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from prunas.errors import InputError
 from prunas.pipeline.comparison.contenders import Contender, contenders
+from prunas.pipeline.sealed import read_sealed
 from prunas.search.budget import Budget
 
 _AT: Final = (50, 100, 200, 500)
