@@ -3,7 +3,9 @@
 import json
 import multiprocessing
 import os
+import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -54,8 +56,9 @@ def run(commands: Sequence[Words], *, kill_after: float = _FOREVER) -> Ended:
     return Ended(process.exitcode, seconds)
 
 
-def _work(commands: Sequence[Words]) -> None:
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # all trainings in this process
+def _work(commands: Sequence[Words], cores: int = 1) -> None:
+    """With one core, all trainings are made in this process."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     torch.set_num_threads(1)
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
@@ -111,9 +114,7 @@ def _rows(folder: Path) -> list[Evaluation]:
 def outcome(folder: Path) -> dict[str, Any]:
     """All that a run found, without what it took: equal for equal runs."""
     result = {k: v for k, v in RunFolder.open(folder).read()["result"].items() if k != "seconds"}
-    rows = [
-        (row.candidate, row.score, row.macs, row.params, row.asked_at) for row in _rows(folder)
-    ]
+    rows = [(row.candidate, row.score, row.macs, row.params, row.asked_at) for row in _rows(folder)]
     curves = {
         file.name: _curve(file) for file in sorted((folder / "checkpoints").glob("*.safetensors"))
     }
@@ -139,3 +140,53 @@ def _curve(file: Path) -> list[dict[str, float]]:
 def _files(folder: Path) -> list[str]:
     """Names; what a kill leaves half-written is gone in the end."""
     return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*"))
+
+
+# -- workers ---------------------------------------------------------------------------------------
+
+
+def run_and_kill_a_worker(commands: Sequence[Words], after: float) -> tuple[bool, int]:
+    """Run command lines with processes for trainings, and kill one of these after a while.
+
+    Returns:
+        Whether there was one, waiting for the first if need be, and the exit code of the driver.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    process = context.Process(target=_work, args=(commands, 2))
+    process.start()
+    process.join(after)
+    killed = False
+    while process.is_alive() and not killed:
+        workers = [each for each in _descendants(process.pid) if _computes(each)]
+        if workers:
+            with suppress(ProcessLookupError):
+                os.kill(workers[int(after * 1e6) % len(workers)], signal.SIGKILL)
+                killed = True
+        process.join(0.01)
+    process.join(_FOREVER)
+    process.kill()
+    process.join()
+    assert process.exitcode is not None, "it was waited for"
+    return killed, process.exitcode
+
+
+def _descendants(parent: int | None) -> list[int]:
+    """Processes that a process has begun, and theirs (Linux)."""
+    parents = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            fields = status.read_text().rpartition(")")[2].split()
+            parents[int(status.parent.name)] = int(fields[1])
+    found = [parent]
+    for each in found:
+        found += [child for child, its in parents.items() if its == each]
+    return [each for each in found[1:] if each is not None]
+
+
+def _computes(process: int) -> bool:
+    """Whether it is a worker, and not what multiprocessing keeps for itself."""
+    with suppress(OSError):
+        words = Path(f"/proc/{process}/cmdline").read_bytes()
+        return b"resource_tracker" not in words and b"semaphore_tracker" not in words
+    return False
