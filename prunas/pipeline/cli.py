@@ -38,6 +38,7 @@ from prunas.pipeline.files import write_text, writing
 from prunas.pipeline.finals import train_finals
 from prunas.pipeline.found import run_search_stages
 from prunas.pipeline.lock import LOCK, claimed
+from prunas.pipeline.log import LOGS, SILENT, Log, logged, require_logs
 from prunas.pipeline.networks import create_network
 from prunas.pipeline.processes import cores
 from prunas.pipeline.profile import profile as profiled
@@ -109,6 +110,10 @@ LatencyBackend = Annotated[
     typer.Option(help=f"What networks are timed on: {', '.join(BACKENDS)}.", metavar="NAME"),
 ]
 LatencyBatch = Annotated[int | None, typer.Option(min=1, help="Images at a time, when timed.")]
+Logs = Annotated[
+    list[str] | None,
+    typer.Option("--log", help=f"Keep curves: {', '.join(LOGS)}; may be repeated.", metavar="NAME"),
+]
 Run = Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")]
 Seeds = Annotated[
     int | None, typer.Option(help="Final trainings of the found and the uniform network.")
@@ -532,6 +537,7 @@ def search(
     ] = None,
     device: Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    log: Logs = None,
     as_json: AsJson = False,
 ) -> None:
     """Search for the best network inside a budget. Everything finished is kept as it is made."""
@@ -569,9 +575,14 @@ def search(
     request = _request(given, out if resume else None)
     folder = out or _default_folder(request)
     where = _device(device)
-    go_on = _command("search", "--resume", "--out", folder, device=device)
-    with _stoppable(folder, go_on), claimed(RunFolder.prepared(folder)):
-        job = _begun(folder, request, resume=resume, device=where)
+    require_logs(log or ())
+    go_on = _command("search", "--resume", "--out", folder, *_words(log), device=device)
+    with (
+        _stoppable(folder, go_on),
+        claimed(RunFolder.prepared(folder)),
+        logged(log or (), folder, "search", request.to_json()) as curves,
+    ):
+        job = _begun(folder, request, resume=resume, device=where, log=curves)
         run_search_stages(job)
         report = write_report(folder)
     entries = job.folder.read()
@@ -612,14 +623,16 @@ def _default_folder(request: Request) -> Path:
     return Path("runs") / f"{Path(request.model).name}-{Path(request.data).stem}"
 
 
-def _begun(path: Path, request: Request, *, resume: bool, device: torch.device) -> Job:
+def _begun(
+    path: Path, request: Request, *, resume: bool, device: torch.device, log: Log = SILENT
+) -> Job:
     """A run that is possible; if it turns out not to be, no folder is left behind."""
     new = not (path / "run.json").exists()
     with ExitStack() as undo:
         folder = RunFolder.create(path, request, resume=resume)
         if new:
             undo.callback(_take_back, path)
-        job = Job(folder, device, Progress(visible=True))
+        job = Job(folder, device, Progress(visible=True, log=log))
         for recipe in (
             request.full_recipe,
             request.supernet_recipe,
@@ -631,6 +644,11 @@ def _begun(path: Path, request: Request, *, resume: bool, device: torch.device) 
         require_source(job)
         undo.pop_all()
     return job
+
+
+def _words(logs: Sequence[str] | None) -> list[str]:
+    """The options that ask for these logs."""
+    return [word for log in logs or () for word in ("--log", log)]
 
 
 def _take_back(path: Path) -> None:
@@ -651,6 +669,7 @@ def train(
     final_epochs: FinalEpochs = None,
     from_scratch: FromScratch = None,
     device: Device = "auto",
+    log: Logs = None,
     as_json: AsJson = False,
 ) -> None:
     """Train the found network and, beside it, the uniform one of the same budget."""
@@ -659,9 +678,14 @@ def train(
     stated = {"seeds": seeds, "final_epochs": final_epochs, "from_scratch": from_scratch}
     given = {name: value for name, value in stated.items() if value is not None}
     request = Request.from_json({**folder.request().to_json(), **given})
-    with _stoppable(run, _command("train", run, device=device)), claimed(run):
+    require_logs(log or ())
+    with (
+        _stoppable(run, _command("train", run, *_words(log), device=device)),
+        claimed(run),
+        logged(log or (), run, "train", request.to_json()) as curves,
+    ):
         folder.update({"request": request.to_json(), "goal": "train"})
-        result = train_finals(Job(folder, where, Progress(visible=True)))
+        result = train_finals(Job(folder, where, Progress(visible=True, log=curves)))
         report = write_report(run)
     entries = folder.read()
     if as_json:
@@ -783,17 +807,23 @@ app.add_typer(runs, name="runs")
 
 
 @runs.command()
-def resume(run: Run, device: Device = "auto", as_json: AsJson = False) -> None:
+def resume(run: Run, device: Device = "auto", log: Logs = None, as_json: AsJson = False) -> None:
     """Go on with a run where it was stopped, to what was asked of it."""
     where = _device(device)
-    with _stoppable(run, _command("runs", "resume", run, device=device)):
-        folder = RunFolder.open(run)
-        with claimed(run):
-            job = _begun(run, folder.request(), resume=True, device=where)
-            run_search_stages(job)
-            if folder.read().get("goal") == "train":
-                train_finals(job)
-            report = write_report(run)
+    folder = RunFolder.open(run)
+    request, goal = folder.request(), folder.read().get("goal")
+    goal = "train" if goal == "train" else "search"
+    require_logs(log or ())
+    with (
+        _stoppable(run, _command("runs", "resume", run, *_words(log), device=device)),
+        claimed(run),
+        logged(log or (), run, goal, request.to_json()) as curves,
+    ):
+        job = _begun(run, request, resume=True, device=where, log=curves)
+        run_search_stages(job)
+        if goal == "train":
+            train_finals(job)
+        report = write_report(run)
     entries = folder.read()
     if as_json:
         _print_json(_answer(run, entries))

@@ -2,8 +2,9 @@
 
 import copy
 import hashlib
+import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from prunas.errors import InputError, RunError
+from prunas.json_text import parsed
 from prunas.pipeline.files import writing
 from prunas.pipeline.request import WHOLE_FRONT, Request
 from prunas.pipeline.splits import Batch
@@ -80,16 +82,17 @@ def train_source(
     file, unfinished = job.folder.checkpoint(name), job.folder.checkpoint(f"{name}-training")
     owner = job.request.fingerprint()
     if file.exists():
-        load_source(source, file, owner=owner)
+        _tell(job, name, load_source(source, file, owner=owner))
         return source
     recipe = job.request.supernet_recipe()
     optimizer = optimizer_for(source.learnt, recipe)
-    first = _load_training(source, optimizer, unfinished, owner) if unfinished.exists() else 0
+    losses = _load_training(source, optimizer, unfinished, owner) if unfinished.exists() else []
+    _tell(job, name, losses)
     steps_of_epoch = max(1, len(job.data.train) // recipe.batch_size)
     steps = recipe.epochs * steps_of_epoch
     paths = paths_in_budget(job.feasible, prior, whole_front=job.request.search in WHOLE_FRONT)
     with job.folder.stage("train the shared weights"), job.progress.task(name) as task:
-        for epoch in range(first, recipe.epochs):
+        for epoch in range(len(losses), recipe.epochs):
             with _good_weights_kept(unfinished, epoch):
                 train_supernet(
                     source,
@@ -104,13 +107,20 @@ def train_source(
                     largest_gradient=_LARGEST_GRADIENT if name != "supernet" else math.inf,
                     first_step=epoch * steps_of_epoch,
                     on_step=lambda done: task.update(done, steps),
+                    on_loss=losses.append,
                 )
+            _tell(job, name, losses)
             if epoch + 1 < recipe.epochs:
-                _save_training(source, optimizer, unfinished, owner, epoch + 1)
-        save_source(source, file, owner=owner)
+                _save_training(source, optimizer, unfinished, owner, losses)
+        save_source(source, file, owner=owner, losses=losses)
         with writing(unfinished):
             unfinished.unlink(missing_ok=True)
     return source
+
+
+def _tell(job: Job, name: str, losses: Sequence[float]) -> None:
+    for epoch, loss in enumerate(losses):
+        job.progress.log.write(f"{name}/loss", loss, epoch)
 
 
 def _epoch(job: Job, epoch: int, batch_size: int) -> Iterator[Batch]:
@@ -160,21 +170,26 @@ def paths_in_budget(feasible: Feasible, prior: Prior | None, *, whole_front: boo
 # -- files -----------------------------------------------------------------------------------------
 
 
-def save_source(source: Elastic, file: Path, *, owner: str = "") -> None:
+def save_source(
+    source: Elastic, file: Path, *, owner: str = "", losses: Sequence[float] = ()
+) -> None:
     """Write all that a weights source has learnt, aside and then renamed.
 
     Args:
         source: a supernet or a PruningNet.
         file: a .safetensors file.
         owner: the run that it belongs to.
+        losses: of each epoch of its training.
     """
-    write_tensors(
-        file, source.learnt.state_dict(), {"owner": owner, "space": _digest(source.space)}
-    )
+    notes = {"owner": owner, "space": _digest(source.space), "losses": json.dumps(list(losses))}
+    write_tensors(file, source.learnt.state_dict(), notes)
 
 
-def load_source(source: Elastic, file: Path, *, owner: str = "") -> None:
+def load_source(source: Elastic, file: Path, *, owner: str = "") -> list[float]:
     """Load what `save_source` wrote into a source of the same kind.
+
+    Returns:
+        The losses of each epoch of its training; none in files of before they were kept.
 
     Raises:
         InputError: the file is missing or damaged, of another run, of another network or grid of
@@ -190,29 +205,36 @@ def load_source(source: Elastic, file: Path, *, owner: str = "") -> None:
             f"{file} holds another kind of weights source ({name} does not fit); make the source"
             " as it was made when the file was written"
         )
+    losses = _losses(file, notes.get("losses", "[]"))
     source.learnt.load_state_dict(tensors)
+    return losses
 
 
 def _save_training(
-    source: Elastic, optimizer: torch.optim.Optimizer, file: Path, owner: str, epochs: int
+    source: Elastic,
+    optimizer: torch.optim.Optimizer,
+    file: Path,
+    owner: str,
+    losses: Sequence[float],
 ) -> None:
     tensors = {f"learnt/{name}": tensor for name, tensor in source.learnt.state_dict().items()}
     for name, parameter in source.learnt.named_parameters():
         if parameter in optimizer.state:  # absent where no gradient has reached it
             tensors[f"momentum/{name}"] = optimizer.state[parameter]["momentum_buffer"]
-    notes = {"owner": owner, "space": _digest(source.space), "epochs": str(epochs)}
+    notes = {"owner": owner, "space": _digest(source.space), "losses": json.dumps(list(losses))}
     write_tensors(file, tensors, notes)
 
 
 def _load_training(
     source: Elastic, optimizer: torch.optim.Optimizer, file: Path, owner: str
-) -> int:
-    """The number of epochs that were done."""
+) -> list[float]:
+    """The losses of the epochs that were done."""
     tensors, notes = read_tensors(file)
     _require_kin(source, file, notes, owner)
     start = len("learnt/")
     try:
-        done = int(notes["epochs"])
+        before = [math.nan] * int(notes.get("epochs", 0))  # files of before losses were kept
+        losses = _losses(file, notes["losses"]) if "losses" in notes else before
         source.learnt.load_state_dict(
             {name[start:]: t for name, t in tensors.items() if name.startswith("learnt/")}
         )
@@ -223,7 +245,14 @@ def _load_training(
     except (KeyError, ValueError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"{file} cannot be read ({reason}); delete it to redo it") from None
-    return done
+    return losses
+
+
+def _losses(file: Path, text: str) -> list[float]:
+    try:
+        return [float(loss) for loss in parsed(text)]
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{file} cannot be read ({error}); delete it to redo it") from None
 
 
 def _require_kin(source: Elastic, file: Path, notes: Mapping[str, str], owner: str) -> None:

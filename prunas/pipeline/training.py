@@ -93,6 +93,7 @@ def train(
     teacher: nn.Module | None = None,
     device: torch.device | str = "cpu",
     on_step: Callable[[int, int], None] | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
     checkpoint: Path | None = None,
 ) -> list[Epoch]:
     """Train `network` in place on `device` and leave it in eval mode.
@@ -104,6 +105,7 @@ def train(
 
     Args:
         on_step: called with (steps done, steps in all).
+        on_epoch: called with every epoch, those in the checkpoint first.
         checkpoint: a .safetensors file: weights, momentum and the epochs so far.
 
     Raises:
@@ -112,9 +114,13 @@ def train(
     """
     run = _Run(network, split, recipe, seed, torch.device(device))
     epochs = run.resume(checkpoint) if checkpoint and checkpoint.exists() else []
+    tell = on_epoch or _ignore
+    for epoch in epochs:
+        tell(epoch)
     with _teaching(teacher, run.device) as taught:
         for index in range(len(epochs), recipe.epochs):
             epochs.append(run.epoch(index, taught, on_step or _ignore))
+            tell(epochs[-1])
             if checkpoint:
                 run.save(checkpoint, epochs)
     run.optimizer.zero_grad()  # gradients are not left behind
@@ -122,8 +128,8 @@ def train(
     return epochs
 
 
-def _ignore(done: int, steps: int) -> None:
-    """The default `on_step`."""
+def _ignore(*_: object) -> None:
+    """The default `on_step` and `on_epoch`."""
 
 
 @contextmanager
@@ -235,6 +241,23 @@ class _Run:
             if f"momentum.{name}" in saved:
                 momentum = torch.empty_like(parameter).copy_(saved[f"momentum.{name}"])
                 self.optimizer.state[parameter] = {"momentum_buffer": momentum.detach()}
+
+
+def epochs_of(checkpoint: Path) -> list[Epoch]:
+    """The epochs of a training that was kept; none where there is no such file.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    if not checkpoint.exists():
+        return []
+    _, notes = read_tensors(checkpoint)
+    try:
+        return [Epoch(**each) for each in parsed(notes["epochs"])]
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"the checkpoint {checkpoint} cannot be read ({error}); delete it to start again"
+        ) from None
 
 
 @final

@@ -202,7 +202,7 @@ class Archive:
     def _reading(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter from within a page
             if is_damage(error):
                 raise damaged(self._path, error) from None
             raise RunError(f"cannot read {self._path} ({error})") from None
@@ -215,7 +215,7 @@ class Archive:
             raise RunError(
                 f"{self._path} already has this candidate; is another run using the same folder?"
             ) from None
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter from within a page
             if is_damage(error):
                 raise damaged(self._path, error) from None
             raise RunError(

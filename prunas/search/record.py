@@ -49,7 +49,7 @@ def read_archive(path: Path) -> Record:
             require_whole(copy, path)
             runs = copy.execute("SELECT fingerprint, id FROM runs ORDER BY id").fetchall()
             return {name: tuple(rows_of(copy, run, path)) for name, run in runs}
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter from within a page
             if is_damage(error):
                 raise damaged(path, error) from None
             raise RunError(f"cannot read {path} ({error})") from None

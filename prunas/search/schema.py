@@ -97,7 +97,7 @@ _TROUBLE: Final = frozenset(
 )
 
 
-def is_damage(error: sqlite3.Error) -> bool:
+def is_damage(error: Exception) -> bool:
     """Whether the file is at fault, and not its disk or another process."""
     code = getattr(error, "sqlite_errorcode", None)  # errors of Python's own have none
     return code is None or code & 0xFF not in _TROUBLE

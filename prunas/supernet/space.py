@@ -381,10 +381,12 @@ class SearchSpace:
                     f"the search space has format {data['format']}, this prunas reads {FORMAT};"
                     " trace the network again"
                 )
-            return _from_data(data)
+            space = _from_data(data)
+            space.to_json()  # a value of another type shows when it is written
+            return space
         except InputError:
             raise
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InputError(f"the text is not a saved search space ({error})") from None
 
     def __eq__(self, other: object) -> bool:

@@ -119,7 +119,7 @@ class LatencyTable:
                     " build the table again"
                 )
             return _from_data(data)
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"the text is not a latency table ({error})") from None
@@ -184,6 +184,9 @@ def fingerprint(space: SearchSpace) -> str:
 def _from_data(data: Any) -> LatencyTable:
     device = dict(data["device"])
     device["versions"] = tuple(device["versions"].items())
+    texts = (device["processor"], device["backend"], *sum(device["versions"], ()))
+    if not all(isinstance(text, str) for text in texts) or type(device["threads"]) is not int:
+        raise ValueError("its device is none")
     return LatencyTable(
         device=Device(**device),
         space=data["space"],
