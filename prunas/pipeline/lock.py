@@ -5,7 +5,7 @@ import json
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from errno import EACCES, EAGAIN
 from pathlib import Path
 from typing import IO, Final
@@ -21,8 +21,8 @@ def claimed(folder: Path) -> Iterator[None]:
     """The folder is this process's own inside; what an earlier one left half-written is removed.
 
     The lock is the operating system's, held on `folder`/.lock: it goes when its process ends,
-    however that ends, so that it can never be stale. The file says whose it is and stays. On a
-    disk that cannot lock (some network disks) nobody is refused.
+    however that ends, so that it can never be stale; a file that a killed process leaves says
+    nothing. On a disk that cannot lock (some network disks) nobody is refused.
 
     Args:
         folder: it exists.
@@ -42,18 +42,34 @@ def claimed(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _locked(file: Path) -> Iterator[IO[str]]:
-    with writing(file.parent):
-        opened = file.open("a+", encoding="utf-8")
+    opened = _opened(file)
     with opened:
+        try:
+            yield opened
+        finally:
+            with suppress(OSError):
+                file.unlink()  # ours still: whoever has opened it meanwhile finds it gone
+
+
+def _opened(file: Path) -> IO[str]:
+    """The locked file, of which the folder knows: not one that its holder has just removed."""
+    while True:
+        with writing(file.parent):
+            opened = file.open("a+", encoding="utf-8")
         try:
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (EAGAIN, EACCES):
+                holder = _holder(opened)
+                opened.close()
                 raise InputError(
-                    f"{file.parent} is being worked on by {_holder(opened)}; wait for it or stop"
-                    " it, and then start again"
+                    f"{file.parent} is being worked on by {holder}; wait for it or stop it, and"
+                    " then start again"
                 ) from None
-        yield opened
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(opened.fileno()), file.stat()):
+                return opened
+        opened.close()
 
 
 def _holder(opened: IO[str]) -> str:

@@ -106,11 +106,11 @@ def _tensorboard(folder: Path, request: Mapping[str, Any]) -> Iterator[Log]:
     with writing(folder):
         for earlier in folder.glob("events.out.tfevents.*"):
             earlier.unlink()
-        writer = SummaryWriter(str(folder), flush_secs=5)  # type: ignore[no-untyped-call]
+        writer = SummaryWriter(str(folder), flush_secs=5)
     try:
         yield _TensorBoard(writer)
     finally:
-        writer.close()  # type: ignore[no-untyped-call]
+        writer.close()
 
 
 # -- MLflow ----------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ def _remove(content: bytes, rng: Rng, others: Sequence[bytes]) -> bytes:
 
 def _splice(content: bytes, rng: Rng, others: Sequence[bytes]) -> bytes:
     """A piece of another file, or of this one, in a wrong place."""
-    source = others[rng.integers(len(others))] if others and rng.random() < 0.7 else content
+    source = others[int(rng.integers(len(others)))] if others and rng.random() < 0.7 else content
     start, place = (int(rng.integers(len(each))) for each in (source, content))
     piece = source[start : start + int(rng.integers(1, 4096))]
     return content[:place] + piece + content[place + len(piece) * int(rng.integers(2)) :]
@@ -75,7 +75,7 @@ _BY_CHANCE: Final[Mapping[str, Way]] = {
 # -- on purpose: JSON ------------------------------------------------------------------------------
 
 
-_STRANGE: Final = (
+_STRANGE: Final[tuple[Any, ...]] = (
     None, True, False, 0, -1, 2**31, 10**30, 1.5, float("nan"), float("inf"), "", "x", "../../etc",
     "/dev/zero", "os.system", "hf-hub:", "__class__", "\x00", [], [[]], [None], {}, {"a": {}},
     {"kind": "class", "module": "os", "name": "abort"},

@@ -104,11 +104,11 @@ def _of_archive(folder: Path) -> list[Target]:
         with Archive(folder / "archive.sqlite", fingerprint=name) as archive:
             return archive.rows()
 
-    file = "archive.sqlite"
+    whole = "archive.sqlite"
     return [
-        Target("archive, read", file, folder, _rows, may_end=True),
-        Target("archive, opened", file, folder, opened, may_end=True),
-        Target("archive with a log", file, logged, _rows, may_end=True),
+        Target("archive, read", whole, folder, _rows, may_end=True),
+        Target("archive, opened", whole, folder, opened, may_end=True),
+        Target("archive with a log", whole, logged, _rows, may_end=True),
         Target("log of an archive", "archive.sqlite-wal", logged, _rows, may_end=True),
     ]
 

@@ -1,10 +1,12 @@
 """A run belongs to one process at a time, and to nobody once that has ended."""
 
+import fcntl
 import multiprocessing
 import os
 import signal
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -37,7 +39,27 @@ def test_the_second_is_refused_and_told_who_the_first_is(tmp_path: Path) -> None
     channel.send("enough")
     process.join()
     with claimed(tmp_path):
-        pass
+        assert (tmp_path / LOCK).exists()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_whose_holder_has_just_removed_it_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between opening and locking it, the file may go: two would then hold two files."""
+    flock, tries = fcntl.flock, []
+
+    def late(opened: IO[str], how: int) -> None:
+        tries.append(how)
+        if len(tries) == 1:
+            (tmp_path / LOCK).unlink()
+        flock(opened, how)
+
+    monkeypatch.setattr("fcntl.flock", late)
+    with claimed(tmp_path):
+        assert len(tries) == 2
+        with pytest.raises(InputError, match="is being worked on"), claimed(tmp_path):
+            pass
 
 
 def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
