@@ -13,7 +13,6 @@ from prunas.pipeline.alone import Purpose, Trained, Training, network_of, train_
 from prunas.pipeline.artifact import save
 from prunas.pipeline.stages import Job, log_epoch, train_full
 from prunas.pipeline.training import epochs_of
-from prunas.supernet.space import Candidate
 
 _COMPARED: Final = {
     "found": "candidate",
@@ -80,7 +79,8 @@ def _tell(
 def _trainings(job: Job, candidate: Sequence[int]) -> list[Training]:
     recipe, seeds = job.request.final_recipe(), range(job.request.seeds)
     purpose: Purpose = "scratch" if job.request.from_scratch else "final"
-    return [Training(Candidate(candidate), recipe, seed, purpose) for seed in seeds]
+    chosen = job.space.candidate(candidate)
+    return [Training(chosen, recipe, seed, purpose) for seed in seeds]
 
 
 def _compared(trained: Mapping[str, Sequence[Trained]], full: float) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Protocol, final
@@ -37,11 +38,18 @@ SILENT: Final[Log] = Silent()
 
 @final
 class _Each:
-    """Several logs at once; every point of a curve goes to them once, if it is a number."""
+    """Several logs at once; every point of a curve goes to them once, if it is a number.
 
-    def __init__(self, logs: Sequence[Log]) -> None:
-        self._logs = logs
+    They are opened for the first point: by then the run's folder holds a run.
+    """
+
+    def __init__(self, open_all: Callable[[], Sequence[Log]]) -> None:
+        self._open_all = open_all
         self._known: set[tuple[str, int]] = set()
+
+    @cached_property
+    def _logs(self) -> Sequence[Log]:
+        return self._open_all()
 
     def write(self, name: str, value: float, step: int) -> None:
         if (name, step) not in self._known and math.isfinite(value):
@@ -54,23 +62,25 @@ class _Each:
 def logged(
     kinds: Sequence[str], folder: Path, goal: str, request: Mapping[str, Any]
 ) -> Iterator[Log]:
-    """The logs of these kinds, some of `LOGS`; closed at the end.
+    """A log that passes on to those of these kinds, some of `LOGS`, and closes them at the end.
 
     Args:
         kinds: none: a log that keeps nothing.
-        folder: of the run, which exists.
+        folder: of the run.
         goal: of what is run, such as "search"; each has a log of its own.
         request: what is asked of the run, which a log may keep.
 
     Raises:
         InputError: there is no such log, or its library is missing.
-        RunError: the folder cannot be written.
     """
     require_logs(kinds)
     with ExitStack() as stack:
-        place = folder / "logs" / goal
-        logs = [stack.enter_context(LOGS[kind](place, request)) for kind in dict.fromkeys(kinds)]
-        yield _Each(logs) if logs else SILENT
+
+        def open_all() -> list[Log]:
+            place, distinct = folder / "logs" / goal, dict.fromkeys(kinds)
+            return [stack.enter_context(LOGS[kind](place, request)) for kind in distinct]
+
+        yield _Each(open_all) if kinds else SILENT
 
 
 def require_logs(kinds: Sequence[str]) -> None:
@@ -100,7 +110,11 @@ class _TensorBoard:
 
 @contextmanager
 def _tensorboard(folder: Path, request: Mapping[str, Any]) -> Iterator[Log]:
-    """Event files in the folder, for `tensorboard --logdir`; earlier ones are told anew."""
+    """Event files in the folder, for `tensorboard --logdir`; earlier ones are told anew.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
     from torch.utils.tensorboard import SummaryWriter  # an extra
 
     with writing(folder):

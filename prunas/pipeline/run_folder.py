@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -17,11 +17,29 @@ from prunas.pipeline.request import Request
 from prunas.pipeline.sealed import read_sealed, write_sealed
 
 SCHEMA: Final = 1
-_KINDS: Final[Mapping[str, type]] = {
-    "request": dict,
-    "stages": list,
-    "budget": dict,
-    "result": dict,
+
+
+def _are_stages(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(each, dict)
+        and isinstance(each.get("name"), str)
+        and isinstance(each.get("seconds"), int | float)
+        for each in value
+    )
+
+
+def _are_candidates(result: Mapping[str, Any]) -> bool:
+    named = [value for name, value in result.items() if name.endswith("candidate")]
+    return all(
+        isinstance(value, list) and all(type(each) is int for each in value) for value in named
+    )
+
+
+_FIELDS: Final[Mapping[str, Callable[[Any], bool]]] = {
+    "request": lambda value: isinstance(value, dict),
+    "budget": lambda value: isinstance(value, dict),
+    "result": lambda value: isinstance(value, dict) and _are_candidates(value),
+    "stages": _are_stages,
 }
 
 
@@ -130,11 +148,11 @@ class RunFolder:
             raise InputError(f"{self.path} holds no run (run.json is missing)") from None
         except (OSError, ValueError) as error:
             raise InputError(f"{file} cannot be read: {error}") from None
-        for name, kind in _KINDS.items():
-            if not isinstance(data.get(name, kind()), kind):
+        for name, fits in _FIELDS.items():
+            if name in data and not fits(data[name]):
                 found = repr(data[name])[:40]
                 raise InputError(f"{file} cannot be read: its {name!r} is {found}")
-        return data
+        return {"stages": [], **data}
 
     def request(self) -> Request:
         return Request.from_json(self.read().get("request", {}))

@@ -14,10 +14,8 @@ from prunas.errors import InputError
 from prunas.pipeline import log
 from prunas.pipeline.log import SILENT, logged, require_logs
 
-Curve = list[tuple[int, float]]
 
-
-def curves(folder: Path) -> dict[str, Curve]:
+def curves(folder: Path) -> dict[str, list[tuple[int, Any]]]:
     """What TensorBoard shows of a folder."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -105,22 +103,31 @@ def test_mlflow_gets_one_run_with_every_point_once(tmp_path: Path, mlflow: FakeM
         "metrics": {"search/score": [(1, 0.5), (2, 0.75)]},
         "status": "FINISHED",
     }
-    with logged(["mlflow"], tmp_path / "mine", "train", request):
-        pass
+    with logged(["mlflow"], tmp_path / "mine", "train", request) as curve:
+        curve.write("loss", 0.5, 1)
     assert [each["name"] for each in mlflow.runs.values()] == ["mine search", "mine train"]
 
 
-def test_a_failed_run_is_one_in_mlflow_too(tmp_path: Path, mlflow: FakeMLflow) -> None:
-    with pytest.raises(ZeroDivisionError), logged(["mlflow"], tmp_path, "search", {}):
+def failing_search(folder: Path) -> None:
+    with logged(["mlflow"], folder, "search", {}) as curve:
+        curve.write("loss", 0.5, 1)
         raise ZeroDivisionError
+
+
+def test_a_failed_run_is_one_in_mlflow_too(tmp_path: Path, mlflow: FakeMLflow) -> None:
+    with pytest.raises(ZeroDivisionError):
+        failing_search(tmp_path)
     assert mlflow.runs["run 0"]["status"] == "FAILED"
-    file = tmp_path / "logs" / "search" / "mlflow.json"
-    file.write_text("{")
-    with (
-        pytest.raises(InputError, match=r"mlflow\.json cannot be read .* delete it to begin anew"),
-        logged(["mlflow"], tmp_path, "search", {}),
-    ):
+    (tmp_path / "logs" / "search" / "mlflow.json").write_text("{")
+    with pytest.raises(InputError, match=r"mlflow\.json cannot be read .* delete it to begin anew"):
+        failing_search(tmp_path)
+
+
+def test_nothing_is_made_before_there_is_a_point(tmp_path: Path, mlflow: FakeMLflow) -> None:
+    with logged(["mlflow"], tmp_path, "search", {}):
         pass
+    assert not mlflow.runs
+    assert not list(tmp_path.iterdir())
 
 
 def test_several_logs_are_told_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

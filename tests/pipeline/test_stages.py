@@ -228,7 +228,15 @@ def test_a_folder_that_holds_something_else_is_refused(pictures: Path, tmp_path:
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
-    [("{", "cannot be read"), ("[]", "has schema None"), ('{"schema": 7}', "has schema 7")],
+    [
+        ("{", "cannot be read"),
+        ("[]", "has schema None"),
+        ('{"schema": 7}', "has schema 7"),
+        ('{"schema": 1, "stages": [1]}', "its 'stages' is"),
+        ('{"schema": 1, "request": 1}', "its 'request' is 1"),
+        ('{"schema": 1, "result": {"candidate": "x"}}', "its 'result' is"),
+        ("[" * 9999, "nested too deeply"),
+    ],
 )
 def test_a_damaged_run_json_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
     (tmp_path / "run.json").write_text(text)
@@ -257,6 +265,16 @@ def test_final_training_without_a_search_is_refused(pictures: Path, tmp_path: Pa
     job = _job(tmp_path / "run", _request(pictures))
     with pytest.raises(prunas.InputError, match="run its search first"):
         train_finals(job)
+
+
+def test_a_result_of_another_space_is_refused(
+    pictures: Path, finished: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    run = RunFolder.open(tmp_path / "run")
+    run.update({"result": {**run.read()["result"], "candidate": [1, 2]}})
+    with pytest.raises(prunas.InputError, match="it belongs to another space"):
+        train_finals(Job(run, torch.device("cpu"), Progress()))
 
 
 def test_a_budget_out_of_reach_is_refused_before_any_training(
