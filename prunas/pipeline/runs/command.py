@@ -109,9 +109,7 @@ def recover(run: Run, as_json: AsJson = False) -> None:
     """Save what can be read of a damaged archive; the search then evaluates the rest again."""
     folder = RunFolder.open(run)
     with claimed(run):
-        saved, aside = recover_archive(
-            folder.archive, fingerprint=folder.request().fingerprint()
-        )
+        saved, aside = recover_archive(folder.archive, fingerprint=folder.request().fingerprint())
     if as_json:
         typer.echo(json.dumps({"run": str(run), "saved": saved, "damaged": str(aside)}))
         return
