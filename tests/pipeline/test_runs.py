@@ -160,6 +160,12 @@ def test_runs_that_do_not_compare_are_not_merged(
     assert sorted(each.name for each in place.iterdir()) == ["one", "two"]
 
 
+def test_a_merged_folder_that_names_no_run(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_sealed(place / "merged.json", {"schema": 1, "genes": [], "runs": []})
+    sentence = refused(capsys, ["runs", "export", ".", "--out", "x"])
+    assert "merged.json cannot be read: it names no run" in sentence
+
+
 def test_merging_needs_two_runs_and_a_new_folder(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

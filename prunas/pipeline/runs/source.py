@@ -61,6 +61,8 @@ def _merged(folder: Path) -> list[Source]:
         entries = read_sealed(file, ("schema", SCHEMA))
         genes = tuple(str(name) for name in entries["genes"])
         known = [(str(run["name"]), Request.from_json(run["request"])) for run in entries["runs"]]
+        if not known:
+            raise ValueError("it names no run")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{file} cannot be read: {error}") from None
     record = read_archive(folder / "archive.sqlite")
