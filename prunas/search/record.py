@@ -5,6 +5,7 @@ on disk, so that a run can go on meanwhile, or lie on a disk that nobody may wri
 """
 
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
@@ -96,10 +97,10 @@ def recover(path: Path, *, fingerprint: str) -> tuple[int, Path]:
     fresh = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         write_archive(fresh, {fingerprint: tuple(rows.values())})
+        shutil.copy(path, aside)
         for ending in ("-wal", "-shm"):  # they belong to the damaged one
             with suppress(FileNotFoundError):
                 os.replace(f"{path}{ending}", f"{aside}{ending}")
-        os.replace(path, aside)
         os.replace(fresh, path)
     except OSError as error:
         raise RunError(f"{path} cannot be replaced ({error.strerror})") from None
