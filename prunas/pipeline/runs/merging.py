@@ -94,10 +94,10 @@ def merge_runs(folders: Sequence[Path], out: Path) -> Merged:
 
 def _require_alike(one: Source, other: Source) -> None:
     before, after = one.request.to_json(), other.request.to_json()
-    for name in before.keys() - _FREE:
-        if before[name] != after[name]:
+    for name, value in before.items():
+        if name not in _FREE and value != after[name]:
             raise InputError(
-                f"{one.folder} and {other.folder} cannot be merged: {name} is {before[name]!r} in"
+                f"{one.folder} and {other.folder} cannot be merged: {name} is {value!r} in"
                 f" one and {after[name]!r} in the other, so that their scores do not compare"
             )
     if one.genes and other.genes and one.genes != other.genes:
