@@ -57,9 +57,9 @@ def replace_folder(new: Path, folder: Path) -> None:
     """Put the finished folder `new` in the place of `folder`."""
     with writing(folder):
         old = _old(folder)
-        shutil.rmtree(old, ignore_errors=True)
         _flush_names(new)
-        if folder.exists():
+        if folder.exists():  # else a kill may have left it there
+            shutil.rmtree(old, ignore_errors=True)
             os.replace(folder, old)
         os.replace(new, folder)
         _flush_names(folder.parent)

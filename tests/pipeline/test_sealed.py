@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -41,6 +41,7 @@ _VALUES = st.recursive(
 )
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.dictionaries(st.text().filter(lambda name: name != "checksum"), _VALUES))
 def test_any_entries_come_back(entries: dict[str, object]) -> None:
     found = unsealed(json.dumps(sealed(entries)))
