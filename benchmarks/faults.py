@@ -136,7 +136,7 @@ def _damages(place: Path, count: int, seed: int) -> int:
     return len(tally.wrong)
 
 
-_FINE = ("refused", "read", "ended early", "taken")
+_FINE = ("refused", "read", "in part", "taken")
 
 
 if __name__ == "__main__":

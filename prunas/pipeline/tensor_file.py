@@ -12,11 +12,10 @@ from torch import Tensor
 
 from prunas.errors import InputError
 from prunas.pipeline.files import replacing, require_regular
+from prunas.pipeline.sealed import SEAL, is_seal_damaged
 
 Tensors = dict[str, Tensor]
 Notes = dict[str, str]
-
-_SEAL: Final = "checksum"
 
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> str:
@@ -39,7 +38,7 @@ def write_tensors(file: Path, tensors: Mapping[str, Tensor], notes: Mapping[str,
     }
     digest = _digest(plain, notes)
     with replacing(file) as aside:
-        save_file(plain, aside, {**notes, _SEAL: digest})
+        save_file(plain, aside, {**notes, SEAL: digest})
     return digest
 
 
@@ -67,9 +66,9 @@ def read_tensors(
     except _UNREADABLE as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"{file} cannot be read ({reason}); {advice}") from None
-    known = notes.pop(_SEAL, None)
+    known = notes.pop(SEAL, None)
     wanted = {each for each in (known, digest) if each is not None}
-    if wanted and wanted != {_digest(tensors, notes)}:
+    if (wanted and wanted != {_digest(tensors, notes)}) or is_seal_damaged(notes):
         raise InputError(f"{file} is damaged: it is not what was written; {advice}")
     return tensors, notes
 

@@ -22,7 +22,7 @@ class Tally:
     """How damaged files were taken.
 
     Attributes:
-        counts: (target, answer) with answers "refused", "read" (as before), "ended early", and
+        counts: (target, answer) with answers "refused", "read" (as before), "in part", and
             "taken" (as what a file without a checksum, or somebody who made a new one, says).
         wrong: what must not happen: another exception, or another value in silence.
     """
@@ -51,7 +51,7 @@ def fuzz(targets: Sequence[Target], count: int, *, seed: int, place: Path) -> Ta
             damage = damaged(contents[target.name], rng, others=others, form=form)
             answer = _answer(target, damage, expected, _copied(target, place))
             tally.counts[target.name, answer] += 1
-            if answer not in ("refused", "read", "ended early", "taken"):
+            if answer not in ("refused", "read", "in part", "taken"):
                 tally.wrong.append(f"{target.name}, {number}, {damage.name}: {answer}")
     return tally
 
@@ -75,8 +75,14 @@ def _answer(target: Target, damage: Damage, expected: Any, folder: Path) -> str:
         faulthandler.cancel_dump_traceback_later()
     if repr(found) == repr(expected):
         return "read"
-    if target.may_end and repr(found) == repr(expected[: len(found)]):
-        return "ended early"
+    if target.may_lack and _is_part(found, expected):
+        return "in part"
     if damage.meant or not target.sealed:
         return "taken"
     return f"another value in silence: {repr(found)[:200]}"
+
+
+def _is_part(found: Sequence[Any], expected: Sequence[Any]) -> bool:
+    """Whether they are some of what is expected, in its order."""
+    left = iter(map(repr, expected))
+    return all(each in left for each in map(repr, found))

@@ -50,7 +50,7 @@ class Target:
         folder: with everything that the reader needs; copied for each damage.
         read: what the reader makes of the folder, as a value whose text can be compared.
         sealed: whether any change by chance is to be noticed.
-        may_end: whether a list that ends early is right: what is lost is made again.
+        may_lack: whether a list that lacks some is right: what is lost is made again.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Target:
     folder: Path
     read: Read
     sealed: bool = True
-    may_end: bool = False
+    may_lack: bool = False
 
 
 def targets(place: Path) -> list[Target]:
@@ -106,10 +106,10 @@ def _of_archive(folder: Path) -> list[Target]:
 
     whole = "archive.sqlite"
     return [
-        Target("archive, read", whole, folder, _rows, may_end=True),
-        Target("archive, opened", whole, folder, opened, may_end=True),
-        Target("archive with a log", whole, logged, _rows, may_end=True),
-        Target("log of an archive", "archive.sqlite-wal", logged, _rows, may_end=True),
+        Target("archive, read", whole, folder, _rows, may_lack=True),
+        Target("archive, opened", whole, folder, opened, may_lack=True),
+        Target("archive with a log", whole, logged, _rows, may_lack=True),
+        Target("log of an archive", "archive.sqlite-wal", logged, _rows, may_lack=True),
     ]
 
 
@@ -188,7 +188,7 @@ def _of_comparison(folder: Path) -> list[Target]:
 
     return [
         Target("compare.json", "compare.json", folder, read),
-        Target("runs.jsonl", "runs.jsonl", folder, read, may_end=True),
+        Target("runs.jsonl", "runs.jsonl", folder, read, may_lack=True),
     ]
 
 

@@ -62,6 +62,7 @@ def test_what_a_person_wrote_needs_no_checksum() -> None:
         ("9" * 100_000, "Exceeds the limit"),
         (b'{"a": "\xff"}', "can't decode"),
         (json.dumps({**sealed({"a": 0.903}), "a": 0.983}), "changed after it was written"),
+        (json.dumps(sealed({"a": 1})).replace("checksum", "cjecksum"), "changed after it was"),
     ],
 )
 def test_what_is_not_what_was_written_is_refused(text: str | bytes, sentence: str) -> None:
@@ -105,7 +106,7 @@ def test_tensors_without_a_checksum_are_taken_as_they_are(tmp_path: Path) -> Non
     assert read_tensors(tmp_path / "w.safetensors", advice="")[0]["a"] == 1
 
 
-@pytest.mark.parametrize("change", ["bit", "name", "note", "shape", "type"])
+@pytest.mark.parametrize("change", ["bit", "name", "note", "shape", "type", "seal"])
 def test_changed_tensors_are_refused(change: str, tmp_path: Path) -> None:
     file = tmp_path / "w.safetensors"
     write_tensors(file, {"weight": torch.ones(2, 3)}, {"owner": "me"})
@@ -113,6 +114,8 @@ def test_changed_tensors_are_refused(change: str, tmp_path: Path) -> None:
         tensor, notes = opened.get_tensor("weight"), opened.metadata()
     name = "weights" if change == "name" else "weight"
     notes |= {"owner": "you"} if change == "note" else {}
+    if change == "seal":
+        notes["chEcksum"] = notes.pop("checksum")
     if change == "bit":
         tensor[1, 1] += 2**-20
     tensor = {"shape": tensor.T.contiguous(), "type": tensor.view(torch.int32)}.get(change, tensor)
