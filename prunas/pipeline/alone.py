@@ -12,13 +12,14 @@ from typing import Any, Final, Literal, final
 import torch
 from torch import nn
 
+from prunas.errors import InputError
 from prunas.eval.accuracy import accuracy
 from prunas.eval.recalibration import recalibrate_
-from prunas.pipeline.files import write_text
 from prunas.pipeline.processes import cores as _cores
 from prunas.pipeline.processes import deaf_to_interrupts, threads
 from prunas.pipeline.progress import Progress
 from prunas.pipeline.run_folder import RunFolder
+from prunas.pipeline.sealed import read_sealed, write_sealed
 from prunas.pipeline.small_images import Size
 from prunas.pipeline.sources import train_source
 from prunas.pipeline.stages import Job, sort_channels, train_full
@@ -98,7 +99,7 @@ def train_alone(
     open_ones = [each for each in distinct if not _record(job, each).exists()]
     for done, _ in enumerate(_run(job, distinct, open_ones), len(distinct) - len(open_ones) + 1):
         on_done(done)
-    return [Trained(**json.loads(_record(job, each).read_text())) for each in trainings]
+    return [_recorded(_record(job, each)) for each in trainings]
 
 
 def network_of(job: Job, training: Training) -> nn.Module:
@@ -156,7 +157,21 @@ def _train(job: Job, training: Training) -> None:
     with seeing(network, side_of(job.space, training.candidate)):
         held_out = accuracy(network, job.fixed(job.data.held_out))
         test = accuracy(network, job.fixed(job.data.test)) if tested else None
-    write_text(_record(job, training), json.dumps(asdict(Trained(held_out, test))))
+    write_sealed(_record(job, training), asdict(Trained(held_out, test)))
+
+
+def _recorded(file: Path) -> Trained:
+    """What `_train` wrote.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    try:
+        found = read_sealed(file)
+        held_out, test = float(found["held_out"]), found["test"]
+        return Trained(held_out, None if test is None else float(test))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file} cannot be read ({error}); delete it to redo it") from None
 
 
 # -- processes -------------------------------------------------------------------------------------

@@ -11,9 +11,9 @@ from prunas.eval.accuracy import accuracy
 from prunas.eval.statistics import paired
 from prunas.pipeline.alone import Purpose, Trained, Training, network_of, train_alone
 from prunas.pipeline.artifact import save
-from prunas.pipeline.stages import Job, train_full
+from prunas.pipeline.stages import Job, log_epoch, train_full
+from prunas.pipeline.training import epochs_of
 from prunas.pipeline.transformation import replacements_of
-from prunas.supernet.space import Candidate
 from prunas.transformer_nat.replacement import Replacement
 
 _COMPARED: Final = {
@@ -62,6 +62,7 @@ def train_finals(job: Job) -> dict[str, Any]:
     ours = trained[best_name]
     best = max(range(len(ours)), key=lambda index: ours[index].held_out)
     save(network_of(job, trainings[best_name][best]), job.folder.model)
+    _tell(job, trainings, trained)
     result |= _compared(trained, full)
     entries = {**job.folder.read(), "result": result}
     result["seconds"] = round(sum(stage["seconds"] for stage in entries["stages"]), 3)
@@ -69,12 +70,27 @@ def train_finals(job: Job) -> dict[str, Any]:
     return result
 
 
+def _tell(
+    job: Job,
+    trainings: Mapping[str, Sequence[Training]],
+    trained: Mapping[str, Sequence[Trained]],
+) -> None:
+    """Tell the log the curves of the final trainings, which are in their checkpoints."""
+    for name, each in trainings.items():
+        for training, result in zip(each, trained[name], strict=True):
+            for epoch in epochs_of(job.folder.checkpoint(training.name)):
+                log_epoch(job.progress.log, f"final {name}, seed {training.seed}", epoch)
+            job.progress.log.write(f"final/{name} test accuracy", _tested(result), training.seed)
+
+
 def _trainings(
     job: Job, candidate: Sequence[int], changes: tuple[Replacement, ...] = ()
 ) -> list[Training]:
     recipe, seeds = job.request.final_recipe(), range(job.request.seeds)
     purpose: Purpose = "scratch" if job.request.from_scratch else "final"
-    return [Training(Candidate(candidate), recipe, seed, purpose, changes) for seed in seeds]
+    return [
+        Training(job.space.candidate(candidate), recipe, seed, purpose, changes) for seed in seeds
+    ]
 
 
 def _compared(trained: Mapping[str, Sequence[Trained]], full: float) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from prunas.errors import InputError
 from prunas.eval.latency.backends import BACKENDS
+from prunas.pipeline.fields import require_types
 from prunas.pipeline.training import Recipe
 from prunas.search.methods import SEARCHES
 from prunas.supernet.schedules.table import DEFAULT, require_schedule
@@ -145,12 +146,13 @@ class Request:
         """Read what `to_json` wrote.
 
         Raises:
-            InputError: a field is unknown or missing.
+            InputError: a field is unknown, missing, or not of its type.
         """
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(data) - known)
         if unknown or not {"model", "data", "budget"} <= set(data):
             raise InputError(f"the run's request cannot be read (unknown fields: {unknown})")
+        require_types(cls, data)
         lists = {name: tuple(value) for name, value in data.items() if name in _LISTS}
         return cls(**{**data, **lists})
 

@@ -2,24 +2,25 @@
 
 import copy
 import hashlib
+import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-import safetensors
 import torch
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from prunas.errors import InputError, RunError
-from prunas.pipeline.files import replacing, writing
+from prunas.json_text import parsed
+from prunas.pipeline.files import writing
 from prunas.pipeline.request import WHOLE_FRONT, Request
 from prunas.pipeline.seeding import seeded
 from prunas.pipeline.splits import Batch
 from prunas.pipeline.stages import Job
+from prunas.pipeline.tensor_file import read_tensors, write_tensors
 from prunas.pipeline.training import Recipe, optimizer_for
 from prunas.pruningnet.forms import lean_net, published_net, require_memory
 from prunas.pruningnet.layers import generated_layers
@@ -90,16 +91,17 @@ def train_source(
     file, unfinished = job.folder.checkpoint(name), job.folder.checkpoint(f"{name}-training")
     owner = job.request.fingerprint()
     if file.exists():
-        load_source(source, file, owner=owner)
+        _tell(job, name, load_source(source, file, owner=owner))
         return source
     recipe = job.request.supernet_recipe()
     optimizer = _optimizer(source, recipe)
-    first = _load_training(source, optimizer, unfinished, owner) if unfinished.exists() else 0
+    losses = _load_training(source, optimizer, unfinished, owner) if unfinished.exists() else []
+    _tell(job, name, losses)
     steps_of_epoch = max(1, len(job.data.train) // recipe.batch_size)
     steps = recipe.epochs * steps_of_epoch
     schedule = _schedule(job, prior)
     with job.folder.stage("train the shared weights"), job.progress.task(name) as task:
-        for epoch in range(first, recipe.epochs):
+        for epoch in range(len(losses), recipe.epochs):
             dropout = np.random.default_rng([job.request.seed, 4, epoch])
             with (
                 _good_weights_kept(unfinished, epoch),
@@ -117,10 +119,12 @@ def train_source(
                     largest_gradient=_LARGEST_GRADIENT if name != "supernet" else math.inf,
                     first_step=epoch * steps_of_epoch,
                     on_step=lambda done: task.update(done, steps),
+                    on_loss=losses.append,
                 )
+            _tell(job, name, losses)
             if epoch + 1 < recipe.epochs:
-                _save_training(source, optimizer, unfinished, owner, epoch + 1)
-        save_source(source, file, owner=owner)
+                _save_training(source, optimizer, unfinished, owner, losses)
+        save_source(source, file, owner=owner, losses=losses)
         with writing(unfinished):
             unfinished.unlink(missing_ok=True)
     return source
@@ -141,6 +145,11 @@ def _schedule(job: Job, prior: Prior | None) -> Schedule:
     paths = paths_in_budget(job.feasible, prior, whole_front=request.search in WHOLE_FRONT)
     setting = Setting(job.space, paths, paths=request.paths, seed=request.seed)
     return schedule_of(request.schedule, setting)
+
+
+def _tell(job: Job, name: str, losses: Sequence[float]) -> None:
+    for epoch, loss in enumerate(losses):
+        job.progress.log.write(f"{name}/loss", loss, epoch)
 
 
 def _epoch(job: Job, epoch: int, batch_size: int) -> Iterator[Batch]:
@@ -190,25 +199,32 @@ def paths_in_budget(feasible: Feasible, prior: Prior | None, *, whole_front: boo
 # -- files -----------------------------------------------------------------------------------------
 
 
-def save_source(source: Elastic, file: Path, *, owner: str = "") -> None:
+def save_source(
+    source: Elastic, file: Path, *, owner: str = "", losses: Sequence[float] = ()
+) -> None:
     """Write all that a weights source has learnt, aside and then renamed.
 
     Args:
         source: a supernet or a PruningNet.
         file: a .safetensors file.
         owner: the run that it belongs to.
+        losses: of each epoch of its training.
     """
-    _write(file, source.learnt.state_dict(), {"owner": owner, "space": _digest(source.space)})
+    notes = {"owner": owner, "space": _digest(source.space), "losses": json.dumps(list(losses))}
+    write_tensors(file, source.learnt.state_dict(), notes)
 
 
-def load_source(source: Elastic, file: Path, *, owner: str = "") -> None:
+def load_source(source: Elastic, file: Path, *, owner: str = "") -> list[float]:
     """Load what `save_source` wrote into a source of the same kind.
+
+    Returns:
+        The losses of each epoch of its training; none in files of before they were kept.
 
     Raises:
         InputError: the file is missing or damaged, of another run, of another network or grid of
             widths, or of another kind of source.
     """
-    tensors, notes = _read(file)
+    tensors, notes = read_tensors(file)
     _require_kin(source, file, notes, owner)
     held = source.learnt.state_dict()
     wrong = [n for n, t in held.items() if n not in tensors or tensors[n].shape != t.shape]
@@ -218,35 +234,54 @@ def load_source(source: Elastic, file: Path, *, owner: str = "") -> None:
             f"{file} holds another kind of weights source ({name} does not fit); make the source"
             " as it was made when the file was written"
         )
+    losses = _losses(file, notes.get("losses", "[]"))
     source.learnt.load_state_dict(tensors)
+    return losses
 
 
 def _save_training(
-    source: Elastic, optimizer: torch.optim.Optimizer, file: Path, owner: str, epochs: int
+    source: Elastic,
+    optimizer: torch.optim.Optimizer,
+    file: Path,
+    owner: str,
+    losses: Sequence[float],
 ) -> None:
     tensors = {f"learnt/{name}": tensor for name, tensor in source.learnt.state_dict().items()}
     for name, parameter in source.learnt.named_parameters():
         if parameter in optimizer.state:  # absent where nothing is learnt
             tensors[f"momentum/{name}"] = optimizer.state[parameter]["momentum_buffer"]
-    notes = {"owner": owner, "space": _digest(source.space), "epochs": str(epochs)}
-    _write(file, tensors, notes)
+    notes = {"owner": owner, "space": _digest(source.space), "losses": json.dumps(list(losses))}
+    write_tensors(file, tensors, notes)
 
 
 def _load_training(
     source: Elastic, optimizer: torch.optim.Optimizer, file: Path, owner: str
-) -> int:
-    """The number of epochs that were done."""
-    tensors, notes = _read(file)
+) -> list[float]:
+    """The losses of the epochs that were done."""
+    tensors, notes = read_tensors(file)
     _require_kin(source, file, notes, owner)
     start = len("learnt/")
-    source.learnt.load_state_dict(
-        {name[start:]: t for name, t in tensors.items() if name.startswith("learnt/")}
-    )
-    for name, parameter in source.learnt.named_parameters():
-        if f"momentum/{name}" in tensors:
-            momentum = torch.empty_like(parameter).copy_(tensors[f"momentum/{name}"])
-            optimizer.state[parameter] = {"momentum_buffer": momentum.detach()}
-    return int(notes["epochs"])
+    try:
+        before = [math.nan] * int(notes.get("epochs", 0))  # files of before losses were kept
+        losses = _losses(file, notes["losses"]) if "losses" in notes else before
+        source.learnt.load_state_dict(
+            {name[start:]: t for name, t in tensors.items() if name.startswith("learnt/")}
+        )
+        for name, parameter in source.learnt.named_parameters():
+            if f"momentum/{name}" in tensors:
+                momentum = torch.empty_like(parameter).copy_(tensors[f"momentum/{name}"])
+                optimizer.state[parameter] = {"momentum_buffer": momentum.detach()}
+    except (KeyError, ValueError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{file} cannot be read ({reason}); delete it to redo it") from None
+    return losses
+
+
+def _losses(file: Path, text: str) -> list[float]:
+    try:
+        return [float(loss) for loss in parsed(text)]
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{file} cannot be read ({error}); delete it to redo it") from None
 
 
 def _require_kin(source: Elastic, file: Path, notes: Mapping[str, str], owner: str) -> None:
@@ -261,23 +296,3 @@ def _require_kin(source: Elastic, file: Path, notes: Mapping[str, str], owner: s
 
 def _digest(space: SearchSpace) -> str:
     return hashlib.sha256(space.to_json().encode()).hexdigest()[:16]
-
-
-def _write(file: Path, tensors: Mapping[str, Tensor], notes: dict[str, str]) -> None:
-    plain = {
-        name: t.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, t in tensors.items()
-    }
-    with replacing(file) as aside:
-        save_file(plain, aside, notes)
-
-
-def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    if not file.exists():
-        raise InputError(f"there is no weights file {file}")
-    try:
-        with safetensors.safe_open(file, "pt") as opened:
-            names = opened.keys()
-            return {name: opened.get_tensor(name) for name in names}, opened.metadata() or {}
-    except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(f"{file} cannot be read ({error}); delete it to redo it") from None

@@ -10,16 +10,15 @@ from time import perf_counter
 from typing import final
 
 import numpy as np
-import safetensors
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prunas.errors import InputError, RunError
-from prunas.pipeline.files import replacing
+from prunas.json_text import parsed
 from prunas.pipeline.seeding import seeded
 from prunas.pipeline.splits import Batch, Split
+from prunas.pipeline.tensor_file import read_tensors, write_tensors
 
 _STEPS_BETWEEN_CHECKS = 16  # reading a loss waits for the accelerator, so not at every step
 
@@ -94,6 +93,7 @@ def train(
     teacher: nn.Module | None = None,
     device: torch.device | str = "cpu",
     on_step: Callable[[int, int], None] | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
     checkpoint: Path | None = None,
 ) -> list[Epoch]:
     """Train `network` in place on `device` and leave it in eval mode.
@@ -105,6 +105,7 @@ def train(
 
     Args:
         on_step: called with (steps done, steps in all).
+        on_epoch: called with every epoch, those in the checkpoint first.
         checkpoint: a .safetensors file: weights, momentum and the epochs so far.
 
     Raises:
@@ -113,9 +114,13 @@ def train(
     """
     run = _Run(network, split, recipe, seed, torch.device(device))
     epochs = run.resume(checkpoint) if checkpoint and checkpoint.exists() else []
+    tell = on_epoch or _ignore
+    for epoch in epochs:
+        tell(epoch)
     with _teaching(teacher, run.device) as taught:
         for index in range(len(epochs), recipe.epochs):
             epochs.append(run.epoch(index, taught, on_step or _ignore))
+            tell(epochs[-1])
             if checkpoint:
                 run.save(checkpoint, epochs)
     run.optimizer.zero_grad()  # gradients are not left behind
@@ -123,8 +128,8 @@ def train(
     return epochs
 
 
-def _ignore(done: int, steps: int) -> None:
-    """The default `on_step`."""
+def _ignore(*_: object) -> None:
+    """The default `on_step` and `on_epoch`."""
 
 
 @contextmanager
@@ -195,24 +200,24 @@ class _Run:
 
     def save(self, path: Path, epochs: list[Epoch]) -> None:
         """Write weights, momentum and epochs aside, then rename: a crash leaves the old file."""
-        metadata = {"run": self._identity(), "epochs": json.dumps([asdict(e) for e in epochs])}
-        with replacing(path) as aside:
-            save_file(self._tensors(), aside, metadata)
+        notes = {"run": self._identity(), "epochs": json.dumps([asdict(e) for e in epochs])}
+        write_tensors(path, self._tensors(), notes)
 
     def resume(self, path: Path) -> list[Epoch]:
-        try:
-            with safetensors.safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-                saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, safetensors.SafetensorError) as error:
-            raise InputError(f"the checkpoint {path} cannot be read: {error}") from None
-        if metadata.get("run") != self._identity():
+        saved, notes = read_tensors(path)
+        if notes.get("run") != self._identity():
             raise InputError(
                 f"the checkpoint {path} is of another network, recipe, data or seed;"
                 " give another file, or delete it to start again"
             )
-        self._restore(saved)
-        return [Epoch(**each) for each in json.loads(metadata["epochs"])]
+        try:
+            epochs = [Epoch(**each) for each in parsed(notes["epochs"])]
+            self._restore(saved)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"the checkpoint {path} cannot be read ({error}); delete it to start again"
+            ) from None
+        return epochs
 
     def _identity(self) -> str:
         """What must be the same for a checkpoint to go on to the same result."""
@@ -221,15 +226,12 @@ class _Run:
         return json.dumps({**run, "network": shapes}, sort_keys=True)
 
     def _tensors(self) -> dict[str, Tensor]:
-        """Copies, contiguous and unshared, as the file format needs them."""
+        """All that training goes on from."""
         named = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         for name, parameter in self.network.named_parameters():
             if parameter in self.optimizer.state:  # absent where no gradient has reached it
                 named[f"momentum.{name}"] = self.optimizer.state[parameter]["momentum_buffer"]
-        return {
-            name: tensor.detach().clone(memory_format=torch.contiguous_format)
-            for name, tensor in named.items()
-        }
+        return named
 
     def _restore(self, saved: dict[str, Tensor]) -> None:
         with torch.no_grad():
@@ -239,6 +241,23 @@ class _Run:
             if f"momentum.{name}" in saved:
                 momentum = torch.empty_like(parameter).copy_(saved[f"momentum.{name}"])
                 self.optimizer.state[parameter] = {"momentum_buffer": momentum.detach()}
+
+
+def epochs_of(checkpoint: Path) -> list[Epoch]:
+    """The epochs of a training that was kept; none where there is no such file.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    if not checkpoint.exists():
+        return []
+    _, notes = read_tensors(checkpoint)
+    try:
+        return [Epoch(**each) for each in parsed(notes["epochs"])]
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"the checkpoint {checkpoint} cannot be read ({error}); delete it to start again"
+        ) from None
 
 
 @final

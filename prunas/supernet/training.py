@@ -33,6 +33,7 @@ def train_supernet(
     largest_gradient: float = math.inf,
     first_step: int = 0,
     on_step: Callable[[int], None] | None = None,
+    on_loss: Callable[[float], None] | None = None,
 ) -> None:
     """Train a weights source in place.
 
@@ -52,6 +53,7 @@ def train_supernet(
         largest_gradient: the gradient of all parameters is scaled down to this norm.
         first_step: number of the first step, where training goes on.
         on_step: called with the number of steps done.
+        on_loss: called at the end, with the mean loss over all networks that were run.
 
     Raises:
         RunError: the loss is not finite; the weights are then of no use.
@@ -59,6 +61,7 @@ def train_supernet(
     source.network.train()
     learnt = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     losses: list[Tensor] = []
+    every: list[Tensor] = []
     for number, (images, labels) in zip(count(first_step), batches, strict=False):
         for group in optimizer.param_groups:
             group["lr"] = rate(number)
@@ -69,10 +72,14 @@ def train_supernet(
             clip_grad_norm_(learnt, largest_gradient)
         optimizer.step()
         if number % _STEPS_BETWEEN_CHECKS == 0:
+            every += losses
             losses = _finite(losses, number, rate(number))
         if on_step is not None:
             on_step(number + 1)
+    every += losses
     _finite(losses, number, rate(number))
+    if on_loss is not None:
+        on_loss(float(torch.stack(every).mean()))
 
 
 def _descended(

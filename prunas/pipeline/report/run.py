@@ -1,20 +1,17 @@
 """What a run folder says, read into values that the page can trust."""
 
-import json
 import math
-import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Final, cast
-from urllib.parse import quote
 
 from prunas.errors import InputError
+from prunas.pipeline.sealed import read_sealed
+from prunas.search.record import read_archive
 
 SCHEMA: Final = 1
-
-_ROWS: Final = "SELECT candidate, score, macs, params, seconds FROM evaluations ORDER BY id"
 
 
 @dataclass(frozen=True)
@@ -348,30 +345,18 @@ def _paired(paired: "_Fields") -> Paired:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        return read_sealed(path)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; give the folder of a prunas run.") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as JSON: {error}.") from error
-    if not isinstance(record, dict):
-        raise InputError(f"{path} holds no JSON object; give the folder of a prunas run.")
-    return record
 
 
 def _read_archive(path: Path) -> Iterator[Evaluation]:
-    if not path.exists():
-        return
-    # Not mode=ro: such a reader may not tidy up, and leaves the write-ahead log's files behind.
-    connection = sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=rw", uri=True)
-    try:
-        connection.execute("PRAGMA query_only = 1")
-        for candidate, score, macs, params, seconds in connection.execute(_ROWS):
-            known = score if score is not None and math.isfinite(score) else None
-            yield Evaluation(tuple(json.loads(candidate)), known, macs, params, seconds or 0.0)
-    except (sqlite3.Error, json.JSONDecodeError, TypeError) as error:
-        raise InputError(f"{path} is not the archive of a prunas run: {error}.") from error
-    finally:
-        connection.close()
+    for rows in read_archive(path).values():
+        for row in rows:
+            known = row.score if math.isfinite(row.score) else None
+            yield Evaluation(row.candidate, known, row.macs, row.params, row.seconds)
 
 
 @dataclass(frozen=True)
