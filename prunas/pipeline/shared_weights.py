@@ -17,10 +17,12 @@ from prunas.eval.accuracy import Batches
 from prunas.eval.scoring import scorer
 from prunas.pipeline.files import replacing
 from prunas.pipeline.progress import Progress
+from prunas.pipeline.seeding import seeded
 from prunas.pipeline.splits import Batch, Split
 from prunas.pipeline.training import Recipe, optimizer_for
 from prunas.supernet.elastic import Supernet
 from prunas.supernet.resolution import seeing
+from prunas.supernet.schedules.schedule import Step
 from prunas.supernet.space import Candidate, SearchSpace
 from prunas.supernet.training import train_supernet
 from prunas.transformer_nat.transformation import TransformationSpace
@@ -68,6 +70,27 @@ class Course:
     seed: int = 0
     paths: int = 1
     side: int | None = None
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class _Transformations:
+    """Steps of the network itself, which teaches random transformations of it."""
+
+    shared: Transformable
+    paths: int
+
+    def step(self, number: int, steps: int, rng: np.random.Generator) -> Step:
+        drawn = (self._drawn(rng) for _ in range(self.paths))
+        return Step(tuple(map(self.shared.candidate, drawn)), teacher=self.shared.space.full())
+
+    def _drawn(self, rng: np.random.Generator) -> Candidate:
+        moves = self.shared.moves
+        counts = np.array([len(names) for names in moves.options])
+        changed = rng.random(len(counts)) < _MOST_REPLACED * rng.random()
+        others = 1 + (rng.random(len(counts)) * (counts - 1)).astype(np.int64)
+        drawn = Candidate(np.where(changed & (counts > 1), others, 0).tolist())
+        return drawn if moves.connected(drawn) else moves.source
 
 
 @final
@@ -121,16 +144,17 @@ class SharedWeights:
         each = max(1, len(course.train) // recipe.batch_size)
         while self._done < epochs:
             epoch = self._done
+            dropout = np.random.default_rng([course.seed, 10, epoch])
             with (
                 self._progress.task("shared weights") as task,
                 seeing(self._shared.network, course.side),
+                seeded(int(dropout.integers(2**62)), course.device),
             ):
                 train_supernet(
                     self.source,
                     self._batches(epoch),
-                    self._paths,
-                    paths_per_step=course.paths,
-                    sandwich=True,
+                    _Transformations(self._shared, course.paths),
+                    steps=each * recipe.epochs,
                     optimizer=self._optimizer,
                     rate=lambda step: recipe.rate_at(step, each * recipe.epochs),
                     label_smoothing=recipe.label_smoothing,
@@ -160,17 +184,6 @@ class SharedWeights:
             device=course.device,
             channels_last=True,
         )
-
-    def _paths(self, rng: np.random.Generator, n: int) -> Sequence[Candidate]:
-        return [self._shared.candidate(self._drawn(rng)) for _ in range(n)]
-
-    def _drawn(self, rng: np.random.Generator) -> Candidate:
-        moves = self._shared.moves
-        counts = np.array([len(names) for names in moves.options])
-        changed = rng.random(len(counts)) < _MOST_REPLACED * rng.random()
-        others = 1 + (rng.random(len(counts)) * (counts - 1)).astype(np.int64)
-        drawn = Candidate(np.where(changed & (counts > 1), others, 0).tolist())
-        return drawn if moves.connected(drawn) else moves.source
 
     # -- the file ----------------------------------------------------------------------------------
 
