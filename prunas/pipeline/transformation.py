@@ -26,6 +26,7 @@ from prunas.eval.peak import PeakMemory
 from prunas.eval.recalibration import recalibrate_
 from prunas.pipeline.alone import Training, told, train_alone
 from prunas.pipeline.artifact import save
+from prunas.pipeline.files import writing
 from prunas.pipeline.seeking import Seeking
 from prunas.pipeline.shared_weights import Course, SharedWeights
 from prunas.pipeline.sources import train_source
@@ -65,7 +66,11 @@ def transform(job: Job, stated: Mapping[str, Any], *, fresh: bool = False) -> di
         raise InputError(f"{job.folder.path} has no found network yet; run its search first")
     found = Candidate(result["candidate"])
     record = Record.of(job, found, stated, fresh=fresh)
-    done = job.folder.read().get("transformation")
+    if fresh:
+        with writing(record.file):
+            record.file.unlink(missing_ok=True)
+            job.folder.checkpoint("transformation").unlink(missing_ok=True)
+    done = None if fresh else job.folder.read().get("transformation")
     if done and done.get("key") == record.key:
         _give(job, done)
         return dict(done)

@@ -329,9 +329,11 @@ def test_asked_twice(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("frugal")
 def test_scores_of_an_earlier_transformation_do_not_count(run: Path) -> None:
-    transform(job_in(run), SHORT | {"finalists": 1})
+    entry = transform(job_in(run), SHORT | {"finalists": 1})
     weights = run / "checkpoints" / "transformation.safetensors"
     before = weights.read_bytes()
+    assert transform(job_in(run), SHORT | {"finalists": 1}, fresh=True) == entry
+    assert weights.read_bytes() == before  # trained anew, to the same bits
     transform(job_in(run), SHORT | {"finalists": 1, "seed": 5}, fresh=True)
     assert weights.read_bytes() != before
 

@@ -135,6 +135,12 @@ def test_blocks_in_blocks_and_concatenations() -> None:
     assert [e.source for e in dense.edges if e.target == reads["1.three"]][1] == "1.two"
 
 
+def test_what_is_joined_once_is_one_node_for_all_who_read_it() -> None:
+    """Three blocks of test_resnet change shapes: two ways meet behind each, and go on as one."""
+    nodes = traced("test_resnet").moves.graph.nodes
+    assert sum(node.startswith("join") for node in nodes) == 3
+
+
 def test_nothing_stands_in_for_a_layer_whose_weight_is_asked_for() -> None:
     found = traced_transformations(network(Asks(8), Branch(8, 4)), IMAGE)
     assert "1.conv" not in found.paths
