@@ -45,7 +45,7 @@ class Prices:
         """As `PeakMemory.bytes`: of activations, for one image.
 
         Raises:
-            InputError: the space has genes of another kind than width and depth.
+            InputError: as `PeakMemory`.
         """
         return self._peak.bytes(candidates)
 

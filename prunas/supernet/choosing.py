@@ -36,6 +36,31 @@ def with_choices(
     return replace(_extended(space, found, offered), pinned=(*space.pinned, *pinned))
 
 
+def without_unchosen(space: SearchSpace, found: Record, bare: nn.Module) -> SearchSpace:
+    """`space` where alternatives that no gene can choose and that do not run cost no work.
+
+    Args:
+        space: with the genes of choices, if they are searched.
+        found: a run in which all alternatives ran.
+        bare: the network; of a choice without a gene its chosen alternative runs.
+    """
+    offered = {choice.path for choice in space.alternatives.values()}
+    silent = {
+        block.path
+        for path, choice in choices_of(bare)
+        if path not in offered
+        for number, block in enumerate(Alternatives(path, choice.names).blocks)
+        if number != choice.chosen
+    }
+    if not silent:
+        return space
+    contractions = [
+        row if silent.isdisjoint(product.inside) else replace(row, constant=0)
+        for product, row in zip(found.products, space.contractions, strict=True)
+    ]
+    return replace(space, contractions=tuple(contractions))
+
+
 def _obstacle(choice: Alternatives, space: SearchSpace, fixed: Collection[str]) -> str | None:
     if not choice.path:
         return "the network is nothing but this choice"

@@ -16,7 +16,7 @@ from torch import nn
 from prunas.errors import InputError
 from prunas.supernet.blocks import Seen
 from prunas.supernet.choice import run_together
-from prunas.supernet.choosing import with_choices
+from prunas.supernet.choosing import with_choices, without_unchosen
 from prunas.supernet.depth import with_blocks
 from prunas.supernet.grid import DEFAULT, WidthGrid, as_grid
 from prunas.supernet.kernels import with_kernels
@@ -137,6 +137,7 @@ def trace(
         space = with_kernels(space, bare, inputs, fixed)
     if "operator" in wanted:
         space = with_choices(space, found, bare, fixed)
+    space = without_unchosen(space, found, bare)
     if not space.genes:
         raise InputError(_nothing(network, space, found))
     return space

@@ -197,6 +197,22 @@ def test_what_keeps_a_choice_from_being_a_gene() -> None:
     }
 
 
+@pytest.mark.parametrize("chosen", [0, 1, 2, 3])
+@pytest.mark.parametrize("searched", ["not searched", "kept", "another"])
+def test_a_choice_without_a_gene_costs_what_runs(chosen: int, searched: str) -> None:
+    """Of a nested one too; all its parameters stay."""
+    network = nn.Sequential(nn.Conv2d(3, 8, 1), choice_block(), choice_block(), nn.Conv2d(8, 4, 1))
+    network[1].chosen = network[2].chosen = chosen
+    genes = ("width",) if searched == "not searched" else ("width", "operator")
+    kept = {"not searched": (), "kept": ("1.small", "2.small"), "another": ("1.small",)}[searched]
+    space = trace(network, IMAGE, grid=EVERY, keep=kept, genes=genes)
+    rng = np.random.default_rng(chosen)
+    for candidate in (space.full(), space.smallest(), *space.sample(rng, 4)):
+        small = cut(network, space, candidate)
+        assert Cost(space).macs([candidate])[0] == macs_counted(small, IMAGE)
+        assert Cost(space).params([candidate])[0] == parameters_counted(small)
+
+
 def test_paths_choose_every_alternative_equally_often() -> None:
     _, space = mixed()
     drawn = np.array(stratified(space, np.random.default_rng(0), 40))
