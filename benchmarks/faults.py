@@ -79,6 +79,7 @@ def _kills(place: Path, moments: int, workers: int, seed: int) -> int:
         except Exception as error:  # noqa: BLE001  (whatever it is, it is counted)
             wrong.append(f"{number}, after {after:.3f} s: {type(error).__name__}: {error}")
             print(wrong[-1])
+        print(f"{number + 1} kills, {len(wrong)} with another end", file=sys.stderr)
         _remove(folder)
     print(f"{moments + workers} kills, {len(wrong)} with another end; what had been made by then:")
     for stage, count in where.most_common():

@@ -759,7 +759,7 @@ def transform(
         "seed": seed,
     }
     stated = {name: value for name, value in options.items() if value is not None}
-    with _stoppable(run, _command("transform", run, device=device)):
+    with _stoppable(run, _command("transform", run, device=device)), claimed(run):
         entry = transformation.transform(job, stated, fresh=fresh)
         report = write_report(run)
     if as_json:

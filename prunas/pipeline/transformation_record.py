@@ -1,13 +1,12 @@
 """What is on record of a transformation: the scores so far, and what they depend on."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, final
 
 from prunas.errors import InputError
-from prunas.pipeline.files import write_text
+from prunas.pipeline.sealed import read_sealed, write_sealed
 from prunas.pipeline.seeking import Settings
 from prunas.pipeline.stages import Job
 from prunas.supernet.space import Candidate
@@ -61,7 +60,7 @@ class Record:
             round_: [[list(candidate), score] for candidate, score in known.items()]
             for round_, known in self.scores.items()
         }
-        write_text(self.file, json.dumps({"key": self.key, "scores": rows}))
+        write_sealed(self.file, {"key": self.key, "scores": rows})
 
 
 def _read(file: Path) -> Record | None:
@@ -69,7 +68,7 @@ def _read(file: Path) -> Record | None:
     if not file.exists():
         return None
     try:
-        data = json.loads(file.read_text())
+        data = read_sealed(file)
         scores = {
             int(round_): {Candidate(row): float(score) for row, score in rows}
             for round_, rows in data["scores"].items()

@@ -20,6 +20,8 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
+from prunas.errors import InputError
+from prunas.json_text import parsed
 from prunas.search.budget import Feasible
 from prunas.search.learnt import Learnt
 from prunas.search.prior import Prior, allocate
@@ -189,11 +191,18 @@ def state_to_json(state: State) -> str:
 
 
 def state_from_json(text: str, start: State) -> State:
-    """What `state_to_json` wrote, on the problem of `start` (a fresh state will do)."""
-    data = json.loads(text)
-    asked = tuple(Candidate(row) for row in data["asked"])
-    rows = tuple(Scored(asked[place], float(score)) for place, score in data["told"])
-    learnt = Learnt.from_json(data["learnt"])
+    """What `state_to_json` wrote, on the problem of `start` (a fresh state will do).
+
+    Raises:
+        InputError: the text is no such state.
+    """
+    try:
+        data = parsed(text)
+        asked = tuple(Candidate(row) for row in data["asked"])
+        rows = tuple(Scored(asked[place], float(score)) for place, score in data["told"])
+        learnt = Learnt.from_json(data["learnt"])
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise InputError(f"the text is not a saved search ({error})") from None
     return replace(start, stream=data["stream"], asked=asked, told=rows, learnt=learnt)
 
 

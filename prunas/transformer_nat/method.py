@@ -10,7 +10,6 @@ As in `prunas.search`, a method is three functions and some settings:
 The source is the first candidate of every method, so that nothing worse than it is chosen.
 """
 
-import binascii
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +19,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from prunas.errors import InputError
+from prunas.json_text import parsed
 from prunas.supernet.space import Candidate
 from prunas.transformer_nat.learnt import Learnt
 from prunas.transformer_nat.transformation import TransformationSpace
@@ -170,12 +170,14 @@ def state_from_json(text: str, space: TransformationSpace) -> State:
         InputError: the text is no such state, or a candidate is not of that space.
     """
     try:
-        data = json.loads(text)
+        data = parsed(text)
         asked = tuple(space.candidate(row) for row in data["asked"])
         rows = tuple(Scored(asked[place], float(score)) for place, score in data["told"])
         learnt = data["learnt"] and Learnt.from_data(data["learnt"])
         return State(space, data["stream"], asked, rows, learnt)
-    except (json.JSONDecodeError, binascii.Error, KeyError, TypeError, IndexError) as error:
+    except InputError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(f"the text is not a saved search of transformations ({error})") from None
 
 

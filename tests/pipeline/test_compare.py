@@ -95,13 +95,14 @@ def refused(capsys: pytest.CaptureFixture[str], arguments: list[str], code: int 
 
 
 def runs(folder: Path) -> dict[tuple[Any, ...], dict[str, Any]]:
-    """The rows of runs.jsonl without the time that they took."""
+    """The rows of runs.jsonl without the time that they took, and the checksum of that."""
     rows = [json.loads(line) for line in (folder / "runs.jsonl").read_text().splitlines()]
     keys = ("contender", "space", "budget", "seed")
     result = {tuple(row[key] for key in keys): row for row in rows}
     assert len(result) == len(rows)
     for row in rows:
         assert row.pop("seconds") >= 0
+        assert row.pop("checksum")
     return result
 
 

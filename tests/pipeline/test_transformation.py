@@ -382,6 +382,7 @@ def test_damaged_records_are_refused(run: Path) -> None:
     RunFolder.open(run).update({"transformation": None})
     scores = json.loads(kept)
     del scores["scores"]["0"]
+    del scores["checksum"]
     record.write_text(json.dumps(scores))
     with pytest.raises(InputError, match="lacks scores on weights that were trained on"):
         transform(job_in(run), {})

@@ -1,10 +1,13 @@
 """Rows of candidates between question and score, and scores as rewards."""
 
+import json
 import math
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
+from prunas.errors import InputError
 from prunas.search.method import Scored, begin, state_from_json, state_to_json
 from prunas.search.pending import recalled, remembered, rewards
 from tests.search.toys import chain_space, feasible
@@ -26,6 +29,15 @@ def test_rows_come_back_once_and_in_the_order_asked_for() -> None:
     assert rows[1] is not None
     assert rows[1].tolist() == [3, 4]
     assert len(state.learnt["pending"]) == 0
+
+
+def test_texts_that_are_no_states() -> None:
+    start = begin(PROBLEM, None, np.random.default_rng(0))
+    whole = json.loads(state_to_json(start))
+    spoilt = json.dumps({**whole, "told": [[7, 1.0]]})
+    for text in ("nonsense", "[]", "{}", "[" * 99_999, spoilt):
+        with pytest.raises(InputError, match="the text is not a saved search"):
+            state_from_json(text, start)
 
 
 def test_nothing_remembered_nothing_recalled() -> None:

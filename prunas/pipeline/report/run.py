@@ -221,11 +221,6 @@ def read_run(folder: Path) -> Run:
     of its fields is not of the type it should be.
     """
     top = _Fields(_read_json(folder / "run.json"), str(folder / "run.json"))
-    if top.record.get("schema") != SCHEMA:
-        raise InputError(
-            f"{top.where} is of schema {top.record.get('schema')!r} and this prunas reads schema"
-            f" {SCHEMA}; make the report with the prunas that made the run."
-        )
     request, network, space = top.section("request"), top.section("network"), top.section("space")
     result = top.section("result")
     return Run(
@@ -345,11 +340,11 @@ def _paired(paired: "_Fields") -> Paired:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return read_sealed(path)
+        return read_sealed(path, ("schema", SCHEMA))
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; give the folder of a prunas run.") from None
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as JSON: {error}.") from error
+        raise InputError(f"{path} cannot be read: {error}.") from error
 
 
 def _read_archive(path: Path) -> Iterator[Evaluation]:
