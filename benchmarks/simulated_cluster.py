@@ -202,7 +202,7 @@ def drawn(rows: Sequence[Mapping[str, Any]]) -> str:
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>' for x, y in line]
         x, y = line[-1]
         parts.append(_text(x + 10, y + 4, way, "start", colour))
-    size = f'viewBox="0 0 {_LEFT + _WIDE + 220} {_TOP + _HIGH + 52}"'
+    size = f'viewBox="0 0 {_LEFT + _WIDE + 250} {_TOP + _HIGH + 52}"'
     style = 'font-family="sans-serif" font-size="13" fill="#555"'
     background = '<rect width="100%" height="100%" fill="#fff"/>'
     inside = background + "".join(parts)

@@ -289,9 +289,7 @@ def test_every_option_arrives_in_the_request(
 ) -> None:
     asked: list[tuple[Request, bool, Workers]] = []
 
-    def begun(
-        path: Path, request: Request, *, resume: bool, device: torch.device, workers: Workers
-    ) -> None:
+    def begun(path: Path, request: Request, *, resume: bool, workers: Workers, **_: object) -> None:
         asked.append((request, resume, workers))
         raise prunas.InputError("enough")
 
