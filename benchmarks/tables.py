@@ -32,10 +32,11 @@ from prunas.pipeline.comparison.contenders import PRIORS
 from prunas.pipeline.comparison.indicators import indicator_prior
 from prunas.pipeline.data import Data, load_data
 from prunas.pipeline.files import replacing
+from prunas.pipeline.recipe import Recipe, optimizer_for
 from prunas.pipeline.seeding import seeded
 from prunas.pipeline.splits import Batch, Split
 from prunas.pipeline.stages import fixed
-from prunas.pipeline.training import Recipe, optimizer_for, train
+from prunas.pipeline.training import train
 from prunas.search.budget import as_candidates
 from prunas.search.prior import Prior
 from prunas.search.table import Counts, Table, enumerated, write_table

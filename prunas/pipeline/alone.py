@@ -18,11 +18,12 @@ from prunas.pipeline.files import write_text
 from prunas.pipeline.processes import cores as _cores
 from prunas.pipeline.processes import deaf_to_interrupts, threads
 from prunas.pipeline.progress import Progress
+from prunas.pipeline.recipe import Recipe
 from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.small_images import Size
 from prunas.pipeline.sources import train_source
 from prunas.pipeline.stages import Job, sort_channels, train_full
-from prunas.pipeline.training import Recipe, train
+from prunas.pipeline.training import train
 from prunas.search.prior import Prior
 from prunas.supernet.cut import cut
 from prunas.supernet.resolution import seeing, side_of

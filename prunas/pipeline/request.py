@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from prunas.errors import InputError
 from prunas.eval.latency.backends import BACKENDS
-from prunas.pipeline.training import Recipe
+from prunas.pipeline.recipe import Recipe
 from prunas.search.methods import SEARCHES
 from prunas.supernet.schedules.table import DEFAULT, require_schedule
 from prunas.supernet.trace import kinds_of

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from prunas.errors import InputError, RunError
 from prunas.pipeline.files import replacing, writing
+from prunas.pipeline.recipe import Recipe, optimizer_for
 from prunas.pipeline.request import WHOLE_FRONT, Request
 from prunas.pipeline.seeding import seeded
 from prunas.pipeline.splits import Batch
 from prunas.pipeline.stages import Job
-from prunas.pipeline.training import Recipe, optimizer_for
 from prunas.pruningnet.forms import lean_net, published_net, require_memory
 from prunas.pruningnet.layers import generated_layers
 from prunas.search.budget import Feasible, as_candidates, as_values

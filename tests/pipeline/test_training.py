@@ -14,8 +14,9 @@ from torch.nn import functional as F
 from prunas.errors import InputError, RunError
 from prunas.pipeline import training
 from prunas.pipeline.data import load_data
+from prunas.pipeline.recipe import Recipe
 from prunas.pipeline.splits import Preparation, Split, from_memory
-from prunas.pipeline.training import Epoch, Recipe, train
+from prunas.pipeline.training import Epoch, train
 
 QUICK = Recipe(epochs=3, batch_size=16, learning_rate=0.05)
 
