@@ -59,7 +59,8 @@ class Training:
     @property
     def name(self) -> str:
         """Differs when anything differs."""
-        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        decisive = {**asdict(self), "recipe": self.recipe.decisive()}
+        digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
         return f"{self.purpose}-{digest[:12]}"
 
 
@@ -106,16 +107,33 @@ def network_of(job: Job, training: Training) -> nn.Module:
     with seeing(network, side_of(job.space, training.candidate)):
         # statistics of its own to start from: a short training would keep the full network's
         recalibrate_(network, job.fixed(job.data.train, job.request.calibration))
-        train(
-            network,
-            job.data.train,
-            training.recipe,
-            seed=training.seed,
-            teacher=teacher,
-            device=job.device,
-            checkpoint=job.folder.checkpoint(training.name) if training.purpose in _KEPT else None,
-        )
+        with job.leading(follow_alone, training):
+            file = job.folder.checkpoint(training.name) if training.purpose in _KEPT else None
+            _trained(job, network, training, teacher, file)
     return told(network, job.sees(training.candidate))
+
+
+def follow_alone(job: Job, training: Training) -> None:
+    """The part of another process in `network_of`; weights come from the first one."""
+    network, teacher = cut(job.untrained(0), job.space, training.candidate), job.untrained(0)
+    with seeing(network, side_of(job.space, training.candidate)):
+        _trained(job, network, training, teacher, None)
+
+
+def _trained(
+    job: Job, network: nn.Module, training: Training, teacher: nn.Module, checkpoint: Path | None
+) -> None:
+    train(
+        network,
+        job.data.train,
+        training.recipe,
+        seed=training.seed,
+        teacher=teacher,
+        device=job.device,
+        checkpoint=checkpoint,
+        every=job.request.every(),
+        ranks=job.crew.ranks,
+    )
 
 
 def told(network: nn.Module, size: Size) -> nn.Module:
@@ -151,6 +169,11 @@ def _train(job: Job, training: Training) -> None:
 
 def _run(job: Job, whole: Sequence[Training], open_ones: Sequence[Training]) -> Iterator[None]:
     """Train those that are open, yielding after each."""
+    if job.crew.ranks.count > 1:  # all processes train one after the other, together
+        for each in open_ones:
+            _train(job, each)
+            yield
+        return
     available = _cores()
     # two processes of one thread finish more training than one process of two threads; the number
     # of threads changes the last bits, so it must not depend on what an interruption left to do

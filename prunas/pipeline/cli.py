@@ -31,6 +31,7 @@ from prunas.pipeline.artifact import load, save
 from prunas.pipeline.comparison import Comparison, Means, compare_methods, read_request
 from prunas.pipeline.comparison.folder import kept_runs
 from prunas.pipeline.coverage import cover, lost, read_rows, zoo
+from prunas.pipeline.crew import launched
 from prunas.pipeline.criteria_study import study
 from prunas.pipeline.data import Data, load_data
 from prunas.pipeline.export import Exported, export_onnx, export_timm, export_torch
@@ -38,6 +39,7 @@ from prunas.pipeline.files import write_text, writing
 from prunas.pipeline.finals import train_finals
 from prunas.pipeline.found import run_search_stages
 from prunas.pipeline.networks import create_network
+from prunas.pipeline.precision import PRECISIONS
 from prunas.pipeline.processes import cores
 from prunas.pipeline.profile import profile as profiled
 from prunas.pipeline.progress import Progress
@@ -118,6 +120,18 @@ FromScratch = Annotated[
     typer.Option(help="Begin final training from random weights, or from those of the search."),
 ]
 
+Compile = Annotated[
+    bool | None,
+    typer.Option(
+        "--compile/--no-compile",
+        help="Train the full network and the final ones through torch.compile.",
+    ),
+]
+CheckpointEvery = Annotated[
+    float | None,
+    typer.Option(help="Seconds between checkpoints within an epoch. [600]", metavar="SECONDS"),
+]
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
@@ -134,16 +148,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.simplefilter("ignore")
         warnings.filterwarnings("default", module="prunas")
         warnings.showwarning = _show_warning
-        try:
-            app(arguments, prog_name="prunas")
-        except SystemExit as end:
-            return end.code if isinstance(end.code, int) else 0
-        except InputError as error:
-            return _complain(error, 2)
-        except RunError as error:
-            return _complain(error, 1)
-        except KeyboardInterrupt:
-            return _complain("stopped", STOPPED)
+        return _code(lambda: _start(arguments))
+
+
+def _start(arguments: Sequence[str] | None) -> None:
+    """The program in the first process; the others do what it says. Ends with SystemExit."""
+    crew = launched()
+    if not crew.ranks.first:
+        crew.follow(_followed)
+    code = _code(lambda: app(arguments, prog_name="prunas"))
+    crew.dismiss(code)
+    raise SystemExit(code)
+
+
+def _followed(folder: Path, device: torch.device) -> Job:
+    return Job(RunFolder.open(folder), device, Progress(), launched())
+
+
+def _code(work: Callable[[], None]) -> int:
+    """The exit code of work, whose errors are told."""
+    try:
+        work()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    except InputError as error:
+        return _complain(error, 2)
+    except RunError as error:
+        return _complain(error, 1)
+    except KeyboardInterrupt:
+        return _complain("stopped", STOPPED)
     return 0
 
 
@@ -494,6 +527,21 @@ def search(
     from_scratch: FromScratch = None,
     batch_size: Annotated[int | None, typer.Option(help="Images in a training step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak rate.")] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help=f"{', '.join(PRECISIONS)}. [auto: bf16 on CUDA, no on a CPU]", metavar="NAME"
+        ),
+    ] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(min=1, help="Parts in which a step runs, for less memory. [1]")
+    ] = None,
+    ema: Annotated[
+        float | None,
+        typer.Option(help="Decay of an average of weights, which is the result. [0: none]"),
+    ] = None,
+    compiled: Compile = None,
+    checkpoint_every: CheckpointEvery = None,
     paths: Annotated[
         int | None, typer.Option(min=1, help="Candidates in a step of the shared weights.")
     ] = None,
@@ -560,6 +608,11 @@ def search(
         "from_scratch": from_scratch,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
+        "precision": precision,
+        "accumulate": accumulate,
+        "ema": ema,
+        "compile": compiled,
+        "checkpoint_every": checkpoint_every,
         "paths": paths,
         "schedule": schedule,
         "kernel_transform": kernel_transform or None,
@@ -629,7 +682,7 @@ def _begun(path: Path, request: Request, *, resume: bool, device: torch.device) 
         folder = RunFolder.create(path, request, resume=resume)
         if new:
             undo.callback(_take_back, path)
-        job = Job(folder, device, Progress(visible=True))
+        job = Job(folder, device, Progress(visible=True), launched())
         for recipe in (
             request.full_recipe,
             request.supernet_recipe,
@@ -659,18 +712,26 @@ def train(
     seeds: Seeds = None,
     final_epochs: FinalEpochs = None,
     from_scratch: FromScratch = None,
+    compiled: Compile = None,
+    checkpoint_every: CheckpointEvery = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Train the found network and, beside it, the uniform one of the same budget."""
     folder = RunFolder.open(run)
     where = _device(device)
-    stated = {"seeds": seeds, "final_epochs": final_epochs, "from_scratch": from_scratch}
+    stated = {
+        "seeds": seeds,
+        "final_epochs": final_epochs,
+        "from_scratch": from_scratch,
+        "compile": compiled,
+        "checkpoint_every": checkpoint_every,
+    }
     given = {name: value for name, value in stated.items() if value is not None}
     request = Request.from_json({**folder.request().to_json(), **given})
     folder.update({"request": request.to_json()})
     with _stoppable(run, _command("train", run, device=device)):
-        result = train_finals(Job(folder, where, Progress(visible=True)))
+        result = train_finals(Job(folder, where, Progress(visible=True), launched()))
         report = write_report(run)
     entries = folder.read()
     if as_json:
@@ -697,7 +758,7 @@ def rank(
 ) -> None:
     """Train random networks alone and tell how well scores had ordered them."""
     folder = RunFolder.open(run)
-    job = Job(folder, _device(device), Progress(visible=True))
+    job = Job(folder, _device(device), Progress(visible=True), launched())
     names = list(dict.fromkeys(weights or [job.request.source]))
     length = job.request.final_epochs if epochs is None else epochs
     options = ["--candidates", candidates, "--epochs", length]

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cache
 from typing import Any, Final, TypeVar, cast, final
 
 import torch
@@ -70,13 +69,14 @@ class Ranks:
             [measures, reached, *(_gradient(p).to(measures.dtype).flatten() for p in parameters)]
         )
         sizes = [len(measures), len(parameters), *(p.numel() for p in parameters)]
-        sums, counts, *gradients = summed(whole).split(sizes)
+        total: Tensor
+        total, counts, *gradients = summed(whole).split(sizes)
         everywhere = all(p.grad is not None for p in parameters)  # else wait for the device
         wanted = [True] * len(parameters) if everywhere else (counts > 0).tolist()
         for parameter, gradient, some in zip(parameters, gradients, wanted, strict=True):
             if some:
                 parameter.grad = _shaped(gradient, parameter)
-        return sums
+        return total
 
     def hand_out(self, module: nn.Module) -> None:
         """Parameters and buffers become those that the first process has."""
@@ -121,12 +121,12 @@ class Ranks:
 ALONE: Final = Ranks()
 
 
-@cache
-def launched() -> Ranks:
+def begun() -> Ranks:
     """The processes that `torchrun` or `accelerate launch` has begun; one if neither did.
 
     Raises:
         InputError: accelerate is not installed.
+        RunError: the processes do not find each other.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return ALONE
@@ -136,14 +136,18 @@ def launched() -> Ranks:
         raise InputError(
             "training in several processes needs accelerate; pip install 'prunas[train]'"
         ) from None
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    own_device = torch.cuda.is_available() and torch.cuda.device_count() >= local
+    own_device = torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     with talking():
         distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if own_device else "gloo", timeout=_PATIENCE
         )
-    state = PartialState(cpu=not torch.cuda.is_available())
+    state = PartialState(cpu=not torch.cuda.is_available())  # takes its device, too
     return Ranks(state.process_index, state.num_processes)
+
+
+def ended() -> None:
+    """Leave the others in peace."""
+    distributed.destroy_process_group()
 
 
 def _gradient(parameter: nn.Parameter) -> Tensor:

@@ -1,7 +1,7 @@
 """How a network is trained, in one immutable value, and the optimiser that follows from it."""
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Final, final
 
 import torch
@@ -12,8 +12,6 @@ from prunas.pipeline.precision import require_precision
 
 _FREE: Final = frozenset({"compile"})
 """Changes rounding alone, as another device does."""
-_LATER: Final = frozenset({"precision", "accumulate", "ema"})
-"""Came when there were runs already: at their defaults they are what those were trained with."""
 
 
 @final
@@ -85,12 +83,7 @@ class Recipe:
 
     def decisive(self) -> dict[str, object]:
         """What decides the result; equal for recipes that train the same."""
-        usual = {field.name: field.default for field in fields(self)}
-        return {
-            name: value
-            for name, value in asdict(self).items()
-            if name not in _FREE and not (name in _LATER and value == usual[name])
-        }
+        return {name: value for name, value in asdict(self).items() if name not in _FREE}
 
 
 def optimizer_for(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:

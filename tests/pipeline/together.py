@@ -1,0 +1,107 @@
+"""What several processes do together in tests: `python -m tests.pipeline.together FOLDER`.
+
+Each process leaves its results in FOLDER. The same functions run in one process for comparison.
+"""
+
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from prunas.errors import InputError
+from prunas.pipeline.checkpoints import Every
+from prunas.pipeline.data import load_data
+from prunas.pipeline.ranks import Ranks, begun, ended
+from prunas.pipeline.recipe import Recipe
+from prunas.pipeline.splits import Split
+from prunas.pipeline.training import train
+
+Result = dict[str, Any]
+
+
+def digits(count: int) -> Split:
+    data = load_data("digits", seed=0).train
+    return Split(data.fetch, data.indices[:count], data.labels[:count], data.preparation)
+
+
+def network(seed: int, *layers: nn.Module) -> nn.Sequential:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        end = (nn.ReLU(), nn.Flatten(), nn.Linear(256, 10))
+        return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), *layers, *end)
+
+
+def trained(net: nn.Module, ranks: Ranks, recipe: Recipe, **options: Any) -> Result:
+    epochs = train(net, digits(64), recipe, seed=3, ranks=ranks, **options)
+    return {"epochs": epochs, "state": dict(net.state_dict())}
+
+
+def without_norms(ranks: Ranks, folder: Path) -> Result:
+    """Batches of 15, which two processes share unevenly, and begin with other weights."""
+    recipe = Recipe(2, 15, 0.05, accumulate=2, ema=0.9)
+    teacher = network(7 + ranks.index)
+    return trained(network(ranks.index), ranks, recipe, teacher=teacher)
+
+
+def with_norms(ranks: Ranks, folder: Path) -> Result:
+    net = network(0, nn.BatchNorm2d(4), nn.ReLU(), nn.BatchNorm2d(4, affine=False, momentum=None))
+    return trained(net, ranks, Recipe(2, 15, 0.05))
+
+
+def uninterrupted(ranks: Ranks, folder: Path) -> Result:
+    return trained(network(0, nn.BatchNorm2d(4), nn.Dropout(0.2)), ranks, Recipe(2, 16, 0.05))
+
+
+def interrupted(ranks: Ranks, folder: Path) -> Result:
+    """Stopped after step 6 of 8, when that has not been written; taken up from step 5."""
+    net, file = network(0, nn.BatchNorm2d(4), nn.Dropout(0.2)), folder / "steps.safetensors"
+
+    def stop(done: int, steps: int) -> None:
+        if done == 6:
+            raise KeyboardInterrupt
+
+    recipe, options = Recipe(2, 16, 0.05), {"checkpoint": file, "every": Every(steps=1)}
+    with suppress(KeyboardInterrupt):
+        trained(net, ranks, recipe, on_step=stop, **options)
+    return trained(network(1, nn.BatchNorm2d(4), nn.Dropout(0.2)), ranks, recipe, **options)
+
+
+def refused(ranks: Ranks, folder: Path) -> Result:
+    """Of a damaged checkpoint the others hear from the first process."""
+    file = folder / "damaged.safetensors"
+    file.write_bytes(b"damaged")
+    try:
+        trained(network(0), ranks, Recipe(1), checkpoint=file if ranks.first else None)
+    except InputError as error:
+        return {"said": str(error)}
+    return {}
+
+
+def gradients(ranks: Ranks, folder: Path) -> Result:
+    """Process i has a gradient of parameter i alone, and nobody one of the last."""
+    parameters = [nn.Parameter(torch.zeros(2, 3)) for _ in range(3)]
+    parameters[ranks.index].grad = torch.full((2, 3), 1.0 + ranks.index)
+    measures = ranks.summed(parameters, torch.tensor([1.0, float(ranks.index)]))
+    return {"measures": measures, "gradients": [each.grad for each in parameters]}
+
+
+CASES: dict[str, Callable[[Ranks, Path], Result]] = {
+    each.__name__: each
+    for each in (without_norms, with_norms, uninterrupted, interrupted, refused, gradients)
+}
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    ranks = begun()
+    results = {name: case(ranks, folder) for name, case in CASES.items()}
+    torch.save(results, folder / f"{ranks.index}.pt")
+    ended()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
