@@ -48,9 +48,10 @@ class Learner:
         self.module, self.recipe, self.steps = module, recipe, steps
         self._seeds, self._device, self._ranks = seeds, device, ranks
         self._largest_gradient = largest_gradient
-        self._optimizer = optimizer_for(module, recipe)
-        self._learning = [p for group in self._optimizer.param_groups for p in group["params"]]
         self._mixed = Mixed(recipe.precision, device)
+        # torch's fused SGD makes momentum in a step that the scale leaves out, and never fills it
+        self._optimizer = optimizer_for(module, recipe, fused=not self._mixed.scales)
+        self._learning = [p for group in self._optimizer.param_groups for p in group["params"]]
         self._average = Average(module, recipe.ema) if recipe.ema else None
 
     # -- a step --------------------------------------------------------------------------------

@@ -86,7 +86,7 @@ class Recipe:
         return {name: value for name, value in asdict(self).items() if name not in _FREE}
 
 
-def optimizer_for(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
+def optimizer_for(network: nn.Module, recipe: Recipe, *, fused: bool = True) -> torch.optim.SGD:
     """SGD over the trainable parameters as `Recipe` says; the learning rate is yet to be set."""
     parameters = [each for each in network.parameters() if each.requires_grad]
     groups = [
@@ -97,4 +97,4 @@ def optimizer_for(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
         {"params": [each for each in parameters if each.ndim <= 1], "weight_decay": 0.0},
     ]
     momentum = recipe.momentum
-    return torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=momentum > 0, fused=True)
+    return torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=momentum > 0, fused=fused)

@@ -189,26 +189,32 @@ def whole() -> dict[str, tuple[nn.Module, list[Epoch]]]:
 
 @pytest.mark.parametrize("name", VARIANTS)
 @settings(max_examples=6, deadline=None)
-@given(st.lists(st.integers(1, 12), min_size=1, max_size=3), st.integers(1, 5))
+@given(stops=st.lists(st.integers(1, 12), min_size=1, max_size=3), every=st.integers(1, 5))
 def test_a_training_goes_on_from_any_step(
     name: str, stops: list[int], every: int, whole: dict[str, tuple[nn.Module, list[Epoch]]]
 ) -> None:
     """The checkpoint is some steps old; what was done since is done again, to the bit."""
     expected, epochs = whole[name]
     with TemporaryDirectory() as folder:
-        kept = {"checkpoint": Path(folder) / "run.safetensors", "every": Every(steps=every)}
-        for steps in stops:
+        file = Path(folder) / "run.safetensors"
+
+        def go_on(stop: int) -> tuple[nn.Module, list[Epoch]]:
+            network = small_network(seed=9 if file.exists() else 0)  # the weights are in the file
+            done = train(
+                network,
+                small_split(),
+                VARIANTS[name],
+                seed=1,
+                on_step=stop_after(stop),
+                checkpoint=file,
+                every=Every(steps=every),
+            )
+            return network, done
+
+        for stop in stops:
             with contextlib.suppress(KeyboardInterrupt):
-                train(
-                    small_network(seed=steps % 2 if kept["checkpoint"].exists() else 0),  # type: ignore[attr-defined]
-                    small_split(),
-                    VARIANTS[name],
-                    seed=1,
-                    on_step=stop_after(steps),
-                    **kept,  # type: ignore[arg-type]
-                )
-        resumed = small_network(seed=9 if kept["checkpoint"].exists() else 0)  # type: ignore[attr-defined]
-        again = train(resumed, small_split(), VARIANTS[name], seed=1, **kept)  # type: ignore[arg-type]
+                go_on(stop)
+        resumed, again = go_on(stop=0)
     assert again == epochs
     assert same(resumed, expected)
 
