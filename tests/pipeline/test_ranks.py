@@ -1,6 +1,8 @@
 """Two processes that train together, against one."""
 
+import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from prunas.errors import InputError
 from prunas.pipeline.ranks import ALONE, Ranks
 from prunas.pipeline.recipe import Recipe
 from tests.pipeline import together
+from tests.pipeline.pictures import bright_pictures
 from tests.pipeline.together import Result
 
 
@@ -114,3 +117,49 @@ def test_a_batch_that_cannot_be_shared_is_refused() -> None:
         Ranks(0, 2).require_share(5, 3)
     with pytest.raises(InputError, match="4 images cannot be shared by 1 processes in 5 parts"):
         together.train(together.network(0), together.digits(4), Recipe(1, accumulate=5), seed=0)
+
+
+# -- the program -----------------------------------------------------------------------------------
+
+OPTIONS = [
+    *("--budget", "macs=50%", "--evaluations", 4, "--seeds", 1, "--epochs", 1),
+    *("--supernet-epochs", 1, "--finalists", 2, "--finalist-epochs", 1, "--final-epochs", 1),
+    *("--batch-size", 24, "--learning-rate", 0.02, "--device", "cpu"),
+]
+
+
+def test_the_program_ends_with_one_voice(tmp_path: Path) -> None:
+    """A usage error is told once, and all processes have its exit code."""
+    pytest.importorskip("accelerate")
+    first, second = launch(
+        2, "prunas.pipeline.cli", "search", "test_resnet", "--data", tmp_path / "none", *OPTIONS
+    )
+    assert (first.returncode, second.returncode) == (2, 2)
+    assert first.stderr.startswith("prunas: there is no data set")
+    assert second.stderr == ""
+
+
+@pytest.mark.slow
+def test_a_run_of_two_processes(tmp_path: Path) -> None:
+    pytest.importorskip("accelerate")
+    data, out = bright_pictures(tmp_path), tmp_path / "run"
+    words = ["search", "test_resnet", "--data", data, *OPTIONS, "--out", out]
+    first, second = launch(2, "prunas.pipeline.cli", *words, "--json")
+    assert (first.returncode, second.returncode) == (0, 0), (first.stderr, second.stderr)
+    assert second.stdout == ""
+    found = json.loads(first.stdout)["result"]["candidate"]
+    first, second = launch(2, "prunas.pipeline.cli", "train", out, "--device", "cpu", "--json")
+    assert (first.returncode, second.returncode) == (0, 0), (first.stderr, second.stderr)
+    result = json.loads(first.stdout)["result"]
+    assert result["candidate"] == found
+    assert set(result["accuracy"]) == {"full", "uniform", "found"}
+    assert not list(out.rglob("*.part"))
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_ends_the_others(tmp_path: Path) -> None:
+    pytest.importorskip("accelerate")
+    first, second = launch(2, "tests.pipeline.together", tmp_path, "dying")
+    assert first.returncode == 1
+    assert "another process of this training has ended" in first.stderr
+    assert second.returncode == -signal.SIGKILL

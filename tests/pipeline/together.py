@@ -3,6 +3,8 @@
 Each process leaves its results in FOLDER. The same functions run in one process for comparison.
 """
 
+import os
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from prunas.errors import InputError
+from prunas.errors import InputError, RunError
 from prunas.pipeline.checkpoints import Every
 from prunas.pipeline.data import load_data
 from prunas.pipeline.ranks import Ranks, begun, ended
@@ -89,19 +91,34 @@ def gradients(ranks: Ranks, folder: Path) -> Result:
     return {"measures": measures, "gradients": [each.grad for each in parameters]}
 
 
+def dying(ranks: Ranks, folder: Path) -> Result:
+    """The second process is killed in the middle of an epoch; the first one says so."""
+
+    def die(done: int, steps: int) -> None:
+        if done == 2 and not ranks.first:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    try:
+        return trained(network(0), ranks, Recipe(1, 16), on_step=die)
+    except RunError as error:
+        sys.exit(str(error))
+
+
 CASES: dict[str, Callable[[Ranks, Path], Result]] = {
     each.__name__: each
     for each in (without_norms, with_norms, uninterrupted, interrupted, refused, gradients)
 }
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, *names: str) -> None:
     torch.set_num_threads(1)
     ranks = begun()
+    if names == ("dying",):
+        dying(ranks, folder)
     results = {name: case(ranks, folder) for name, case in CASES.items()}
     torch.save(results, folder / f"{ranks.index}.pt")
     ended()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])
