@@ -15,6 +15,7 @@ import torch
 from prunas.errors import InputError
 from prunas.pipeline.ranks import ALONE, Ranks
 from prunas.pipeline.recipe import Recipe
+from prunas.pipeline.training import train
 from tests.pipeline import together
 from tests.pipeline.pictures import bright_pictures
 from tests.pipeline.together import Result
@@ -116,7 +117,7 @@ def test_a_batch_that_cannot_be_shared_is_refused() -> None:
     with pytest.raises(InputError, match="5 images cannot be shared by 2 processes in 3 parts"):
         Ranks(0, 2).require_share(5, 3)
     with pytest.raises(InputError, match="4 images cannot be shared by 1 processes in 5 parts"):
-        together.train(together.network(0), together.digits(4), Recipe(1, accumulate=5), seed=0)
+        train(together.network(0), together.digits(4), Recipe(1, accumulate=5), seed=0)
 
 
 # -- the program -----------------------------------------------------------------------------------

@@ -301,7 +301,8 @@ def test_a_scale_that_overflows_is_halved_and_its_step_left_out() -> None:
             self.linear = nn.Linear(64, 10, bias=False)
 
         def forward(self, pictures: Tensor) -> Tensor:
-            return self.linear(pictures.flatten(1) * 100.0)
+            answers: Tensor = self.linear(pictures.flatten(1) * 100.0)
+            return answers
 
     network = Steep()
     before = network.linear.weight.detach().clone()
@@ -347,12 +348,12 @@ def test_a_compiled_network_trains_as_an_eager_one(tmp_path: Path) -> None:
     for name, tensor in eager.state_dict().items():
         torch.testing.assert_close(compiled.state_dict()[name], tensor, rtol=1e-3, atol=1e-4)
     file, resumed = tmp_path / "run.safetensors", small_network(dropout=0.0)
-    kept = {"checkpoint": file, "every": Every(steps=1)}
+    kept: Any = {"checkpoint": file, "every": Every(steps=1)}
     with pytest.raises(KeyboardInterrupt):
         train(
             small_network(dropout=0.0), small_split(), recipe, seed=1, on_step=stop_after(7), **kept
-        )  # type: ignore[arg-type]
-    assert train(resumed, small_split(), recipe, seed=1, **kept) == whole  # type: ignore[arg-type]
+        )
+    assert train(resumed, small_split(), recipe, seed=1, **kept) == whole
     assert same(resumed, compiled)
 
 
