@@ -49,8 +49,7 @@ class Learner:
         self._seeds, self._device, self._ranks = seeds, device, ranks
         self._largest_gradient = largest_gradient
         self._mixed = Mixed(recipe.precision, device)
-        # torch's fused SGD makes momentum in a step that the scale leaves out, and never fills it
-        self._optimizer = optimizer_for(module, recipe, fused=not self._mixed.scales)
+        self._optimizer = optimizer_for(module, recipe)
         self._learning = [p for group in self._optimizer.param_groups for p in group["params"]]
         self._average = Average(module, recipe.ema) if recipe.ema else None
 
@@ -110,7 +109,7 @@ class Learner:
         """Everything but the scale that steps have changed, by name; not copies."""
         named = {f"network.{name}": t for name, t in self.module.state_dict().items()}
         for name, parameter in self.module.named_parameters():
-            if parameter in self._optimizer.state:  # absent where no gradient has reached it
+            if parameter in self._optimizer.state:
                 named[f"momentum.{name}"] = self._optimizer.state[parameter]["momentum_buffer"]
         if self._average is not None:
             named |= {f"average.{name}": t for name, t in self._average.tensors().items()}
@@ -122,9 +121,9 @@ class Learner:
             for name, tensor in self.module.state_dict().items():
                 tensor.copy_(tensors[f"network.{name}"])
         for name, parameter in self.module.named_parameters():
-            if f"momentum.{name}" in tensors:
-                momentum = torch.empty_like(parameter).copy_(tensors[f"momentum.{name}"])
-                self._optimizer.state[parameter] = {"momentum_buffer": momentum.detach()}
+            if parameter in self._optimizer.state:
+                momentum = self._optimizer.state[parameter]["momentum_buffer"]
+                momentum.copy_(tensors[f"momentum.{name}"])
         if self._average is not None:
             self._average.load(_within(tensors, "average."))
         self._mixed.load_json(scale)

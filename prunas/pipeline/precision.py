@@ -41,8 +41,7 @@ class Mixed:
     def __init__(self, precision: str, device: torch.device) -> None:
         self.device = device
         self.type = _TYPES[_chosen(precision, device)]
-        self.scales = self.type is torch.float16
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.scales)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.type is torch.float16)
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.type, enabled=self.type is not None)

@@ -86,8 +86,13 @@ class Recipe:
         return {name: value for name, value in asdict(self).items() if name not in _FREE}
 
 
-def optimizer_for(network: nn.Module, recipe: Recipe, *, fused: bool = True) -> torch.optim.SGD:
-    """SGD over the trainable parameters as `Recipe` says; the learning rate is yet to be set."""
+def optimizer_for(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
+    """SGD over the trainable parameters as `Recipe` says; the learning rate is yet to be set.
+
+    Momentum is there from the start, zero, which makes the same steps. Where torch makes it in
+    the first one, its fused steps take it for all parameters or for none, though a path may not
+    reach all; and leave it unfilled where a scale of float16 makes them skip that step.
+    """
     parameters = [each for each in network.parameters() if each.requires_grad]
     groups = [
         {
@@ -97,4 +102,9 @@ def optimizer_for(network: nn.Module, recipe: Recipe, *, fused: bool = True) -> 
         {"params": [each for each in parameters if each.ndim <= 1], "weight_decay": 0.0},
     ]
     momentum = recipe.momentum
-    return torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=momentum > 0, fused=fused)
+    optimizer = torch.optim.SGD(
+        groups, lr=0.0, momentum=momentum, nesterov=momentum > 0, fused=True
+    )
+    for parameter in parameters if momentum else ():
+        optimizer.state[parameter] = {"momentum_buffer": torch.zeros_like(parameter)}
+    return optimizer
