@@ -45,7 +45,7 @@ from prunas.supernet.grid import WidthGrid
 from prunas.supernet.permute import permute
 from prunas.supernet.schedules.sandwich import Sandwich
 from prunas.supernet.space import Candidate, SearchSpace
-from prunas.supernet.training import stratified, train_supernet
+from prunas.supernet.training import PlainDescent, stratified, train_supernet
 from prunas.supernet.tying import tied
 
 # timm after prunas, which makes torchvision's Python side importable
@@ -234,8 +234,9 @@ def train_shared(source: Supernet, data: Data, setting: Setting, seed: int) -> N
         _epochs(data.train, recipe, seed),
         Sandwich(source.space.full(), everywhere, paths=2),
         steps=steps,
-        optimizer=optimizer_for(source.learnt, recipe),
-        rate=lambda step: recipe.rate_at(step, steps),
+        descent=PlainDescent(
+            optimizer_for(source.learnt, recipe), lambda step: recipe.rate_at(step, steps)
+        ),
         label_smoothing=recipe.label_smoothing,
         rng=np.random.default_rng([seed, 1]),
     )

@@ -1,7 +1,7 @@
 """What learns in a training: weights, momentum, average, scale; and what one step does to it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import final
 
 import numpy as np
@@ -18,7 +18,7 @@ from prunas.pipeline.seeding import seed_torch
 
 @final
 class Learner:
-    """A module in training.
+    """A module in training, the weights of the first process in all; a `Descent`.
 
     What a step changes is all in `tensors` and `scale`. What else it depends on is its number: the
     learning rate, the decay of the average, and the seed that torch's generators get at its
@@ -27,25 +27,33 @@ class Learner:
     Args:
         module: holds what learns; on its device already.
         recipe: how.
+        images: in a batch.
         steps: of the whole training.
         seeds: of the training; with the number of a step, and of the process, that of the step.
         device: of the module.
         ranks: the processes that train together.
         largest_gradient: the gradient of all parameters is scaled down to this norm.
+
+    Raises:
+        InputError: a batch has too few images for so many processes and parts.
     """
 
     def __init__(
         self,
         module: nn.Module,
         recipe: Recipe,
-        steps: int,
         *,
+        images: int,
+        steps: int,
         seeds: tuple[int, ...],
         device: torch.device,
         ranks: Ranks = ALONE,
         largest_gradient: float = math.inf,
     ) -> None:
+        ranks.require_share(images, recipe.accumulate)
+        ranks.hand_out(module)
         self.module, self.recipe, self.steps = module, recipe, steps
+        self._images = images
         self._seeds, self._device, self._ranks = seeds, device, ranks
         self._largest_gradient = largest_gradient
         self._mixed = Mixed(recipe.precision, device)
@@ -65,6 +73,15 @@ class Learner:
 
     def rate_at(self, step: int) -> float:
         return self.recipe.rate_at(step, self.steps)
+
+    def parts(self, images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor, float]]:
+        """What this process has of a batch in `Recipe.accumulate` parts.
+
+        Each comes with its share of the images of the whole batch, over all processes.
+        """
+        pieces = (each.tensor_split(self.recipe.accumulate) for each in (images, labels))
+        for some, their_labels in zip(*pieces, strict=True):
+            yield some, their_labels, len(some) / self._images
 
     def autocast(self) -> torch.autocast:
         """In which forwards run."""

@@ -64,14 +64,14 @@ class Request:
             from those of the source.
         batch_size: images in a training step.
         learning_rate: peak rate of all trainings.
-        paths: random candidates in each supernet step; a schedule may run several times as many.
-        schedule: what the steps of the shared weights run (`prunas.supernet.schedules.table`).
-        kernel_transform: learn how smaller kernels come from larger ones.
         precision: one of `PRECISIONS`.
         accumulate: parts in which a batch is run, so as to need less memory; see `Recipe`.
         ema: decay of the average of weights that is the result of all trainings; 0: the last ones.
         compile: the full network and the final ones are trained through `torch.compile`.
         checkpoint_every: seconds between checkpoints within an epoch.
+        paths: random candidates in each supernet step; a schedule may run several times as many.
+        schedule: what the steps of the shared weights run (`prunas.supernet.schedules.table`).
+        kernel_transform: learn how smaller kernels come from larger ones.
         calibration: training images that batch norms of a candidate are recalibrated on.
         scoring: held-out images, at most, that a candidate is scored on.
         prior: order channels by, and search from, discriminant information.

@@ -139,14 +139,12 @@ class _Run:
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.split, self.recipe, self.seed, self.device = split, recipe, seed, device
         self.ranks = ranks
-        self.images = min(recipe.batch_size, len(split))
-        ranks.require_share(self.images, recipe.accumulate)
         self.steps = max(1, len(split) // recipe.batch_size)
-        ranks.hand_out(network)
         self.learner = Learner(
             network,
             recipe,
-            self.steps * recipe.epochs,
+            images=min(recipe.batch_size, len(split)),
+            steps=self.steps * recipe.epochs,
             seeds=(seed, 1),
             device=device,
             ranks=ranks,
@@ -187,12 +185,10 @@ class _Run:
         """One descent; returns (loss, share of right answers), still on the device."""
         self.learner.begin(step)
         measures = torch.zeros(2, device=self.device)
-        parts = (each.tensor_split(self.recipe.accumulate) for each in batch)
-        for images, labels in zip(*parts, strict=True):
+        for images, labels, share in self.learner.parts(*batch):
             with self.learner.autocast():
                 outputs = self.forward(images)
                 soft = _answers(teacher, images)
-            share = len(images) / self.images
             loss = share * _loss(outputs.float(), labels, soft, self.recipe)
             self.learner.backward(loss)
             right = share * (outputs.detach().argmax(1) == labels).float().mean()

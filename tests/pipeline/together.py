@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,21 @@ from torch import nn
 
 from prunas.errors import InputError, RunError
 from prunas.pipeline.checkpoints import Every
+from prunas.pipeline.crew import Crew
 from prunas.pipeline.data import load_data
+from prunas.pipeline.progress import Progress
 from prunas.pipeline.ranks import Ranks, begun, ended
 from prunas.pipeline.recipe import Recipe
+from prunas.pipeline.request import Request
+from prunas.pipeline.run_folder import RunFolder
+from prunas.pipeline.shared_weights import learn
+from prunas.pipeline.sources import made_source
 from prunas.pipeline.splits import Split
+from prunas.pipeline.stages import Job
 from prunas.pipeline.training import train
+from prunas.supernet.schedules.sandwich import Sandwich
+from prunas.supernet.training import stratified
+from tests.pipeline.pictures import bright_pictures
 
 Result = dict[str, Any]
 
@@ -91,6 +102,32 @@ def gradients(ranks: Ranks, folder: Path) -> Result:
     return {"measures": measures, "gradients": [each.grad for each in parameters]}
 
 
+def shared(name: str, ranks: Ranks, folder: Path) -> Result:
+    """Three steps of shared or generated weights; what others begin with does not matter."""
+    data = bright_pictures(folder) if ranks.first else folder / "bright.npz"
+    ranks.told(None)  # the data are there
+    request = Request(
+        "test_resnet", str(data), "macs=50%", source=name, supernet_epochs=1,
+        batch_size=24, learning_rate=0.02, prior=False, accumulate=2,
+    )  # fmt: skip
+    run = RunFolder.create(folder / f"{name}-{ranks.count}-{ranks.index}", request, resume=False)
+    job = Job(run, torch.device("cpu"), Progress(), Crew(ranks))
+    net = job.untrained(ranks.index)
+    ranks.hand_out(net)
+    source = made_source(job.request, name, net, job.space)
+    paths = partial(stratified, job.space)
+    learn(job, source, Sandwich(job.space.full(), paths) if ranks.first else None)
+    return {"epochs": [], "state": dict(source.learnt.state_dict())}
+
+
+def supernet(ranks: Ranks, folder: Path) -> Result:
+    return shared("supernet", ranks, folder)
+
+
+def pruningnet(ranks: Ranks, folder: Path) -> Result:
+    return shared("pruningnet", ranks, folder)
+
+
 def dying(ranks: Ranks, folder: Path) -> Result:
     """The second process is killed in the middle of an epoch; the first one says so."""
 
@@ -106,7 +143,16 @@ def dying(ranks: Ranks, folder: Path) -> Result:
 
 CASES: dict[str, Callable[[Ranks, Path], Result]] = {
     each.__name__: each
-    for each in (without_norms, with_norms, uninterrupted, interrupted, refused, gradients)
+    for each in (
+        without_norms,
+        with_norms,
+        supernet,
+        pruningnet,
+        uninterrupted,
+        interrupted,
+        refused,
+        gradients,
+    )
 }
 
 

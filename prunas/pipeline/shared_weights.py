@@ -1,0 +1,156 @@
+"""Training of a run's shared or generated weights, on one device or several."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prunas.pipeline.checkpoints import Pace, read_tensors, write_tensors
+from prunas.pipeline.learner import Learner
+from prunas.pipeline.ranks import Ranks
+from prunas.pipeline.seeding import seeded
+from prunas.pipeline.source_files import kin, require_kin
+from prunas.pipeline.stages import Job
+from prunas.supernet.elastic import Elastic, Supernet
+from prunas.supernet.schedules.schedule import Schedule, Step
+from prunas.supernet.training import train_supernet
+
+# A generated weight is a product of what is learnt, so its gradient grows with it: one of 24
+# trainings of the study diverged, and does not with this norm, which few of its steps exceed
+# (benchmarks/RESULTS.md).
+_LARGEST_GRADIENT: Final = 10.0
+
+
+def learn(
+    job: Job,
+    source: Elastic,
+    schedule: Schedule | None = None,
+    file: Path | None = None,
+    on_step: Callable[[int, int], None] = lambda done, steps: None,
+) -> None:
+    """Train a source to its end, together with the other processes of the run.
+
+    Args:
+        job: says how.
+        source: left with what it has learnt.
+        schedule: what the steps run; the first process alone has one.
+        file: what is kept of an unfinished training, from which it goes on: all that is learnt,
+            momentum, the average, the number of steps, and the state of the schedule's generator.
+            It is written after every epoch but the last, and in between as the request says.
+        on_step: called with (steps done, steps in all).
+
+    Raises:
+        InputError: the file is damaged or of another run.
+        RunError: the loss diverges, or the disk is full.
+    """
+    recipe, ranks, seed = job.request.supernet_recipe(), job.crew.ranks, job.request.seed
+    of_epoch = max(1, len(job.data.train) // recipe.batch_size)
+    learner = Learner(
+        source.learnt,
+        recipe,
+        images=min(recipe.batch_size, len(job.data.train)),
+        steps=recipe.epochs * of_epoch,
+        seeds=(seed, 4),
+        device=job.device,
+        ranks=ranks,
+        largest_gradient=math.inf if isinstance(source, Supernet) else _LARGEST_GRADIENT,
+    )
+    kept = _Kept(source, learner, file, job.request.fingerprint())
+    saved = ranks.decided(kept.read)
+    done, state = kept.load(*saved) if saved else (0, None)
+    pace = Pace(job.request.every())
+    with seeded(0, job.device), ranks.synchronised():
+        for epoch in range(done // of_epoch, recipe.epochs):
+            rng = np.random.default_rng([seed, 1, epoch])
+            if state is not None:
+                rng.bit_generator.state, state = state, None
+            batches = job.data.train.batches(
+                recipe.batch_size,
+                shuffle=np.random.default_rng([seed, 2, epoch]),
+                augment=True,
+                device=job.device,
+                channels_last=True,
+                skip=done % of_epoch,
+                share=ranks.share,
+            )
+
+            def stepped(done: int, rng: np.random.Generator = rng) -> None:
+                on_step(done, learner.steps)
+                if done % of_epoch and pace.due():
+                    kept.write_if_good(done, rng)
+
+            train_supernet(
+                source,
+                batches,
+                _Told(ranks, schedule),
+                steps=learner.steps,
+                descent=learner,
+                label_smoothing=recipe.label_smoothing,
+                rng=rng,
+                first_step=done,
+                on_step=stepped,
+            )
+            done = (epoch + 1) * of_epoch
+            if epoch + 1 < recipe.epochs:
+                kept.write(done)
+                pace.rest()
+    learner.conclude()
+
+
+@final
+@dataclass(frozen=True)
+class _Told:
+    """The steps of the first process's schedule, in all processes."""
+
+    ranks: Ranks
+    schedule: Schedule | None
+
+    def step(self, number: int, steps: int, rng: np.random.Generator) -> Step:
+        step = None if self.schedule is None else self.schedule.step(number, steps, rng)
+        told = self.ranks.told(step)
+        assert told is not None, "the first process has a schedule"
+        return told
+
+
+@final
+@dataclass(frozen=True)
+class _Kept:
+    """The file of an unfinished training; without one nothing is kept."""
+
+    source: Elastic
+    learner: Learner
+    file: Path | None
+    owner: str
+
+    def write(self, done: int, rng: np.random.Generator | None = None) -> None:
+        """After `done` steps; `rng` is that of the epoch, in the middle of one."""
+        if self.file is None:
+            return
+        state = None if rng is None else rng.bit_generator.state
+        about = {"steps": str(done), "generator": json.dumps(state), "scale": self.learner.scale}
+        notes = {**kin(self.source, self.owner), **about}
+        write_tensors(self.file, self.learner.tensors(), notes)
+
+    def write_if_good(self, done: int, rng: np.random.Generator) -> None:
+        """Not after a loss that was not finite, of which one hears some steps later."""
+        learnt = self.source.learnt.parameters()
+        if self.file is not None and all(bool(torch.isfinite(each).all()) for each in learnt):
+            self.write(done, rng)
+
+    def read(self) -> tuple[dict[str, Tensor], dict[str, str]] | None:
+        if self.file is None or not self.file.exists():
+            return None
+        tensors, notes = read_tensors(self.file)
+        require_kin(self.source, self.file, notes, self.owner)
+        return tensors, notes
+
+    def load(self, tensors: dict[str, Tensor], notes: dict[str, str]) -> tuple[int, Any]:
+        """The number of steps that were done, and the state of the generator in mid-epoch."""
+        self.learner.load(tensors, notes["scale"])
+        return int(notes["steps"]), json.loads(notes["generator"])

@@ -1,0 +1,64 @@
+"""Files of what a weights source has learnt, which fit a source of the same kind alone."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from prunas.errors import InputError
+from prunas.pipeline.checkpoints import read_tensors, write_tensors
+from prunas.supernet.elastic import Elastic
+
+
+def save_source(source: Elastic, file: Path, *, owner: str = "") -> None:
+    """Write all that a weights source has learnt, aside and then renamed.
+
+    Args:
+        source: a supernet or a PruningNet.
+        file: a .safetensors file.
+        owner: the run that it belongs to.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    write_tensors(file, source.learnt.state_dict(), kin(source, owner))
+
+
+def load_source(source: Elastic, file: Path, *, owner: str = "") -> None:
+    """Load what `save_source` wrote into a source of the same kind.
+
+    Raises:
+        InputError: the file is missing or damaged, of another run, of another network or grid of
+            widths, or of another kind of source.
+    """
+    tensors, notes = read_tensors(file)
+    require_kin(source, file, notes, owner)
+    held = source.learnt.state_dict()
+    wrong = [n for n, t in held.items() if n not in tensors or tensors[n].shape != t.shape]
+    if wrong or len(tensors) > len(held):
+        name = wrong[0] if wrong else next(n for n in tensors if n not in held)
+        raise InputError(
+            f"{file} holds another kind of weights source ({name} does not fit); make the source"
+            " as it was made when the file was written"
+        )
+    source.learnt.load_state_dict(tensors)
+
+
+def kin(source: Elastic, owner: str) -> dict[str, str]:
+    """Notes by which a file is known to be of this source and run."""
+    space = hashlib.sha256(source.space.to_json().encode()).hexdigest()[:16]
+    return {"owner": owner, "space": space}
+
+
+def require_kin(source: Elastic, file: Path, notes: Mapping[str, str], owner: str) -> None:
+    """Refuse a file that has other notes than those of `kin`.
+
+    Raises:
+        InputError: it is of another run, or of another network or grid of widths.
+    """
+    if notes.get("owner", "") != owner:
+        raise InputError(f"{file} belongs to another run; delete it to make it again")
+    if notes.get("space") != kin(source, owner)["space"]:
+        raise InputError(
+            f"{file} holds the weights of another network or of another grid of widths; give those"
+            " that it was made for, or train it again"
+        )
