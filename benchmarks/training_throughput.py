@@ -57,17 +57,21 @@ def main() -> None:
 
 def _asked() -> Namespace:
     parser = ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    cuda = torch.cuda.is_available()
     parser.add_argument("model", nargs="?", default="mobilenetv2_100")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--side", type=int, default=32)
     parser.add_argument("--classes", type=int, default=10)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default="cuda" if cuda else "cpu")
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], choices=TYPES)
     parser.add_argument("--layouts", nargs="+", default=list(LAYOUTS), choices=LAYOUTS)
-    parser.add_argument("--modes", nargs="+", default=list(MODES), choices=MODES)
+    # compiling takes minutes on few cores, so there it is for those who ask
+    parser.add_argument(
+        "--modes", nargs="+", default=list(MODES) if cuda else ["eager"], choices=MODES
+    )
     parser.add_argument("--tf32", action="store_true", help="for float32 products on CUDA")
     parser.add_argument("--share", type=float, default=0.4, help="MACs of the paths")
-    parser.add_argument("--steps", type=int, default=20, help="in one timing")
+    parser.add_argument("--steps", type=int, default=20 if cuda else 4, help="in one timing")
     parser.add_argument("--rounds", type=int, default=7)
     return parser.parse_args()
 

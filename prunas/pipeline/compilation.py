@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo.exc import TorchDynamoException
 
 from prunas.errors import RunError
 
@@ -15,6 +14,9 @@ def compiled(network: nn.Module) -> Callable[[Tensor], Tensor]:
     It shares the weights of the network. Compiled kernels round differently from eager ones.
     The call raises RunError where compilation fails.
     """
+    from torch._dynamo.exc import TorchDynamoException  # a second that others need not wait
+
+    torch.compiler.reset()  # it compiles so many networks of a class, and then runs them eagerly
     forward = torch.compile(network)
 
     def call(images: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import final
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
+from prunas.errors import InputError
 from prunas.pipeline.averaging import Average
 from prunas.pipeline.precision import Mixed
 from prunas.pipeline.ranks import ALONE, Ranks
@@ -65,7 +67,8 @@ class Learner:
 
     def begin(self, step: int) -> None:
         """Before the forwards of a step, counted from 0."""
-        rng = np.random.default_rng([*self._seeds, step, self._ranks.index])
+        # the 1 at the end: zeros there would not count, and other streams begin with the same words
+        rng = np.random.default_rng([*self._seeds, step, self._ranks.index, 1])
         seed_torch(int(rng.integers(2**62)), self._device)
         for group in self._optimizer.param_groups:
             group["lr"] = self.rate_at(step)
@@ -83,9 +86,23 @@ class Learner:
         for some, their_labels in zip(*pieces, strict=True):
             yield some, their_labels, len(some) / self._images
 
-    def autocast(self) -> torch.autocast:
-        """In which forwards run."""
-        return self._mixed.autocast()
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        """In which forwards run.
+
+        Raises:
+            InputError: a batch norm sees one value a channel, which has no variance.
+        """
+        try:
+            with self._mixed.autocast():
+                yield
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise InputError(
+                f"in {self.recipe.accumulate} parts of a batch of {self._images} images a batch"
+                " norm sees a single value a channel; take larger batches or fewer parts"
+            ) from None
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of a part of the step's loss."""

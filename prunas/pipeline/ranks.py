@@ -120,6 +120,9 @@ class Ranks:
 
 ALONE: Final = Ranks()
 
+_SAID: Final = frozenset({"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"})
+"""By every launcher; some clusters say the second alone, to single processes."""
+
 
 def begun() -> Ranks:
     """The processes that `torchrun` or `accelerate launch` has begun; one if neither did.
@@ -128,7 +131,7 @@ def begun() -> Ranks:
         InputError: accelerate is not installed.
         RunError: the processes do not find each other.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if not os.environ.keys() >= _SAID or os.environ["WORLD_SIZE"] == "1":
         return ALONE
     try:
         from accelerate import PartialState

@@ -260,6 +260,30 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole() -> None:
         torch.testing.assert_close(networks[1].state_dict()[name], tensor, rtol=1e-4, atol=1e-5)
 
 
+def test_a_part_of_one_value_a_channel_is_refused() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10))
+    with pytest.raises(InputError, match="in 16 parts of a batch of 16 images a batch norm sees"):
+        train(network, small_split(), Recipe(1, 16, accumulate=16), seed=0)
+
+
+def test_what_no_gradient_reaches_stays() -> None:
+    """Neither decay nor momentum moves it."""
+
+    class Idle(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.idle = nn.Linear(64, 10), nn.Linear(64, 10)
+
+        def forward(self, pictures: Tensor) -> Tensor:
+            answers: Tensor = self.used(pictures.flatten(1))
+            return answers
+
+    network = Idle()
+    before = network.idle.weight.detach().clone()
+    train(network, small_split(), dataclasses.replace(QUICK, weight_decay=0.1), seed=0)
+    assert torch.equal(network.idle.weight, before)
+
+
 def test_the_average_of_weights_by_hand() -> None:
     recipe = Recipe(2, 16, 0.1, ema=0.3)
     network, averaged = small_network(), small_network()
