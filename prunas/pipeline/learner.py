@@ -55,7 +55,7 @@ class Learner:
         ranks.require_share(images, recipe.accumulate)
         ranks.hand_out(module)
         self.module, self.recipe, self.steps = module, recipe, steps
-        self._images = images
+        self._images, self.share = images, ranks.share(recipe.accumulate)
         self._seeds, self._device, self._ranks = seeds, device, ranks
         self._largest_gradient = largest_gradient
         self._mixed = Mixed(recipe.precision, device)
@@ -82,8 +82,8 @@ class Learner:
 
         Each comes with its share of the images of the whole batch, over all processes.
         """
-        pieces = (each.tensor_split(self.recipe.accumulate) for each in (images, labels))
-        for some, their_labels in zip(*pieces, strict=True):
+        sizes = [len(piece) for piece in self.share.pieces(self._images)]
+        for some, their_labels in zip(images.split(sizes), labels.split(sizes), strict=True):
             yield some, their_labels, len(some) / self._images
 
     @contextmanager

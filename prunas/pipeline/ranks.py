@@ -40,10 +40,9 @@ class Ranks:
     def first(self) -> bool:
         return self.index == 0
 
-    @property
-    def share(self) -> Share:
-        """Of every batch."""
-        return Share(self.index, self.count)
+    def share(self, parts: int) -> Share:
+        """Of every batch, in so many parts."""
+        return Share(self.index, self.count, parts)
 
     def require_share(self, images: int, parts: int) -> None:
         """Refuse batches that leave one of the `parts` of a process without an image.

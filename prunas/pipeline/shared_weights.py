@@ -77,7 +77,7 @@ def learn(
                 device=job.device,
                 channels_last=True,
                 skip=done % of_epoch,
-                share=ranks.share,
+                share=learner.share,
             )
 
             def stepped(done: int, rng: np.random.Generator = rng) -> None:

@@ -103,7 +103,7 @@ class Variation:
     offsets: Ints | None
     mirrored: Flags | None
 
-    def of(self, some: slice) -> "Variation":
+    def of(self, some: Ints) -> "Variation":
         """That of some of the pictures."""
         return Variation(
             None if self.offsets is None else self.offsets[:, some],
@@ -144,13 +144,29 @@ class Preparation:
 @final
 @dataclass(frozen=True)
 class Share:
-    """One of `count` parts, as equal as can be, of every batch; the whole by default."""
+    """What one of several processes has of every batch; all of it by default.
+
+    The batch is cut into parts, and each of them into a piece for every process, all as equal as
+    can be: so how many processes there are does not change what is in a part.
+
+    Attributes:
+        index: of the process.
+        count: of processes.
+        parts: of a batch.
+    """
 
     index: int = 0
     count: int = 1
+    parts: int = 1
 
-    def of(self, size: int) -> slice:
-        return slice(size * self.index // self.count, size * (self.index + 1) // self.count)
+    def pieces(self, size: int) -> list[Ints]:
+        """The positions of the images of each part, in a batch of `size`."""
+        parts = np.array_split(np.arange(size), self.parts)
+        return [np.array_split(part, self.count)[self.index] for part in parts]
+
+    def of(self, size: int) -> Ints:
+        """The positions of all its images, part after part."""
+        return np.concatenate(self.pieces(size))
 
 
 WHOLE: Final = Share()

@@ -169,7 +169,7 @@ class _Run:
             device=self.device,
             channels_last=True,
             skip=len(self.meter),
-            share=self.ranks.share,
+            share=self.learner.share,
         )
         for step, batch in enumerate(batches, index * self.steps + len(self.meter)):
             rate = self.learner.rate_at(step)

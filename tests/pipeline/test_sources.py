@@ -327,7 +327,7 @@ def stopping(monkeypatch: pytest.MonkeyPatch, steps: Sequence[int]) -> None:
 
 
 @every
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(stops=st.lists(st.integers(0, 11), min_size=1, max_size=3))
 @example(stops=[1, 1, 1])
 def test_training_goes_on_from_any_step(
@@ -352,11 +352,8 @@ def test_training_goes_on_from_any_step(
         assert torch.equal(found[key], tensor), key
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_shared_weights_learn_in_narrow_types(
-    precision: str, request_: Request, tmp_path: Path
-) -> None:
-    job = job_of(tmp_path / "run", replace(request_, precision=precision))
+def test_shared_weights_learn_in_narrow_types(request_: Request, tmp_path: Path) -> None:
+    job = job_of(tmp_path / "run", replace(request_, precision="bf16"))
     wide = job_of(tmp_path / "wide", replace(request_, precision="no"))
     found, near = (learnt(train_source(each, each.network(), None)) for each in (job, wide))
     for key, tensor in found.items():

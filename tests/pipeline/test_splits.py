@@ -86,9 +86,16 @@ def test_order_and_augmentation_follow_the_generator() -> None:
     assert not torch.equal(run(1), run(2))
 
 
-@given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 9), st.integers(1, 4), st.booleans())
+@given(
+    count=st.integers(1, 40),
+    size=st.integers(1, 12),
+    skip=st.integers(0, 9),
+    ranks=st.integers(1, 4),
+    parts=st.integers(1, 3),
+    augment=st.booleans(),
+)
 def test_shares_and_the_end_of_an_epoch_are_what_they_are_in_the_whole(
-    count: int, size: int, skip: int, ranks: int, augment: bool
+    count: int, size: int, skip: int, ranks: int, parts: int, augment: bool
 ) -> None:
     pictures = torch.arange(count * 9, dtype=torch.float32).reshape(count, 1, 3, 3)
     preparation = Preparation((0.0,), (1.0,), shift=1, flip=True)
@@ -98,14 +105,17 @@ def test_shares_and_the_end_of_an_epoch_are_what_they_are_in_the_whole(
         rng = np.random.default_rng(count)
         return list(split.batches(size, shuffle=rng, augment=augment, **options))
 
-    shares = [batches(skip=skip, share=Share(rank, ranks)) for rank in range(ranks)]
+    shares = [Share(rank, ranks, parts) for rank in range(ranks)]
+    theirs = [batches(skip=skip, share=share) for share in shares]
     whole = batches()[skip:]
-    assert [len(share) for share in shares] == [len(whole)] * ranks
-    for batch, *parts in zip(whole, *shares, strict=True):
-        for together, several in zip(batch, zip(*parts, strict=True), strict=True):
-            assert torch.equal(torch.cat(several), together)
-        sizes = [len(labels) for _, labels in parts]
-        assert max(sizes) - min(sizes) <= 1
+    assert [len(each) for each in theirs] == [len(whole)] * ranks
+    for batch, *several in zip(whole, *theirs, strict=True):
+        sizes = [[len(piece) for piece in share.pieces(len(batch[1]))] for share in shares]
+        for tensor, of_ranks in zip(batch, zip(*several, strict=True), strict=True):
+            pieces = [each.split(own) for each, own in zip(of_ranks, sizes, strict=True)]
+            for part, *of_part in zip(tensor.tensor_split(parts), *pieces, strict=True):
+                assert torch.equal(torch.cat(of_part), part)
+                assert max(map(len, of_part)) - min(map(len, of_part)) <= 1
 
 
 def test_pictures_are_normalised_float32_in_the_layout_asked_for() -> None:

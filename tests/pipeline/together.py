@@ -103,12 +103,12 @@ def gradients(ranks: Ranks, folder: Path) -> Result:
 
 
 def shared(name: str, ranks: Ranks, folder: Path) -> Result:
-    """Three steps of shared or generated weights; what others begin with does not matter."""
+    """One step of shared or generated weights: rounding grows from step to step."""
     data = bright_pictures(folder) if ranks.first else folder / "bright.npz"
     ranks.told(None)  # the data are there
     request = Request(
         "test_resnet", str(data), "macs=50%", source=name, supernet_epochs=1,
-        batch_size=24, learning_rate=0.02, prior=False, accumulate=2,
+        batch_size=48, learning_rate=0.02, prior=False, accumulate=2,
     )  # fmt: skip
     run = RunFolder.create(folder / f"{name}-{ranks.count}-{ranks.index}", request, resume=False)
     job = Job(run, torch.device("cpu"), Progress(), Crew(ranks))
