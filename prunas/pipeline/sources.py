@@ -11,7 +11,7 @@ from torch import nn
 from prunas.errors import RunError
 from prunas.pipeline.files import writing
 from prunas.pipeline.request import WHOLE_FRONT, Request
-from prunas.pipeline.shared_weights import learn
+from prunas.pipeline.source_training import learn
 from prunas.pipeline.source_files import load_source, save_source
 from prunas.pipeline.stages import Job
 from prunas.pruningnet.forms import lean_net, published_net, require_memory

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import prunas
-from prunas.pipeline import alone, shared_weights, sources
+from prunas.pipeline import alone, source_training, sources
 from prunas.pipeline.cli import main
 from prunas.pipeline.found import run_search_stages
 from prunas.pipeline.learner import Learner
@@ -98,7 +98,7 @@ def test_training_goes_on_to_the_same_weights(
             raise KeyboardInterrupt
 
     again = job_of(tmp_path / "stopped", request)
-    monkeypatch.setattr(shared_weights, "train_supernet", stopped)
+    monkeypatch.setattr(source_training, "train_supernet", stopped)
     with pytest.raises(KeyboardInterrupt):
         train_source(again, again.network(), None)
     unfinished = again.folder.checkpoint(f"{name}-training")
@@ -125,7 +125,7 @@ def stopped_and_taken_up(
         if calls == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(shared_weights, "train_supernet", stopped)
+    monkeypatch.setattr(source_training, "train_supernet", stopped)
     with pytest.raises(KeyboardInterrupt):
         train_source(job, network(), None)
     found = learnt(train_source(job, network(), None))
@@ -352,7 +352,7 @@ def test_training_goes_on_from_any_step(
         assert torch.equal(found[key], tensor), key
 
 
-def test_shared_weights_learn_in_narrow_types(request_: Request, tmp_path: Path) -> None:
+def test_source_training_learn_in_narrow_types(request_: Request, tmp_path: Path) -> None:
     job = job_of(tmp_path / "run", replace(request_, precision="bf16"))
     wide = job_of(tmp_path / "wide", replace(request_, precision="no"))
     found, near = (learnt(train_source(each, each.network(), None)) for each in (job, wide))

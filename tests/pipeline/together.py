@@ -24,7 +24,7 @@ from prunas.pipeline.ranks import Ranks, begun, ended
 from prunas.pipeline.recipe import Recipe
 from prunas.pipeline.request import Request
 from prunas.pipeline.run_folder import RunFolder
-from prunas.pipeline.shared_weights import learn
+from prunas.pipeline.source_training import learn
 from prunas.pipeline.sources import made_source
 from prunas.pipeline.splits import Split
 from prunas.pipeline.stages import Job
