@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test test-all lint bench coverage
+.PHONY: help demo test test-all lint bench faults coverage
 
 help:
 	@echo "make demo      search a small network on real data that ships with scikit-learn; writes runs/demo"
@@ -12,6 +12,7 @@ help:
 	@echo "make test-all  every test"
 	@echo "make lint      ruff and mypy"
 	@echo "make bench     what benchmarks/ measures"
+	@echo "make faults    200 runs killed and 10,000 files damaged; most of an hour"
 	@echo "make coverage  all networks of timm, proven: docs/coverage.csv and its page; hours"
 
 demo: $(READY)
@@ -29,7 +30,10 @@ lint: $(READY)
 	$(BIN)/mypy prunas tests
 
 bench: $(READY)
-	set -e; for script in $(filter-out benchmarks/coverage_page.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$script; done
+	set -e; for script in $(filter-out benchmarks/coverage_page.py benchmarks/faults.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$script; done
+
+faults: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/faults.py
 
 # An interrupted run goes on with the rows that it has.
 coverage: $(READY)

@@ -12,14 +12,15 @@ from typing import Any, Final, Literal, final
 import torch
 from torch import nn
 
+from prunas.errors import InputError
 from prunas.eval.accuracy import accuracy
 from prunas.eval.recalibration import recalibrate_
-from prunas.pipeline.files import write_text
 from prunas.pipeline.processes import cores as _cores
 from prunas.pipeline.processes import deaf_to_interrupts, threads
 from prunas.pipeline.progress import Progress
 from prunas.pipeline.recipe import Recipe
 from prunas.pipeline.run_folder import RunFolder
+from prunas.pipeline.sealed import read_sealed, write_sealed
 from prunas.pipeline.small_images import Size
 from prunas.pipeline.sources import train_source
 from prunas.pipeline.stages import Job, sort_channels, train_full
@@ -28,6 +29,7 @@ from prunas.search.prior import Prior
 from prunas.supernet.cut import cut
 from prunas.supernet.resolution import seeing, side_of
 from prunas.supernet.space import Candidate
+from prunas.transformer_nat.replacement import Replacement, replaced
 
 Purpose = Literal["finalist", "scratch-finalist", "final", "scratch", "ranking"]
 
@@ -49,17 +51,21 @@ class Training:
             are kept, and it is measured on the test set; so is one from "scratch", which begins
             from random weights of its seed (as does a "scratch-finalist"), and one of a "ranking",
             which begins from the full network's weights: those of no source that is to be judged.
+        replacements: of operators of the candidate (`prunas transform`).
     """
 
     candidate: Candidate
     recipe: Recipe
     seed: int
     purpose: Purpose
+    replacements: tuple[Replacement, ...] = ()
 
     @property
     def name(self) -> str:
         """Differs when anything differs."""
         decisive = {**asdict(self), "recipe": self.recipe.decisive()}
+        if not self.replacements:  # as names were before there were any
+            del decisive["replacements"]
         digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
         return f"{self.purpose}-{digest[:12]}"
 
@@ -94,7 +100,7 @@ def train_alone(
     open_ones = [each for each in distinct if not _record(job, each).exists()]
     for done, _ in enumerate(_run(job, distinct, open_ones), len(distinct) - len(open_ones) + 1):
         on_done(done)
-    return [Trained(**json.loads(_record(job, each).read_text())) for each in trainings]
+    return [_recorded(_record(job, each)) for each in trainings]
 
 
 def network_of(job: Job, training: Training) -> nn.Module:
@@ -116,6 +122,8 @@ def network_of(job: Job, training: Training) -> nn.Module:
 def follow_alone(job: Job, training: Training) -> None:
     """The part of another process in `network_of`; weights come from the first one."""
     network, teacher = cut(job.untrained(0), job.space, training.candidate), job.untrained(0)
+    if training.replacements:
+        network = replaced(network, training.replacements, fresh=None)
     with seeing(network, side_of(job.space, training.candidate)):
         _trained(job, network, training, teacher, None)
 
@@ -144,6 +152,14 @@ def told(network: nn.Module, size: Size) -> nn.Module:
 
 
 def _begun(job: Job, training: Training, full: nn.Module, prior: Prior | None) -> nn.Module:
+    network = _candidate(job, training, full, prior)
+    if not training.replacements:
+        return network
+    random = training.purpose in ("scratch", "scratch-finalist")
+    return replaced(network, training.replacements, fresh=training.seed if random else None)
+
+
+def _candidate(job: Job, training: Training, full: nn.Module, prior: Prior | None) -> nn.Module:
     if training.purpose == "ranking":
         return cut(full, job.space, training.candidate)
     if training.purpose in ("scratch", "scratch-finalist"):
@@ -161,7 +177,21 @@ def _train(job: Job, training: Training) -> None:
     with seeing(network, side_of(job.space, training.candidate)):
         held_out = accuracy(network, job.fixed(job.data.held_out))
         test = accuracy(network, job.fixed(job.data.test)) if tested else None
-    write_text(_record(job, training), json.dumps(asdict(Trained(held_out, test))))
+    write_sealed(_record(job, training), asdict(Trained(held_out, test)))
+
+
+def _recorded(file: Path) -> Trained:
+    """What `_train` wrote.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    try:
+        found = read_sealed(file)
+        held_out, test = float(found["held_out"]), found["test"]
+        return Trained(held_out, None if test is None else float(test))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file} cannot be read ({error}); delete it to redo it") from None
 
 
 # -- processes -------------------------------------------------------------------------------------

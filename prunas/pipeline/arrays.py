@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -75,8 +75,15 @@ def _read(path: Path) -> dict[str, Array]:
             file.seek(0)
             archive = np.load(file, allow_pickle=False)
             return {name: archive[name] for name in wanted if name in archive}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except _UNREADABLE as error:
         raise InputError(f"{path} cannot be read as .npz without pickle: {error}") from None
+
+
+_UNREADABLE: Final = (
+    *(OSError, EOFError, ValueError, LookupError, TypeError, AttributeError),
+    *(zipfile.BadZipFile, zlib.error, MemoryError, NotImplementedError, RuntimeError),
+)
+"""What numpy and zipfile raise on files that are not, or say of themselves what is not so."""
 
 
 def _pair(path: Path, stored: Mapping[str, Array], names: tuple[str, str]) -> tuple[Tensor, Array]:

@@ -1,31 +1,33 @@
 """The artifact: a network as arch.json and weights.safetensors, without pickle.
 
 arch.json says where the network's class comes from, which alternatives of the parent were chosen,
-which blocks it does without and which plain attributes of its modules differ from the parent's (all
-of them, if the parent is not timm's); the tensors carry their own shapes. Loading builds the
-parent, gives it these attributes and tensors, and returns a plain module: no search code is
-involved.
+which blocks it does without, what stands in the place of layers and which plain attributes of its
+modules differ from the parent's (all of them, if the parent is not timm's); the tensors carry their
+own shapes. Loading builds the parent, gives it these attributes and tensors, and returns a plain
+module: no search code is involved. Checksums say whether both files are what was written. An
+artifact decides nothing that is imported or called: a class that is not timm's is built if the
+program has imported it already.
 """
 
 import copy
-import json
 import shutil
-from collections.abc import Mapping
-from importlib import import_module
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import safetensors
 import timm
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from prunas.errors import InputError
 from prunas.pipeline.adapted import adapted
 from prunas.pipeline.attributes import differing, plain_attributes, restore, unlike
-from prunas.pipeline.files import replace_folder, write_text, writing
+from prunas.pipeline.files import in_place, replace_folder, writing
 from prunas.pipeline.networks import rebuild
+from prunas.pipeline.sealed import read_sealed, write_sealed
+from prunas.pipeline.substituted import Row, put_in, substituted
+from prunas.pipeline.tensor_file import read_tensors, write_tensors
 from prunas.pipeline.weightless import weightless
 from prunas.supernet.blocks import Block, identities, leave_out, left_out_of
 from prunas.supernet.choice import settle, settled
@@ -61,6 +63,7 @@ def save(network: nn.Module, folder: str | Path) -> Path:
     parent = _parent(origin)
     if parent is not None:
         settle(parent, settled(network))
+        put_in(parent, _placed(parent, substituted(network)))
         gone = left_out_of(parent, network)
         leave_out(parent, gone)
         kept = list(differing(parent, network))
@@ -75,14 +78,15 @@ def save(network: nn.Module, folder: str | Path) -> Path:
         "chosen": settled(network),
         "left_out": [[block.path, block.alone] for block in gone],
         "attributes": kept,
+        **({"substituted": rows} if (rows := substituted(network)) else {}),
     }
     aside = folder.with_name(f".{folder.name}.part")
-    with writing(folder):
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        write_text(aside / _ARCH, json.dumps(arch, indent=1))
-        save_file(_stored(network), aside / _WEIGHTS)
     try:
+        with writing(folder):
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+        digest = write_tensors(aside / _WEIGHTS, _stored(network), {})
+        write_sealed(aside / _ARCH, {**arch, "weights": digest})
         _compare(network, load(aside, parent))
         replace_folder(aside, folder)
     finally:
@@ -105,7 +109,7 @@ def load(folder: str | Path, network: nn.Module | None = None, **arguments: Any)
         InputError: the folder is no artifact, is damaged, of another version, or its parent
             cannot be built, or does not fit, or does not take the arguments.
     """
-    folder = Path(folder)
+    folder = in_place(Path(folder))
     arch = _read_arch(folder)
     if arguments:
         if arch["origin"]["kind"] != "timm" or network is not None:
@@ -114,22 +118,32 @@ def load(folder: str | Path, network: nn.Module | None = None, **arguments: Any)
                 f" {arch['class']}; build it as you want it and pass it as network"
             )
         return adapted(load(folder), arguments)
-    tensors = _read_tensors(folder / _WEIGHTS)
+    tensors, _ = read_tensors(
+        folder / _WEIGHTS, advice="save the network again", digest=arch.get("weights")
+    )
     parent = network if network is not None else _parent(arch["origin"])
     if parent is None:
         raise InputError(
-            f"{folder} holds a {arch['class']}, which cannot be built without its arguments; pass"
-            " one: prunas.load(folder, network=TheClass(...))"
+            f"{folder} holds a {arch['class']}, which cannot be built without its arguments"
+            f"{_unless_imported(arch['origin'])}; pass one: prunas.load(folder,"
+            " network=TheClass(...))"
         )
     try:
         settle(parent, arch.get("chosen", {}))
-        leave_out(parent, (Block(path, alone) for path, alone in arch["left_out"]))
+        put_in(parent, arch.get("substituted", ()))
+        leave_out(parent, [Block(path, alone) for path, alone in arch["left_out"]])
         _fit(parent, tensors, folder)
         restore(parent, arch["attributes"])
-    except (AttributeError, KeyError, TypeError) as error:
-        raise InputError(f"{folder} does not fit {type(parent).__name__}: {error}") from None
-    state_sizes(parent.modules())
+        state_sizes(parent.modules())
+    except InputError:
+        raise
+    except _MISFITS as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{folder} does not fit {type(parent).__name__}: {reason}") from None
     return parent.eval()
+
+
+_MISFITS: Final = (AttributeError, LookupError, TypeError, ValueError, RuntimeError)
 
 
 # -- where a network comes from --------------------------------------------------------------------
@@ -167,18 +181,37 @@ def _timm_name(network: nn.Module) -> str | None:
 def _parent(origin: Mapping[str, Any]) -> nn.Module | None:
     """The network before cutting, with weights of no meaning; None if it needs the user's help."""
     if origin["kind"] == "timm":
-        with weightless():  # they come from the artifact, and a parent may be too large for us
-            return rebuild(origin)
+        try:
+            with weightless():  # they come from the artifact, and a parent may be too large for us
+                return rebuild(origin)
+        except InputError:
+            raise
+        except (*_MISFITS, MemoryError) as error:
+            reason = str(error).partition("\n")[0]
+            raise InputError(f"{origin['name']} cannot be built again: {reason}") from None
     if origin["kind"] == "given":
         return None
-    try:
-        owner: Any = import_module(origin["module"])
-        for part in origin["name"].split("."):
-            owner = getattr(owner, part)
-        built = owner()
-    except (ImportError, AttributeError, TypeError):
+    found: Any = sys.modules.get(origin["module"])
+    for part in origin["name"].split("."):
+        found = getattr(found, part, None)
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
         return None
-    return built if isinstance(built, nn.Module) else None
+    try:
+        return found()
+    except TypeError:
+        return None
+
+
+def _unless_imported(origin: Mapping[str, Any]) -> str:
+    """What else may be missing: an artifact must not decide what is imported."""
+    module = origin.get("module")
+    return "" if module is None or module in sys.modules else f", or until {module} is imported"
+
+
+def _placed(parent: nn.Module, rows: list[Row]) -> list[Row]:
+    """Those whose place there is in the parent; of another parent `unlike` will tell."""
+    paths = {path for path, _ in parent.named_modules()}
+    return [row for row in rows if row[0] in paths]
 
 
 def _class_name(network: nn.Module) -> str:
@@ -229,22 +262,43 @@ def _is_artifact_or_empty(folder: Path) -> bool:
 
 def _read_arch(folder: Path) -> dict[str, Any]:
     try:
-        arch = json.loads((folder / _ARCH).read_text())
+        arch = read_sealed(folder / _ARCH, ("format", FORMAT))
     except FileNotFoundError:
         raise InputError(f"{folder} holds no artifact ({_ARCH} is missing)") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{folder / _ARCH} cannot be read: {error}") from None
-    if not isinstance(arch, dict) or arch.get("format") != FORMAT:
-        found = arch.get("format") if isinstance(arch, dict) else None
-        raise InputError(f"{folder / _ARCH} has format {found}, this prunas reads {FORMAT}")
+    for name, fits in _FIELDS.items():
+        if not fits(arch.get(name)):
+            found = repr(arch.get(name))[:80]
+            raise InputError(f"{folder / _ARCH} cannot be read: its {name!r} is {found}")
     return arch
 
 
-def _read_tensors(file: Path) -> dict[str, torch.Tensor]:
-    try:
-        return dict(load_file(file))
-    except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(f"{file} cannot be read: {error}") from None
+def _is_origin(value: Any) -> bool:
+    """Whether a network may be built of it; nothing in it can name code, or a file to load."""
+    if not isinstance(value, dict):
+        return False
+    known = {"timm": ("name",), "class": ("module", "name"), "given": ()}
+    texts = known.get(str(value.get("kind")))
+    return texts is not None and all(isinstance(value.get(name), str) for name in texts)
+
+
+_FIELDS: Final[Mapping[str, Callable[[Any], bool]]] = {
+    "class": lambda value: isinstance(value, str),
+    "origin": _is_origin,
+    "chosen": lambda value: value is None or isinstance(value, dict),
+    "left_out": lambda value: _is_list_of(value, str, bool),
+    "attributes": lambda value: _is_list_of(value, str, str, object),
+    "weights": lambda value: value is None or isinstance(value, str),
+}
+
+
+def _is_list_of(value: Any, *kinds: type) -> bool:
+    """Whether it is a list of lists of these kinds."""
+    return isinstance(value, list) and all(
+        isinstance(each, list) and len(each) == len(kinds) and all(map(isinstance, each, kinds))
+        for each in value
+    )
 
 
 def _compare(network: nn.Module, loaded: nn.Module) -> None:

@@ -36,10 +36,15 @@ def restore(network: nn.Module, attributes: Iterable[Attribute]) -> None:
     """Give the modules these values.
 
     Raises:
-        AttributeError: a module is missing.
+        AttributeError: a module is missing, or the name is that of something else.
     """
     for path, name, value in attributes:
-        held = network.get_submodule(path).__dict__
+        module = network.get_submodule(path)
+        if name in _EVERY_MODULE or callable(getattr(type(module), name, None)):
+            raise AttributeError(f"{path}.{name} is no plain attribute")
+        if not _is_plain(value):
+            raise TypeError(f"{path}.{name} cannot be {repr(value)[:40]}")
+        held = module.__dict__
         as_tuple = isinstance(value, list) and not isinstance(held.get(name), list)
         held[name] = tuple(value) if as_tuple else value
 

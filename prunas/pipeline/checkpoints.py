@@ -1,48 +1,10 @@
-"""Files of tensors with notes, and when a training writes one."""
+"""When a training is written down."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from time import perf_counter
 from typing import final
 
-import safetensors
-import torch
-from safetensors.torch import save_file
-from torch import Tensor
-
 from prunas.errors import InputError
-from prunas.pipeline.files import replacing
-
-
-def write_tensors(file: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> None:
-    """Write a .safetensors file aside and rename it: a crash leaves the old one.
-
-    Raises:
-        RunError: it cannot be written.
-    """
-    plain = {  # contiguous and unshared, as the format needs them
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in tensors.items()
-    }
-    with replacing(file) as aside:
-        save_file(plain, aside, dict(notes))
-
-
-def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """What `write_tensors` wrote, on the CPU.
-
-    Raises:
-        InputError: there is no such file, or it is damaged.
-    """
-    if not file.exists():
-        raise InputError(f"there is no weights file {file}")
-    try:
-        with safetensors.safe_open(file, "pt") as opened:
-            names = opened.keys()
-            return {name: opened.get_tensor(name) for name in names}, opened.metadata() or {}
-    except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(f"{file} cannot be read ({error}); delete it to redo it") from None
 
 
 @final

@@ -26,7 +26,7 @@ from prunas.eval.latency.backends import BACKENDS, backend_of
 from prunas.eval.latency.predictor import FEWEST
 from prunas.eval.latency.table import NETWORKS
 from prunas.interruption import STOPPED, loaded
-from prunas.pipeline import terminal
+from prunas.pipeline import terminal, transformation
 from prunas.pipeline.artifact import load, save
 from prunas.pipeline.comparison import Comparison, Means, compare_methods, read_request
 from prunas.pipeline.comparison.folder import kept_runs
@@ -38,6 +38,8 @@ from prunas.pipeline.export import Exported, export_onnx, export_timm, export_to
 from prunas.pipeline.files import write_text, writing
 from prunas.pipeline.finals import train_finals
 from prunas.pipeline.found import run_search_stages
+from prunas.pipeline.lock import LOCK, claimed
+from prunas.pipeline.log import LOGS, SILENT, Log, logged, require_logs
 from prunas.pipeline.networks import create_network
 from prunas.pipeline.precision import PRECISIONS
 from prunas.pipeline.processes import cores
@@ -52,17 +54,20 @@ from prunas.pipeline.report.criteria_page import criteria_page
 from prunas.pipeline.report.rank_page import rank_page
 from prunas.pipeline.request import SOURCES, Request, demo_request
 from prunas.pipeline.run_folder import RunFolder
+from prunas.pipeline.runs.command import app as runs
 from prunas.pipeline.small_images import Size
 from prunas.pipeline.sources import require_source
 from prunas.pipeline.spaces import space_of
 from prunas.pipeline.stages import Job, fixed
 from prunas.pipeline.timings import build_table, timings
+from prunas.pipeline.transformers import METHODS
 from prunas.search.archive import Archive
 from prunas.search.budget import Budget
 from prunas.search.methods import SEARCHES
 from prunas.supernet.grid import GRIDS, as_grid
 from prunas.supernet.schedules.table import SCHEDULES, WARMED_UP
 from prunas.supernet.trace import KINDS
+from prunas.transformer_nat.transformation import NothingToReplaceError
 
 _DEMO: Final = Path("runs/demo")
 _DEVICES: Final = ("auto", "cpu", "cuda")
@@ -110,6 +115,10 @@ LatencyBackend = Annotated[
     typer.Option(help=f"What networks are timed on: {', '.join(BACKENDS)}.", metavar="NAME"),
 ]
 LatencyBatch = Annotated[int | None, typer.Option(min=1, help="Images at a time, when timed.")]
+Logs = Annotated[
+    list[str] | None,
+    typer.Option("--log", help=f"Keep curves: {', '.join(LOGS)}; may be repeated.", metavar="NAME"),
+]
 Run = Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")]
 Seeds = Annotated[
     int | None, typer.Option(help="Final trainings of the found and the uniform network.")
@@ -587,8 +596,12 @@ def search(
     latency_table: Annotated[
         str | None, typer.Option(help="Read, or built there. [in --out]", metavar="FILE")
     ] = None,
+    transformed: Annotated[
+        bool, typer.Option("--transform", help="Replace redundant operators of what is found.")
+    ] = False,
     device: Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    log: Logs = None,
     as_json: AsJson = False,
 ) -> None:
     """Search for the best network inside a budget. Everything finished is kept as it is made."""
@@ -628,20 +641,32 @@ def search(
         "latency_backend": latency_backend,
         "latency_batch": latency_batch,
         "latency_table": latency_table,
+        "transform": transformed or None,
     }
     given = {name: value for name, value in stated.items() if value is not None}
     request = _request(given, out if resume else None)
     folder = out or _default_folder(request)
     where = _device(device)
-    with _stoppable(folder, _command("search", "--resume", "--out", folder, device=device)):
-        job = _begun(folder, request, resume=resume, device=where)
+    require_logs(log or ())
+    go_on = _command("search", "--resume", "--out", folder, *_words(log), device=device)
+    with (
+        _stoppable(folder, go_on),
+        claimed(RunFolder.prepared(folder)),
+        logged(log or (), folder, "search", request.to_json()) as curves,
+    ):
+        job = _begun(folder, request, resume=resume, device=where, log=curves)
         run_search_stages(job)
+        if request.transform:
+            with _nothing_to_replace_noted():
+                transformation.transform(job, {})
         report = write_report(folder)
     entries = job.folder.read()
     if as_json:
         _print_json(_answer(folder, entries))
         return
     typer.echo(terminal.search_text(folder, entries))
+    if request.transform and "transformation" in entries:
+        typer.echo(terminal.transform_text(folder, entries["transformation"]))
     typer.echo(f"report: {report}")
 
 
@@ -675,14 +700,16 @@ def _default_folder(request: Request) -> Path:
     return Path("runs") / f"{Path(request.model).name}-{Path(request.data).stem}"
 
 
-def _begun(path: Path, request: Request, *, resume: bool, device: torch.device) -> Job:
+def _begun(
+    path: Path, request: Request, *, resume: bool, device: torch.device, log: Log = SILENT
+) -> Job:
     """A run that is possible; if it turns out not to be, no folder is left behind."""
     new = not (path / "run.json").exists()
     with ExitStack() as undo:
         folder = RunFolder.create(path, request, resume=resume)
         if new:
             undo.callback(_take_back, path)
-        job = Job(folder, device, Progress(visible=True), launched())
+        job = Job(folder, device, Progress(visible=True, log=log), launched())
         for recipe in (
             request.full_recipe,
             request.supernet_recipe,
@@ -696,14 +723,69 @@ def _begun(path: Path, request: Request, *, resume: bool, device: torch.device) 
     return job
 
 
+def _words(logs: Sequence[str] | None) -> list[str]:
+    """The options that ask for these logs."""
+    return [word for log in logs or () for word in ("--log", log)]
+
+
 def _take_back(path: Path) -> None:
-    (path / "run.json").unlink(missing_ok=True)
+    for file in ("run.json", LOCK):
+        (path / file).unlink(missing_ok=True)
     for empty in (path / "checkpoints", path):
         with suppress(OSError):
             empty.rmdir()
 
 
-# -- train, rank -----------------------------------------------------------------------------------
+# -- transform, train, rank ------------------------------------------------------------------------
+
+
+@app.command()
+def transform(
+    run: Run,
+    method: Annotated[
+        str | None, typer.Option(help=f"{', '.join(METHODS)} (policy).", metavar="NAME")
+    ] = None,
+    evaluations: Annotated[
+        int | None, typer.Option(help="Transformations to score on shared weights. [80]")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Of the shared weights; 0 leaves them as they are. [4]")
+    ] = None,
+    finalists: Annotated[
+        int | None, typer.Option(help="Trained alone before one is chosen; 1: by score. [4]")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random. [the run's]")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget an earlier one.")] = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Replace redundant operators of the found network by cheaper ones, before it is trained."""
+    job = Job(RunFolder.open(run), _device(device), Progress(visible=True))
+    options = {
+        "method": method,
+        "evaluations": evaluations,
+        "epochs": epochs,
+        "finalists": finalists,
+        "seed": seed,
+    }
+    stated = {name: value for name, value in options.items() if value is not None}
+    with _stoppable(run, _command("transform", run, device=device)):
+        entry = transformation.transform(job, stated, fresh=fresh)
+        report = write_report(run)
+    if as_json:
+        _print_json({"run": str(run), "model": str(run / "model"), **_without_graph(entry)})
+        return
+    typer.echo(terminal.transform_text(run, entry))
+    typer.echo(f"report: {report}")
+
+
+@contextmanager
+def _nothing_to_replace_noted() -> Iterator[None]:
+    """A search that was to transform as well is done all the same."""
+    try:
+        yield
+    except NothingToReplaceError as error:
+        typer.echo(f"prunas: note: {error}", err=True)
 
 
 @app.command()
@@ -715,6 +797,7 @@ def train(
     compiled: Compile = None,
     checkpoint_every: CheckpointEvery = None,
     device: Device = "auto",
+    log: Logs = None,
     as_json: AsJson = False,
 ) -> None:
     """Train the found network and, beside it, the uniform one of the same budget."""
@@ -729,9 +812,14 @@ def train(
     }
     given = {name: value for name, value in stated.items() if value is not None}
     request = Request.from_json({**folder.request().to_json(), **given})
-    folder.update({"request": request.to_json()})
-    with _stoppable(run, _command("train", run, device=device)):
-        result = train_finals(Job(folder, where, Progress(visible=True), launched()))
+    require_logs(log or ())
+    with (
+        _stoppable(run, _command("train", run, *_words(log), device=device)),
+        claimed(run),
+        logged(log or (), run, "train", request.to_json()) as curves,
+    ):
+        folder.update({"request": request.to_json(), "goal": "train"})
+        result = train_finals(Job(folder, where, Progress(visible=True, log=curves), launched()))
         report = write_report(run)
     entries = folder.read()
     if as_json:
@@ -763,7 +851,7 @@ def rank(
     length = job.request.final_epochs if epochs is None else epochs
     options = ["--candidates", candidates, "--epochs", length]
     options += [word for name in names for word in ("--weights", name)]
-    with _stoppable(run, _command("rank", run, *options, device=device)):
+    with _stoppable(run, _command("rank", run, *options, device=device)), claimed(run):
         found = ranked(job, names, candidates=candidates, epochs=length)
         entry = found.to_json()
         folder.update({"rank": entry})
@@ -845,6 +933,40 @@ def compare(
         return
     typer.echo(terminal.compare_text(found))
     typer.echo(f"page, to be opened in a browser: {page}")
+
+
+# -- runs ------------------------------------------------------------------------------------------
+
+app.add_typer(runs, name="runs")
+
+
+@runs.command()
+def resume(run: Run, device: Device = "auto", log: Logs = None, as_json: AsJson = False) -> None:
+    """Go on with a run where it was stopped, to what was asked of it."""
+    where = _device(device)
+    folder = RunFolder.open(run)
+    request, goal = folder.request(), folder.read().get("goal")
+    goal = "train" if goal == "train" else "search"
+    require_logs(log or ())
+    with (
+        _stoppable(run, _command("runs", "resume", run, *_words(log), device=device)),
+        claimed(run),
+        logged(log or (), run, goal, request.to_json()) as curves,
+    ):
+        job = _begun(run, request, resume=True, device=where, log=curves)
+        run_search_stages(job)
+        if goal == "train":
+            train_finals(job)
+        report = write_report(run)
+    entries = folder.read()
+    if as_json:
+        _print_json(_answer(run, entries))
+        return
+    if "accuracy" in entries["result"]:
+        typer.echo(terminal.train_text(entries["result"]))
+    else:
+        typer.echo(terminal.search_text(run, entries))
+    typer.echo(f"report: {report}")
 
 
 # -- report, export --------------------------------------------------------------------------------
@@ -966,12 +1088,13 @@ def demo(
     """Search, train and report a small network on bundled handwritten digits, in minutes."""
     request = demo_request()
     where = _device(device)
-    if (out / "run.json").exists() and _outdated(RunFolder.open(out), request, resume):
-        with writing(out):
-            rmtree(out)
     given = () if out == _DEMO else ("--out", out)
-    with _stoppable(out, _command("demo", *given, device=device)):
+    go_on = _command("demo", *given, device=device)
+    with _stoppable(out, go_on), claimed(RunFolder.prepared(out)):
+        if (out / "run.json").exists() and _outdated(RunFolder.open(out), request, resume):
+            _empty(out)
         job = _begun(out, request, resume=True, device=where)
+        job.folder.update({"goal": "train"})
         run_search_stages(job)
         result = train_finals(job)
         report = write_report(out)
@@ -991,6 +1114,16 @@ def _outdated(folder: RunFolder, request: Request, resume: bool | None) -> bool:
         return False
     finished = folder.path.joinpath("report.html").exists()
     return resume is False or finished or found.fingerprint() != request.fingerprint()
+
+
+def _empty(folder: Path) -> None:
+    """Remove a run, run.json last: what a kill leaves is still a run."""
+    with writing(folder):
+        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name == "run.json"):
+            if entry.is_dir() and not entry.is_symlink():
+                rmtree(entry)
+            elif entry.name != LOCK:
+                entry.unlink()
 
 
 # -- shared ----------------------------------------------------------------------------------------
@@ -1049,7 +1182,14 @@ def _answer(folder: Path, entries: Mapping[str, Any]) -> dict[str, Any]:
     """What a program wants to know of a run: where it is, and run.json without the long lists."""
     wanted = ("request", "budget", "device", "result", "stages")
     known = {name: entries[name] for name in wanted if name in entries}
+    if "transformation" in entries:
+        known["transformation"] = _without_graph(entries["transformation"])
     return {"run": str(folder), "model": str(folder / "model"), **known}
+
+
+def _without_graph(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """A transformation without its picture."""
+    return {name: value for name, value in entry.items() if name != "graph"}
 
 
 def _print_json(answer: Mapping[str, Any]) -> None:

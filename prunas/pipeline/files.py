@@ -1,10 +1,13 @@
 """Writing so that nothing is ever half there: aside first, then renamed."""
 
 import os
+import re
 import shutil
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 import safetensors
 
@@ -25,7 +28,9 @@ def writing(path: Path) -> Iterator[None]:
 def replacing(file: Path) -> Iterator[Path]:
     """Gives a path to write to, which becomes `file` at the end; a reader sees old or new.
 
-    If anything is raised, Ctrl-C included, `file` stays as it was and nothing else is left.
+    If anything is raised, Ctrl-C included, `file` stays as it was and nothing else is left. A
+    process that is killed may leave the path; `sweep` removes it. What is written is on the disk
+    before it gets its name, so that a power cut leaves old or new, too.
 
     Raises:
         RunError: the disk is full or the folder cannot be written.
@@ -35,9 +40,11 @@ def replacing(file: Path) -> Iterator[Path]:
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield aside
+            _flush(aside)
             os.replace(aside, file)
         finally:
             aside.unlink(missing_ok=True)
+        _flush_names(file.parent)
 
 
 def write_text(file: Path, text: str) -> None:
@@ -49,9 +56,68 @@ def write_text(file: Path, text: str) -> None:
 def replace_folder(new: Path, folder: Path) -> None:
     """Put the finished folder `new` in the place of `folder`."""
     with writing(folder):
-        old = folder.with_name(f".{folder.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
+        old = _old(folder)
+        _flush_names(new)
+        if folder.exists():  # else a kill may have left it there
+            shutil.rmtree(old, ignore_errors=True)
             os.replace(folder, old)
         os.replace(new, folder)
+        _flush_names(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def in_place(folder: Path) -> Path:
+    """Where the folder is: `replace_folder` may have been killed between its two renames."""
+    old = _old(folder)
+    return old if old.exists() and not folder.exists() else folder
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes had begun to write in `folder` and below it.
+
+    Whoever calls it knows that no other process writes there.
+    """
+    for left in sorted(each for each in folder.rglob(".*") if is_left_over(each)):
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                left.unlink()
+
+
+def require_regular(file: Path) -> None:
+    """Refuse pipes and devices, which may never end.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: it is no regular file.
+    """
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise ValueError("it is no regular file")
+
+
+def is_left_over(path: Path) -> bool:
+    """Whether a killed process may have left it: nothing that anybody would miss."""
+    return _LEFT_OVER.fullmatch(path.name) is not None
+
+
+_LEFT_OVER: Final = re.compile(r"\..*\.part(-\w+)?")  # SQLite's own files have an ending more
+
+
+def _old(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")
+
+
+def _flush(file: Path) -> None:
+    """Wait until what is in the file is on the disk."""
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _flush_names(folder: Path) -> None:
+    """The same for the names in a folder, where the disk knows how."""
+    with suppress(OSError):
+        _flush(folder)

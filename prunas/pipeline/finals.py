@@ -11,8 +11,10 @@ from prunas.eval.accuracy import accuracy
 from prunas.eval.statistics import paired
 from prunas.pipeline.alone import Purpose, Trained, Training, network_of, train_alone
 from prunas.pipeline.artifact import save
-from prunas.pipeline.stages import Job, train_full
-from prunas.supernet.space import Candidate
+from prunas.pipeline.stages import Job, log_epoch, train_full
+from prunas.pipeline.training import epochs_of
+from prunas.pipeline.transformation import replacements_of
+from prunas.transformer_nat.replacement import Replacement
 
 _COMPARED: Final = {
     "found": "candidate",
@@ -28,8 +30,9 @@ def train_finals(job: Job) -> dict[str, Any]:
     Where resolutions are searched, the full network on smaller images is trained as well. All
     start from the shared weights, or from random ones of each seed if the request says
     `from_scratch`; they are taught by the full network, and see the same images in the same order
-    for each seed. Finished trainings are kept and not repeated. The found network
-    of the seed with the best held-out accuracy becomes the artifact in model/.
+    for each seed. So is the found network with its operators replaced, if the run was transformed.
+    Finished trainings are kept and not repeated. The found network, or the transformed one if
+    there is one, of the seed with the best held-out accuracy becomes the artifact in model/.
 
     Returns:
         The "result" of run.json, which is written.
@@ -43,6 +46,10 @@ def train_finals(job: Job) -> dict[str, Any]:
         raise InputError(f"{job.folder.path} has no found network yet; run its search first")
     known = {name: result[key] for name, key in _COMPARED.items() if key in result}
     trainings = {name: _trainings(job, candidate) for name, candidate in known.items()}
+    best_name = "found"
+    if changes := replacements_of(result):
+        best_name = "transformed"
+        trainings[best_name] = _trainings(job, result["candidate"], changes)
     every = [each for rows in trainings.values() for each in rows]
     with (
         job.folder.stage("train the found and the uniform network"),
@@ -52,9 +59,10 @@ def train_finals(job: Job) -> dict[str, Any]:
         found = iter(train_alone(job, every, lambda done: task.update(done, total)))
     trained = {name: list(islice(found, len(rows))) for name, rows in trainings.items()}
     full = accuracy(train_full(job), job.fixed(job.data.test))
-    ours = trained["found"]
+    ours = trained[best_name]
     best = max(range(len(ours)), key=lambda index: ours[index].held_out)
-    save(network_of(job, trainings["found"][best]), job.folder.model)
+    save(network_of(job, trainings[best_name][best]), job.folder.model)
+    _tell(job, trainings, trained)
     result |= _compared(trained, full)
     entries = {**job.folder.read(), "result": result}
     result["seconds"] = round(sum(stage["seconds"] for stage in entries["stages"]), 3)
@@ -62,10 +70,27 @@ def train_finals(job: Job) -> dict[str, Any]:
     return result
 
 
-def _trainings(job: Job, candidate: Sequence[int]) -> list[Training]:
+def _tell(
+    job: Job,
+    trainings: Mapping[str, Sequence[Training]],
+    trained: Mapping[str, Sequence[Trained]],
+) -> None:
+    """Tell the log the curves of the final trainings, which are in their checkpoints."""
+    for name, each in trainings.items():
+        for training, result in zip(each, trained[name], strict=True):
+            for epoch in epochs_of(job.folder.checkpoint(training.name)):
+                log_epoch(job.progress.log, f"final {name}, seed {training.seed}", epoch)
+            job.progress.log.write(f"final/{name} test accuracy", _tested(result), training.seed)
+
+
+def _trainings(
+    job: Job, candidate: Sequence[int], changes: tuple[Replacement, ...] = ()
+) -> list[Training]:
     recipe, seeds = job.request.final_recipe(), range(job.request.seeds)
     purpose: Purpose = "scratch" if job.request.from_scratch else "final"
-    return [Training(Candidate(candidate), recipe, seed, purpose) for seed in seeds]
+    return [
+        Training(job.space.candidate(candidate), recipe, seed, purpose, changes) for seed in seeds
+    ]
 
 
 def _compared(trained: Mapping[str, Sequence[Trained]], full: float) -> dict[str, Any]:
@@ -77,16 +102,22 @@ def _compared(trained: Mapping[str, Sequence[Trained]], full: float) -> dict[str
     means = {"full": full} | {name: float(np.mean(each)) for name, each in tested.items()}
     entries: dict[str, Any] = {"accuracy": means, "seeds": rows}
     if len(rows) > 1:
-        test = paired(tested["found"], tested["uniform"])
-        entries["paired"] = {
-            "mean": test.mean,
-            "low": test.low,
-            "high": test.high,
-            "p_value": test.p_value,
-            "n": test.n,
-            "sentence": test.sentence_in_points,
-        }
+        entries["paired"] = _paired(tested["found"], tested["uniform"])
+        if "transformed" in tested:
+            entries["paired_transformed"] = _paired(tested["transformed"], tested["found"])
     return entries
+
+
+def _paired(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
+    test = paired(ours, theirs)
+    return {
+        "mean": test.mean,
+        "low": test.low,
+        "high": test.high,
+        "p_value": test.p_value,
+        "n": test.n,
+        "sentence": test.sentence_in_points,
+    }
 
 
 def _tested(trained: Trained) -> float:

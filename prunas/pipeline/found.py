@@ -36,14 +36,15 @@ def run_search_stages(job: Job) -> Candidate:
     scored = search(job, source, prior)
     finalists = last_round(job, scored, prior)
     found = finalists[0].candidate
-    small = source.alone(found)
-    with seeing(small, side_of(job.space, found)):
-        recalibrate_(small, job.fixed(job.data.train, job.request.calibration))
-    save(told(small, job.sees(found)), job.folder.model)
     entries = _entries(job, scored, finalists)
     before = job.folder.read().get("result") or {}
     if before.get("candidate") == list(found):  # the same network: what was trained stays valid
         entries["result"] = {**before, **entries["result"]}
+    if "accuracy" not in entries["result"]:
+        small = source.alone(found)
+        with seeing(small, side_of(job.space, found)):
+            recalibrate_(small, job.fixed(job.data.train, job.request.calibration))
+        save(told(small, job.sees(found)), job.folder.model)
     job.folder.update(entries)
     return found
 

@@ -1,11 +1,12 @@
 """Latency tables on disk, one per device; a table of something else is refused, not used."""
 
+import json
 from pathlib import Path
 
 from prunas.errors import InputError
 from prunas.eval.latency.backends import Device
 from prunas.eval.latency.table import LatencyTable
-from prunas.pipeline.files import write_text
+from prunas.pipeline.sealed import read_sealed, write_sealed
 from prunas.supernet.space import SearchSpace
 
 
@@ -15,7 +16,7 @@ def save_table(table: LatencyTable, file: Path) -> None:
     Raises:
         RunError: the file cannot be written; an earlier one is kept.
     """
-    write_text(file, table.to_json())
+    write_sealed(file, json.loads(table.to_json()))
 
 
 def load_table(file: Path, space: SearchSpace, device: Device, batch: int = 1) -> LatencyTable:
@@ -25,8 +26,8 @@ def load_table(file: Path, space: SearchSpace, device: Device, batch: int = 1) -
         InputError: there is no such file, it is not a table, or one of something else.
     """
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = json.dumps(read_sealed(file))
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"the latency table {file} cannot be read ({reason})") from None
     try:

@@ -26,6 +26,10 @@ from prunas.supernet.skeleton import FORWARD_ERRORS
 Origin = dict[str, Any]
 
 _BUILD_ERRORS = (*FORWARD_ERRORS, OSError)
+_LARGEST_SIZE = 10**6  # classes, channels, sides of pictures
+_NOT_OF_LAYERS = frozenset(
+    ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
+)
 
 
 def create_network(
@@ -93,6 +97,7 @@ def rebuild(origin: Mapping[str, Any]) -> nn.Module:
             f"a network of origin {origin.get('kind')!r} cannot be rebuilt; use 'timm'"
         )
     _check_name(origin["name"])
+    _check_arguments(origin["arguments"])
     network = _built(origin["name"], origin["arguments"], seed=0, pretrained=False)
     form = origin["small_images"]
     if form is not None and form["stride_kept"] is not None:
@@ -108,6 +113,16 @@ def _check_name(name: str) -> None:
     near = get_close_matches(name, timm.list_models(), n=3)
     advice = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() names them all"
     raise InputError(f"timm has no network {name!r}; {advice}")
+
+
+def _check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Refuse what would load a file, or take all memory: arguments come out of an artifact."""
+    for name, value in arguments.items():
+        sizes = value if isinstance(value, list) else [value]
+        large = any(isinstance(size, int) and size > _LARGEST_SIZE for size in sizes)
+        if large or name in _NOT_OF_LAYERS:
+            shown = repr(value)[:40]
+            raise InputError(f"a saved network cannot have been built with {name}={shown}")
 
 
 def _built(name: str, arguments: Mapping[str, Any], seed: int, *, pretrained: bool) -> nn.Module:

@@ -15,6 +15,8 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
+from prunas.pipeline.log import SILENT, Log
+
 
 @dataclass(frozen=True)
 class Task:
@@ -36,9 +38,11 @@ class Progress:
 
     Attributes:
         visible: False shows nothing (`--json`, tests, libraries).
+        log: is told the curves of the run.
     """
 
     visible: bool = False
+    log: Log = SILENT
 
     @contextmanager
     def task(self, name: str) -> Iterator[Task]:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from prunas.errors import InputError
 from prunas.eval.latency.backends import BACKENDS
 from prunas.pipeline.checkpoints import Every
+from prunas.pipeline.fields import require_types
 from prunas.pipeline.recipe import Recipe
 from prunas.search.methods import SEARCHES
 from prunas.supernet.schedules.table import DEFAULT, require_schedule
@@ -81,6 +82,7 @@ class Request:
         latency_batch: images at a time.
         latency_table: file of the table of this space and device, built there if it is missing;
             None: in the run's folder.
+        transform: replace redundant operators of the found network after the search.
     """
 
     model: str
@@ -121,6 +123,7 @@ class Request:
     latency_backend: str | None = None
     latency_batch: int = 1
     latency_table: str | None = None
+    transform: bool = False
 
     def __post_init__(self) -> None:
         if self.search not in SEARCHES:
@@ -155,12 +158,13 @@ class Request:
         """Read what `to_json` wrote.
 
         Raises:
-            InputError: a field is unknown or missing.
+            InputError: a field is unknown, missing, or not of its type.
         """
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(data) - known)
         if unknown or not {"model", "data", "budget"} <= set(data):
             raise InputError(f"the run's request cannot be read (unknown fields: {unknown})")
+        require_types(cls, data)
         lists = {name: tuple(value) for name, value in data.items() if name in _LISTS}
         return cls(**{**data, **lists})
 
@@ -181,6 +185,7 @@ class Request:
             "small_memory",
             "compile",
             "checkpoint_every",
+            "transform",
         )
         decisive = {key: value for key, value in self.to_json().items() if key not in free}
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]

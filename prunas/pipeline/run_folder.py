@@ -1,9 +1,8 @@
 """The folder of a run: what is in it, and how it is written so that nothing is ever half there."""
 
-import json
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -12,10 +11,36 @@ from time import perf_counter
 from typing import Any, Final
 
 from prunas.errors import InputError
-from prunas.pipeline.files import write_text, writing
+from prunas.pipeline.files import is_left_over, writing
+from prunas.pipeline.lock import LOCK
 from prunas.pipeline.request import Request
+from prunas.pipeline.sealed import read_sealed, write_sealed
 
 SCHEMA: Final = 1
+
+
+def _are_stages(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(each, dict)
+        and isinstance(each.get("name"), str)
+        and isinstance(each.get("seconds"), int | float)
+        for each in value
+    )
+
+
+def _are_candidates(result: Mapping[str, Any]) -> bool:
+    named = [value for name, value in result.items() if name.endswith("candidate")]
+    return all(
+        isinstance(value, list) and all(type(each) is int for each in value) for value in named
+    )
+
+
+_FIELDS: Final[Mapping[str, Callable[[Any], bool]]] = {
+    "request": lambda value: isinstance(value, dict),
+    "budget": lambda value: isinstance(value, dict),
+    "result": lambda value: isinstance(value, dict) and _are_candidates(value),
+    "stages": _are_stages,
+}
 
 
 @dataclass(frozen=True)
@@ -47,15 +72,7 @@ class RunFolder:
         run = cls(path)
         if (path / "run.json").exists():
             return run._resumed(request, resume)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise InputError(f"{path} exists and holds no run; give another folder with --out")
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            reason = error.strerror or error
-            raise InputError(f"{path} cannot be made ({reason}); give another --out") from None
-        if not os.access(path, os.W_OK | os.X_OK):
-            raise InputError(f"{path} cannot be written; give another folder with --out")
+        cls.prepared(path)
         run.update(
             {
                 "schema": SCHEMA,
@@ -67,6 +84,26 @@ class RunFolder:
         )
         run._make_checkpoints()  # after run.json, so that a crash between leaves an empty folder
         return run
+
+    @staticmethod
+    def prepared(path: Path) -> Path:
+        """The folder of a run or for one, made if it is missing.
+
+        Raises:
+            InputError: it holds something else, or cannot be made or written.
+        """
+        if (path / "run.json").exists():
+            return path
+        if path.exists() and not (path.is_dir() and all(map(_is_ours, path.iterdir()))):
+            raise InputError(f"{path} exists and holds no run; give another folder with --out")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = error.strerror or error
+            raise InputError(f"{path} cannot be made ({reason}); give another --out") from None
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise InputError(f"{path} cannot be written; give another folder with --out")
+        return path
 
     def _make_checkpoints(self) -> None:
         with writing(self.path):
@@ -106,24 +143,25 @@ class RunFolder:
         """
         file = self.path / "run.json"
         try:
-            data = json.loads(file.read_text())
+            data = read_sealed(file, ("schema", SCHEMA))
         except FileNotFoundError:
             raise InputError(f"{self.path} holds no run (run.json is missing)") from None
         except (OSError, ValueError) as error:
             raise InputError(f"{file} cannot be read: {error}") from None
-        schema = data.get("schema") if isinstance(data, dict) else None
-        if schema != SCHEMA:
-            raise InputError(f"{file} has schema {schema}, this prunas reads {SCHEMA}")
-        return dict(data)
+        for name, fits in _FIELDS.items():
+            if name in data and not fits(data[name]):
+                found = repr(data[name])[:40]
+                raise InputError(f"{file} cannot be read: its {name!r} is {found}")
+        return {"stages": [], **data}
 
     def request(self) -> Request:
-        return Request.from_json(self.read()["request"])
+        return Request.from_json(self.read().get("request", {}))
 
     def update(self, entries: Mapping[str, Any]) -> None:
         """Write these entries into run.json, the others as they are."""
         file = self.path / "run.json"
         before = self.read() if file.exists() else {}
-        write_text(file, json.dumps({**before, **entries}, indent=1))
+        write_sealed(file, {**before, **entries})
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -136,6 +174,11 @@ class RunFolder:
             spent = {entry["name"]: entry["seconds"] for entry in stages}
             spent[name] = round(spent.get(name, 0.0) + perf_counter() - start, 3)
             self.update({"stages": [{"name": n, "seconds": s} for n, s in spent.items()]})
+
+
+def _is_ours(entry: Path) -> bool:
+    """Whether a killed start may have left it in a folder that holds no run yet."""
+    return entry.name == LOCK or is_left_over(entry)
 
 
 def versions() -> dict[str, str]:

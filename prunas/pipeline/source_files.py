@@ -1,30 +1,39 @@
 """Files of what a weights source has learnt, which fit a source of the same kind alone."""
 
 import hashlib
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prunas.errors import InputError
-from prunas.pipeline.checkpoints import read_tensors, write_tensors
+from prunas.json_text import parsed
+from prunas.pipeline.tensor_file import read_tensors, write_tensors
 from prunas.supernet.elastic import Elastic
 
 
-def save_source(source: Elastic, file: Path, *, owner: str = "") -> None:
+def save_source(
+    source: Elastic, file: Path, *, owner: str = "", losses: Sequence[float] = ()
+) -> None:
     """Write all that a weights source has learnt, aside and then renamed.
 
     Args:
         source: a supernet or a PruningNet.
         file: a .safetensors file.
         owner: the run that it belongs to.
+        losses: of each epoch of its training.
 
     Raises:
         RunError: it cannot be written.
     """
-    write_tensors(file, source.learnt.state_dict(), kin(source, owner))
+    notes = {**kin(source, owner), "losses": json.dumps(list(losses))}
+    write_tensors(file, source.learnt.state_dict(), notes)
 
 
-def load_source(source: Elastic, file: Path, *, owner: str = "") -> None:
+def load_source(source: Elastic, file: Path, *, owner: str = "") -> list[float]:
     """Load what `save_source` wrote into a source of the same kind.
+
+    Returns:
+        The losses of each epoch of its training; none in files of before they were kept.
 
     Raises:
         InputError: the file is missing or damaged, of another run, of another network or grid of
@@ -40,7 +49,21 @@ def load_source(source: Elastic, file: Path, *, owner: str = "") -> None:
             f"{file} holds another kind of weights source ({name} does not fit); make the source"
             " as it was made when the file was written"
         )
+    losses = losses_of(file, notes)
     source.learnt.load_state_dict(tensors)
+    return losses
+
+
+def losses_of(file: Path, notes: Mapping[str, str]) -> list[float]:
+    """The losses of the epochs that a file's notes tell of.
+
+    Raises:
+        InputError: they are no list of numbers.
+    """
+    try:
+        return [float(loss) for loss in parsed(notes.get("losses", "[]"))]
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{file} cannot be read ({error}); delete it to redo it") from None
 
 
 def kin(source: Elastic, owner: str) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, final
@@ -11,12 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prunas.pipeline.checkpoints import Pace, read_tensors, write_tensors
+from prunas.errors import InputError
+from prunas.json_text import parsed
+from prunas.pipeline.checkpoints import Pace
 from prunas.pipeline.learner import Learner
 from prunas.pipeline.ranks import Ranks
 from prunas.pipeline.seeding import seeded
-from prunas.pipeline.source_files import kin, require_kin
+from prunas.pipeline.source_files import kin, losses_of, require_kin
 from prunas.pipeline.stages import Job
+from prunas.pipeline.tensor_file import read_tensors, write_tensors
 from prunas.supernet.elastic import Elastic, Supernet
 from prunas.supernet.schedules.schedule import Schedule, Step
 from prunas.supernet.training import train_supernet
@@ -33,7 +36,8 @@ def learn(
     schedule: Schedule | None = None,
     file: Path | None = None,
     on_step: Callable[[int, int], None] = lambda done, steps: None,
-) -> None:
+    on_epoch: Callable[[list[float]], None] = lambda losses: None,
+) -> list[float]:
     """Train a source to its end, together with the other processes of the run.
 
     Args:
@@ -44,6 +48,10 @@ def learn(
             momentum, the average, the number of steps, and the state of the schedule's generator.
             It is written after every epoch but the last, and in between as the request says.
         on_step: called with (steps done, steps in all).
+        on_epoch: called with the losses of all epochs so far, first with those in the file.
+
+    Returns:
+        The loss of each epoch, the mean over all networks that its steps ran.
 
     Raises:
         InputError: the file is damaged or of another run.
@@ -63,7 +71,8 @@ def learn(
     )
     kept = _Kept(source, learner, file, job.request.fingerprint())
     saved = ranks.decided(kept.read)
-    done, state = kept.load(*saved) if saved else (0, None)
+    done, state, losses, so_far = kept.load(*saved) if saved else (0, None, [], [])
+    on_epoch(losses)
     pace = Pace(job.request.every())
     with seeded(0, job.device), ranks.synchronised():
         for epoch in range(done // of_epoch, recipe.epochs):
@@ -83,7 +92,7 @@ def learn(
             def stepped(done: int, rng: np.random.Generator = rng) -> None:
                 on_step(done, learner.steps)
                 if done % of_epoch and pace.due():
-                    kept.write_if_good(done, rng)
+                    kept.write_if_good(done, losses, so_far, rng)
 
             train_supernet(
                 source,
@@ -95,12 +104,17 @@ def learn(
                 rng=rng,
                 first_step=done,
                 on_step=stepped,
+                on_loss=so_far.append,
             )
             done = (epoch + 1) * of_epoch
+            losses.append(float(torch.cat(so_far).mean()))
+            so_far.clear()
+            on_epoch(losses)
             if epoch + 1 < recipe.epochs:
-                kept.write(done)
+                kept.write(done, losses)
                 pace.rest()
     learner.conclude()
+    return losses
 
 
 @final
@@ -128,20 +142,39 @@ class _Kept:
     file: Path | None
     owner: str
 
-    def write(self, done: int, rng: np.random.Generator | None = None) -> None:
-        """After `done` steps; `rng` is that of the epoch, in the middle of one."""
+    def write(
+        self,
+        done: int,
+        losses: Sequence[float],
+        so_far: Sequence[Tensor] = (),
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        """After `done` steps; `so_far` and `rng` are those of the epoch, in the middle of one."""
         if self.file is None:
             return
-        state = None if rng is None else rng.bit_generator.state
-        about = {"steps": str(done), "generator": json.dumps(state), "scale": self.learner.scale}
-        notes = {**kin(self.source, self.owner), **about}
-        write_tensors(self.file, self.learner.tensors(), notes)
+        notes = {
+            **kin(self.source, self.owner),
+            "steps": str(done),
+            "generator": json.dumps(None if rng is None else rng.bit_generator.state),
+            "scale": self.learner.scale,
+            "losses": json.dumps(list(losses)),
+        }
+        tensors = self.learner.tensors()
+        if so_far:
+            tensors["losses"] = torch.cat(list(so_far))
+        write_tensors(self.file, tensors, notes)
 
-    def write_if_good(self, done: int, rng: np.random.Generator) -> None:
+    def write_if_good(
+        self,
+        done: int,
+        losses: Sequence[float],
+        so_far: Sequence[Tensor],
+        rng: np.random.Generator,
+    ) -> None:
         """Not after a loss that was not finite, of which one hears some steps later."""
         learnt = self.source.learnt.parameters()
         if self.file is not None and all(bool(torch.isfinite(each).all()) for each in learnt):
-            self.write(done, rng)
+            self.write(done, losses, so_far, rng)
 
     def read(self) -> tuple[dict[str, Tensor], dict[str, str]] | None:
         if self.file is None or not self.file.exists():
@@ -150,7 +183,17 @@ class _Kept:
         require_kin(self.source, self.file, notes, self.owner)
         return tensors, notes
 
-    def load(self, tensors: dict[str, Tensor], notes: dict[str, str]) -> tuple[int, Any]:
-        """The number of steps that were done, and the state of the generator in mid-epoch."""
-        self.learner.load(tensors, notes["scale"])
-        return int(notes["steps"]), json.loads(notes["generator"])
+    def load(
+        self, tensors: dict[str, Tensor], notes: dict[str, str]
+    ) -> tuple[int, Any, list[float], list[Tensor]]:
+        """(steps done, state of the generator in mid-epoch, losses of epochs, those of steps)."""
+        file = self.file or Path()
+        try:
+            self.learner.load(tensors, notes["scale"])
+            done, state = int(notes["steps"]), parsed(notes["generator"])
+        except (KeyError, ValueError, RuntimeError) as error:
+            reason = str(error).partition("\n")[0]
+            raise InputError(f"{file} cannot be read ({reason}); delete it to redo it") from None
+        device = next(self.source.learnt.parameters()).device
+        so_far = [tensors["losses"].to(device)] if "losses" in tensors else []
+        return done, state, losses_of(file, notes), so_far

@@ -1,7 +1,7 @@
 """Where the weights of candidates come from in a run: made, trained, kept."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,8 +11,8 @@ from torch import nn
 from prunas.errors import RunError
 from prunas.pipeline.files import writing
 from prunas.pipeline.request import WHOLE_FRONT, Request
-from prunas.pipeline.source_training import learn
 from prunas.pipeline.source_files import load_source, save_source
+from prunas.pipeline.source_training import learn
 from prunas.pipeline.stages import Job
 from prunas.pruningnet.forms import lean_net, published_net, require_memory
 from prunas.pruningnet.layers import generated_layers
@@ -78,7 +78,7 @@ def train_source(
     file, unfinished = job.folder.checkpoint(name), job.folder.checkpoint(f"{name}-training")
     owner = job.request.fingerprint()
     if file.exists():
-        load_source(source, file, owner=owner)
+        _tell(job, name, load_source(source, file, owner=owner))
         return source
     with (
         job.folder.stage("train the shared weights"),
@@ -87,8 +87,15 @@ def train_source(
     ):
         job.crew.ranks.hand_out(network)
         with _good_weights_kept(unfinished):
-            learn(job, source, _schedule(job, prior), unfinished, task.update)
-        save_source(source, file, owner=owner)
+            losses = learn(
+                job,
+                source,
+                _schedule(job, prior),
+                unfinished,
+                task.update,
+                lambda losses: _tell(job, name, losses),
+            )
+        save_source(source, file, owner=owner, losses=losses)
         with writing(unfinished):
             unfinished.unlink(missing_ok=True)
     return source
@@ -100,6 +107,11 @@ def follow_source(job: Job, name: str) -> None:
     job.crew.ranks.hand_out(network)
     source = made_source(job.request, name, network, job.space)
     learn(job, source)
+
+
+def _tell(job: Job, name: str, losses: Sequence[float]) -> None:
+    for epoch, loss in enumerate(losses):
+        job.progress.log.write(f"{name}/loss", loss, epoch)
 
 
 @contextmanager

@@ -1,12 +1,13 @@
 """The main job in stages. Each reads what the one before left in the run's folder."""
 
-import json
+import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,19 +21,21 @@ from prunas.eval.prices import Prices
 from prunas.eval.scoring import WeightsSource, scorer
 from prunas.pipeline.crew import NOBODY, Crew
 from prunas.pipeline.data import Data, load_data
-from prunas.pipeline.files import write_text
+from prunas.pipeline.log import Log
 from prunas.pipeline.networks import create_network
-from prunas.pipeline.progress import Progress
+from prunas.pipeline.progress import Progress, Task
 from prunas.pipeline.recipe import Recipe
 from prunas.pipeline.request import Request
 from prunas.pipeline.run_folder import RunFolder
+from prunas.pipeline.sealed import read_sealed, write_sealed
 from prunas.pipeline.small_images import Size
 from prunas.pipeline.spaces import space_of
 from prunas.pipeline.splits import Batch, Split
 from prunas.pipeline.stopwatch import Stopwatch
-from prunas.pipeline.training import train
+from prunas.pipeline.training import Epoch, train
 from prunas.search.archive import Archive
 from prunas.search.budget import Budget, Feasible, as_values
+from prunas.search.loop import Progress as Scores
 from prunas.search.loop import run_search
 from prunas.search.method import Scored
 from prunas.search.methods import SEARCHES
@@ -278,6 +281,7 @@ def train_full(job: Job) -> nn.Module:
             seed=job.request.seed,
             device=job.device,
             on_step=task.update,
+            on_epoch=lambda epoch: log_epoch(job.progress.log, "full network", epoch),
             checkpoint=job.folder.checkpoint("full"),
             every=job.request.every(),
             ranks=job.crew.ranks,
@@ -303,20 +307,38 @@ def sort_channels(job: Job, network: nn.Module) -> tuple[nn.Module, Prior | None
         return network, None
     file = job.folder.path / "checkpoints" / "prior.json"
     if file.exists():
-        saved = json.loads(file.read_text())
-        orders, values = saved["orders"], saved["values"]
+        orders, values = _ranked_before(file, job.space)
     else:
         with job.folder.stage("rank channels by discriminant information"):
             images = job.fixed(job.data.train, _images_to_rank(job.space))
             ranking = di_prior(network, job.space, images, device=job.device)
         orders, values = ranking.orders, ranking.values
         entries = {"orders": orders, "values": values, "notes": ranking.notes}
-        write_text(file, json.dumps(entries))
+        write_sealed(file, entries)
     ordered = permute(network, job.space, orders)
     return ordered, Prior(
         tuple(tuple(range(width)) for width in job.space.widths),
         tuple(tuple(worth) for worth in values),
     )
+
+
+def _ranked_before(file: Path, space: SearchSpace) -> tuple[Any, Any]:
+    """The orders and values on record.
+
+    Raises:
+        InputError: they are damaged, or of another space.
+    """
+    try:
+        saved = read_sealed(file)
+        orders, values = saved["orders"], saved["values"]
+        channels = [list(range(width)) for width in space.widths]
+        if [sorted(order) for order in orders] != channels:
+            raise ValueError("it is of another network")
+        if [len(worth) - 1 for worth in values] != list(space.widths):
+            raise ValueError("it is of another network")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file} cannot be read ({error}); delete it to redo it") from None
+    return orders, values
 
 
 def _images_to_rank(space: SearchSpace) -> int:
@@ -348,8 +370,30 @@ def search(job: Job, source: WeightsSource, prior: Prior | None) -> list[Scored]
             evaluations=request.evaluations,
             batch=_BATCH_OF_CANDIDATES,
             rng=job.rng(3),
-            on_progress=lambda at: task.update(at.done, at.total),
+            on_progress=_told(job.progress.log, task),
         )
+
+
+def _told(log: Log, task: Task) -> Callable[[Scores], None]:
+    """Moves a bar, and tells the log each score and the best so far."""
+    best = -math.inf
+
+    def tell(at: Scores) -> None:
+        nonlocal best
+        task.update(at.done, at.total)
+        score = at.scored.score
+        best = max(best, score) if math.isfinite(score) else best
+        log.write("search/score", score, at.done)
+        log.write("search/best score", best, at.done)
+
+    return tell
+
+
+def log_epoch(log: Log, name: str, epoch: Epoch) -> None:
+    """Tell the log of an epoch of the training of that name."""
+    log.write(f"{name}/loss", epoch.loss, epoch.index)
+    log.write(f"{name}/accuracy", epoch.accuracy, epoch.index)
+    log.write(f"{name}/learning rate", epoch.learning_rate, epoch.index)
 
 
 _BATCH_OF_CANDIDATES = 10  # as in the comparisons by which the default was chosen

@@ -154,7 +154,13 @@ def _chosen(result: Mapping[str, Any]) -> str:
     )
 
 
-_NETWORKS: Final = {"full": "_full", "uniform": "_uniform", "smaller": "_smaller", "found": ""}
+_NETWORKS: Final = {
+    "full": "_full",
+    "uniform": "_uniform",
+    "smaller": "_smaller",
+    "found": "",
+    "transformed": "_transformed",
+}
 """Trained networks; "smaller" is the full one on smaller images."""
 
 
@@ -162,14 +168,40 @@ def train_text(result: Mapping[str, Any]) -> str:
     """How the networks do on the test images."""
     seeds = len(result["seeds"])
     heading = f"test accuracy, mean of {seeds} training{'s' * (seeds != 1)}:"
+    width = 12 if "transformed" in result["accuracy"] else 8
     rows = [
-        f"  {name:<8}{_percent(result['accuracy'][name]):>8}   {_size(result, suffix)}"
+        f"  {name:<{width}}{_percent(result['accuracy'][name]):>8}   {_size(result, suffix)}"
         for name, suffix in _NETWORKS.items()
         if name in result["accuracy"]
     ]
-    compared = result.get("paired")
-    last = [f"found - uniform: {compared['sentence']}"] if compared else []
+    pairs = {"paired": "found - uniform", "paired_transformed": "transformed - found"}
+    last = [f"{said}: {result[key]['sentence']}" for key, said in pairs.items() if key in result]
     return "\n".join([heading, *rows, *last])
+
+
+def transform_text(run: Path, entry: Mapping[str, Any]) -> str:
+    """What was replaced in the found network, and what to do next."""
+    rows = entry["replacements"]
+    looked = f"{entry['evaluations']} of {wording.magnitude(entry['size'])} transformations scored"
+    if not rows:
+        return f"nothing is replaced: {looked}, and none does better, or as well for less"
+    after, before = entry["macs"], entry["macs_before"]
+    lines = [f"{each['path']}: {each['source']} -> {each['operator']}" for each in rows] + [
+        f"multiply-adds {_amount(before)} -> {_amount(after)}, parameters"
+        f" {_amount(entry['params_before'])} -> {_amount(entry['params'])}; {looked}",
+        _kept_up(entry),
+        f"train it, beside the found network and the uniform one: prunas train {run}",
+    ]
+    return "\n".join(lines)
+
+
+def _kept_up(entry: Mapping[str, Any]) -> str:
+    if entry["held_out"] is None:
+        what, pair = "score on the shared weights", ("score_before", "score")
+    else:
+        what, pair = "held-out accuracy after a short training", ("held_out_before", "held_out")
+    before, after = (_percent(entry[name]) for name in pair)
+    return f"{what}: {before} before, {after} after"
 
 
 def rank_text(found: Ranking) -> str:

@@ -14,13 +14,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prunas.errors import InputError, RunError
-from prunas.pipeline.checkpoints import Every, Pace, read_tensors, write_tensors
+from prunas.json_text import parsed
+from prunas.pipeline.checkpoints import Every, Pace
 from prunas.pipeline.compilation import compiled
 from prunas.pipeline.learner import Learner
 from prunas.pipeline.ranks import ALONE, Ranks
 from prunas.pipeline.recipe import Recipe
 from prunas.pipeline.seeding import seeded
 from prunas.pipeline.splits import Batch, Split
+from prunas.pipeline.tensor_file import read_tensors, write_tensors
 
 _STEPS_BETWEEN_CHECKS = 16  # reading a loss waits for the accelerator, so not at every step
 
@@ -46,6 +48,7 @@ def train(
     teacher: nn.Module | None = None,
     device: torch.device | str = "cpu",
     on_step: Callable[[int, int], None] | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
     checkpoint: Path | None = None,
     every: Every | None = None,
     ranks: Ranks = ALONE,
@@ -63,6 +66,7 @@ def train(
 
     Args:
         on_step: called with (steps done, steps in all).
+        on_epoch: called with every epoch, those in the checkpoint first.
         checkpoint: a .safetensors file: weights, momentum, their average, the scale of float16,
             the epochs so far, and the losses of the unfinished one.
         every: when it is written within an epoch; `Every()` if None.
@@ -81,15 +85,19 @@ def train(
         taught = around.enter_context(_teaching(teacher, run.device, ranks))
         around.enter_context(seeded(0, run.device))
         around.enter_context(ranks.synchronised())
+        tell = on_epoch or _ignore
+        for epoch in run.epochs:
+            tell(epoch)
         while len(run.epochs) < recipe.epochs:
             run.epoch(taught, on_step or _ignore, keep)
+            tell(run.epochs[-1])
     run.learner.conclude()
     network.eval()
     return run.epochs
 
 
-def _ignore(done: int, steps: int) -> None:
-    """The default `on_step`."""
+def _ignore(*_: object) -> None:
+    """The default `on_step` and `on_epoch`."""
 
 
 def _keeper(run: "_Run", file: Path | None, every: Every) -> Callable[[], None]:
@@ -216,11 +224,16 @@ class _Run:
         if saved is None:
             return
         tensors, notes = saved
-        self.learner.load(tensors, notes.get("scale", "{}"))
-        self.epochs = [Epoch(**each) for each in json.loads(notes["epochs"])]
-        if "measures" in tensors:
-            measures = tensors["measures"].to(self.device).unbind()
-            self.meter = _Meter(measures, spent=float(notes["seconds"]))
+        try:
+            self.learner.load(tensors, notes["scale"])
+            self.epochs = [Epoch(**each) for each in parsed(notes["epochs"])]
+            if "measures" in tensors:
+                measures = tensors["measures"].to(self.device).unbind()
+                self.meter = _Meter(measures, spent=float(notes["seconds"]))
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"the checkpoint {file} cannot be read ({error}); delete it to start again"
+            ) from None
 
     def _kept(self, file: Path | None) -> tuple[dict[str, Tensor], dict[str, str]] | None:
         if file is None or not file.exists():
@@ -238,6 +251,23 @@ class _Run:
         shapes = {name: list(tensor.shape) for name, tensor in self.network.state_dict().items()}
         run = {"recipe": self.recipe.decisive(), "seed": self.seed, "pictures": len(self.split)}
         return json.dumps({**run, "network": shapes}, sort_keys=True)
+
+
+def epochs_of(checkpoint: Path) -> list[Epoch]:
+    """The epochs of a training that was kept; none where there is no such file.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    if not checkpoint.exists():
+        return []
+    _, notes = read_tensors(checkpoint)
+    try:
+        return [Epoch(**each) for each in parsed(notes["epochs"])]
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"the checkpoint {checkpoint} cannot be read ({error}); delete it to start again"
+        ) from None
 
 
 @final

@@ -4,7 +4,8 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, Final
+from zipfile import BadZipFile
 
 import safetensors
 import torch
@@ -68,9 +69,16 @@ def _read(path: Path) -> Any:
             f"{path} is a pickle that holds more than tensors, or is damaged, and pickles can"
             " run code when opened; save the state dict alone, or as .safetensors"
         ) from None
-    except (OSError, EOFError, RuntimeError, ValueError, safetensors.SafetensorError) as error:
+    except _UNREADABLE as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"the weights {path} cannot be read: {reason}") from None
+
+
+_UNREADABLE: Final = (
+    *(OSError, EOFError, RuntimeError, ValueError, TypeError, LookupError, AttributeError),
+    *(AssertionError, OverflowError, MemoryError, BadZipFile, safetensors.SafetensorError),
+)
+"""What torch and safetensors raise on damaged files."""
 
 
 def _unwrapped(content: Any) -> dict[str, Any]:

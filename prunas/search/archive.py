@@ -4,80 +4,51 @@ One row per evaluation, on disk before anybody is told, so that an interrupted r
 One process writes; any number may read at the same time (write-ahead log).
 """
 
-import json
-import math
 import sqlite3
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, final
+from urllib.parse import quote
 
 from prunas.errors import InputError, RunError
+from prunas.search.evaluation import Evaluation as Evaluation
+from prunas.search.schema import damaged, insert, is_damage, prepare, require_whole, rows_of
 from prunas.supernet.space import Candidate
 
-SCHEMA: Final = 1
-
-_TABLES: Final = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE evaluations (
-    id INTEGER PRIMARY KEY,
-    candidate TEXT NOT NULL UNIQUE,  -- JSON list of the chosen values
-    score REAL,                      -- NULL: not a number
-    macs INTEGER NOT NULL,
-    params INTEGER NOT NULL,
-    seconds REAL NOT NULL,
-    asked_at INTEGER NOT NULL        -- the step of the search that asked for it
-);
-"""
-_COLUMNS: Final = "candidate, score, macs, params, seconds, asked_at"
+_PAGES: Final = 100  # in the log before they move to the archive: a copy without the log lacks few
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """One scored candidate.
-
-    Attributes:
-        candidate: what was evaluated.
-        score: higher is better; NaN if it has none.
-        macs: multiply-accumulates of one image.
-        params: number of parameters.
-        seconds: how long the evaluation took.
-        asked_at: the step of the search that asked for it, from 0.
-    """
-
-    candidate: Candidate
-    score: float
-    macs: int
-    params: int
-    seconds: float
-    asked_at: int
-
-
+@final
 class Archive:
     """The evaluations of one run. Use it in a `with` statement, or call `close`.
 
+    Every evaluation is a transaction of its own, and waits for the disk (`synchronous = FULL`):
+    neither a kill nor a power cut takes back what was recorded. That costs a few milliseconds
+    where an evaluation takes many. On a disk without shared memory (network disks), where SQLite
+    has no write-ahead log, a rollback journal does the same, and readers wait for the writer.
+
     Args:
-        path: the file; made if missing.
+        path: the file; made if missing, brought up to date if it is of an earlier version.
         fingerprint: text that says what a score depends on (network, data, seed ...). Scores of
             another fingerprint would not be comparable, so such a file is refused.
         patience: seconds to wait for another process that holds the file.
 
     Raises:
-        InputError: the file is no archive, or of another version or another run.
-        RunError: the disk is full, or another process holds the file.
+        InputError: the file is no archive, damaged, or of a newer version or another run.
+        RunError: the disk is full or read-only, or another process holds the file.
     """
 
     def __init__(self, path: Path, *, fingerprint: str, patience: float = 5.0) -> None:
         self._path = path
-        self._scores: dict[Candidate, float] = {}
+        self._scores: dict[Candidate, Evaluation] = {}
+        self._safe = 0  # of them are on disk
+        self._connection = _connected(path, patience)
         try:
-            self._connection = sqlite3.connect(path, patience, isolation_level=None)
-        except sqlite3.OperationalError as error:
-            raise InputError(f"cannot open {path} ({error}); does its folder exist?") from None
-        try:
-            self._prepare(fingerprint)
+            self._prepare(fingerprint, patience)
         except BaseException:
             self._connection.close()
             raise
@@ -102,75 +73,139 @@ class Archive:
 
     def score_of(self, candidate: Candidate) -> float | None:
         """The recorded score (NaN included), None for a candidate never evaluated."""
-        return self._scores.get(candidate)
+        known = self._scores.get(candidate)
+        return None if known is None else known.score
 
     def rows(self) -> list[Evaluation]:
-        """All evaluations in the order recorded."""
-        cursor = self._connection.execute(f"SELECT {_COLUMNS} FROM evaluations ORDER BY id")
-        return [_evaluation(*row) for row in cursor]
+        """All evaluations in the order of their places, which is that of recording without any."""
+        with self._reading():
+            return list(rows_of(self._connection, self._run, self._path))
 
-    def record(self, evaluation: Evaluation) -> None:
-        """Append one evaluation; it is on disk when this returns.
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is recorded inside is one transaction: all of it is on disk when this ends.
+
+        The disk is waited for once, where it would be for every evaluation. What was recorded
+        before something else is raised, Ctrl-C say, is kept.
 
         Raises:
-            RunError: it could not be written (disk full), or the candidate is there already.
+            RunError: it could not be written; then none of it is recorded.
         """
-        text = json.dumps(evaluation.candidate)
-        score = None if math.isnan(evaluation.score) else evaluation.score
-        row = (text, score, *astuple(evaluation)[2:])
+        before = len(self._scores)
         with self._writing():
-            self._connection.execute(
-                f"INSERT INTO evaluations ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)", row
-            )
-        self._scores[evaluation.candidate] = evaluation.score
+            self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        finally:
+            self._commit(before)
 
-    def _prepare(self, fingerprint: str) -> None:
+    def _commit(self, before: int) -> None:
+        """End a transaction; if that fails, or SQLite has undone it, forget what it held."""
+        connection = self._connection
+        if connection.in_transaction:
+            try:
+                with self._writing():
+                    connection.execute("COMMIT")
+                self._safe = len(self._scores)
+                return
+            except RunError:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                self._forget(before)
+                raise
+        self._forget(before)
+
+    def _forget(self, before: int) -> None:
+        self._scores = dict(islice(self._scores.items(), before))
+
+    def record(self, evaluation: Evaluation, *, place: int | None = None) -> None:
+        """Add one evaluation; it is on disk when this returns.
+
+        One that is there already, with the same score, is not recorded a second time.
+
+        Args:
+            evaluation: what is known now.
+            place: its number, from 1, in the order of `rows`, for evaluations that arrive in
+                another order; None, or one that is taken, puts it behind all others.
+
+        Raises:
+            RunError: it could not be written (disk full), or the candidate has another score.
+        """
+        if evaluation.candidate not in self._scores:
+            with self._writing():
+                insert(self._connection, self._run, evaluation, self._free(place))
+            self._scores[evaluation.candidate] = evaluation
+            self._safe = self._safe if self._connection.in_transaction else len(self._scores)
+        elif not evaluation.same_score(known := self._scores[evaluation.candidate].score):
+            raise RunError(
+                f"{self._path} already has this candidate, with the score {known} where it is now"
+                f" {evaluation.score}; is another run using the same folder?"
+            )
+
+    def _free(self, place: int | None) -> int | None:
+        taken = self._connection.execute("SELECT 1 FROM evaluations WHERE id = ?", (place,))
+        return None if taken.fetchone() else place
+
+    def _prepare(self, fingerprint: str, patience: float) -> None:
         with self._reading():
-            tables = {
-                name for (name,) in self._connection.execute("SELECT name FROM sqlite_master")
-            }
-        if not tables:
-            self._create(fingerprint)
-        elif not {"meta", "evaluations"} <= tables:
-            raise InputError(
-                f"{self._path} is a database but not a prunas archive; choose another folder"
-            )
+            self._choose_journal(patience)
+        with self._reading(), self._writing():
+            prepare(self._connection, self._path)
         with self._reading():
-            self._check(fingerprint)
-            self._scores |= {row.candidate: row.score for row in self.rows()}
+            require_whole(self._connection, self._path)
+            self._run = self._run_of(fingerprint)
+            found = rows_of(self._connection, self._run, self._path)
+            self._scores |= {row.candidate: row for row in found}
+        self._safe = len(self._scores)
 
-    def _create(self, fingerprint: str) -> None:
-        rows = [("schema", str(SCHEMA)), ("fingerprint", fingerprint)]
-        with self._writing():
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            # one transaction: an interrupted start leaves an empty file, not half an archive
-            self._connection.executescript(f"BEGIN IMMEDIATE; {_TABLES}")
-            self._connection.executemany("INSERT INTO meta VALUES (?, ?)", rows)
-            self._connection.execute("COMMIT")
-
-    def _check(self, fingerprint: str) -> None:
-        found = dict(self._connection.execute("SELECT key, value FROM meta"))
-        if found.get("schema") != str(SCHEMA):
-            raise InputError(
-                f"{self._path} has archive version {found.get('schema')}, this prunas writes"
-                f" {SCHEMA}; start a new run in another folder"
+    def _choose_journal(self, patience: float) -> None:
+        try:
+            (mode,) = self._connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode not in _NO_SHARED_MEMORY:
+                raise
+            mode = self._without_shared_memory(patience)
+        self._connection.execute("PRAGMA synchronous = FULL")
+        self._connection.execute(f"PRAGMA wal_autocheckpoint = {_PAGES}")
+        if mode != "wal":
+            warnings.warn(
+                f"the disk of {self._path} takes no write-ahead log (is it a network disk?); the"
+                " archive is as safe without, but reading it waits for the search",
+                stacklevel=2,
             )
-        if found.get("fingerprint") != fingerprint:
+
+    def _without_shared_memory(self, patience: float) -> str:
+        """Take up a log that was begun elsewhere, which needs the file alone for a moment."""
+        self._connection.close()
+        self._connection = _connected(self._path, patience)
+        self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        (mode,) = self._connection.execute("PRAGMA journal_mode = DELETE").fetchone()
+        self._connection.execute("PRAGMA locking_mode = NORMAL")
+        self._connection.execute("SELECT 1 FROM sqlite_master").fetchone()  # lets go of it
+        return str(mode)
+
+    def _run_of(self, fingerprint: str) -> int:
+        """The number of the run in the file; a file without any becomes that of this run."""
+        runs: dict[str, int] = dict(self._connection.execute("SELECT fingerprint, id FROM runs"))
+        if not runs:
+            with self._writing():
+                self._connection.execute("INSERT INTO runs VALUES (1, ?)", (fingerprint,))
+            return 1
+        if fingerprint not in runs:
             raise InputError(
                 f"{self._path} holds the evaluations of another run (its network, data, seed or"
                 " settings differ), whose scores do not compare; start in another folder"
             )
+        return runs[fingerprint]
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.OperationalError as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter from within a page
+            if is_damage(error):
+                raise damaged(self._path, error) from None
             raise RunError(f"cannot read {self._path} ({error})") from None
-        except sqlite3.DatabaseError as error:
-            raise InputError(
-                f"{self._path} is damaged or not a prunas archive ({error}); choose another folder"
-            ) from None
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -180,15 +215,31 @@ class Archive:
             raise RunError(
                 f"{self._path} already has this candidate; is another run using the same folder?"
             ) from None
-        except (sqlite3.OperationalError, OSError) as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter from within a page
+            if is_damage(error):
+                raise damaged(self._path, error) from None
             raise RunError(
-                f"cannot write {self._path} ({error}); the {len(self._scores)} evaluations"
+                f"cannot write {self._path} ({error}); the {self._safe} evaluations"
                 " recorded so far are safe: make room and start again to go on"
             ) from None
 
 
-def _evaluation(
-    text: str, score: float | None, macs: int, params: int, seconds: float, asked_at: int
-) -> Evaluation:
-    known = math.nan if score is None else score
-    return Evaluation(Candidate(json.loads(text)), known, macs, params, seconds, asked_at)
+_NO_SHARED_MEMORY: Final = (
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_IOERR_SHMOPEN,
+    sqlite3.SQLITE_IOERR_SHMSIZE,
+    sqlite3.SQLITE_IOERR_SHMMAP,
+    sqlite3.SQLITE_IOERR_SHMLOCK,
+)
+
+
+def _connected(path: Path, patience: float) -> sqlite3.Connection:
+    try:
+        return sqlite3.connect(_address(path), patience, isolation_level=None, uri=True)
+    except sqlite3.OperationalError as error:
+        raise InputError(f"cannot open {path} ({error}); does its folder exist?") from None
+
+
+def _address(path: Path) -> str:
+    return f"file:{quote(str(path.absolute()))}?mode=rwc"

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from prunas.errors import InputError
 from prunas.eval.cost import Cost
+from prunas.json_text import parsed
 from prunas.search.costs import Values
 from prunas.search.prior import Prior
 from prunas.supernet.space import Candidate, SearchSpace
@@ -143,10 +144,17 @@ def read_table(name_or_path: str | Path) -> Table:
         raise InputError(f"no table is called {str(name_or_path)!r}, nor is it a file; {hint}")
     try:
         return _table(path)
-    except (OSError, ValueError, KeyError, TypeError, BadZipFile, EOFError, zlib.error) as error:
+    except _UNREADABLE as error:
         raise InputError(
             f"the table {path} is damaged or no table ({error}); make it anew"
         ) from None
+
+
+_UNREADABLE: Final = (
+    *(OSError, EOFError, ValueError, LookupError, TypeError, AttributeError),
+    *(BadZipFile, zlib.error, MemoryError, NotImplementedError, RuntimeError),
+)
+"""What numpy and zipfile raise on files that are not, or say of themselves what is not so."""
 
 
 def write_table(table: Table, file: BinaryIO) -> None:
@@ -169,7 +177,7 @@ def write_table(table: Table, file: BinaryIO) -> None:
 
 def _table(path: Path) -> Table:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        rest = json.loads(arrays["rest"].tobytes())
+        rest = parsed(arrays["rest"].tobytes())
         held_out, test = arrays["held_out"], arrays["test"]
     if rest["format"] != FORMAT:
         raise ValueError(f"format {rest['format']}, and this prunas reads {FORMAT}")

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from prunas.errors import InputError
+from prunas.json_text import parsed
 from prunas.supernet.blocks import Alternatives, Block, outermost
 from prunas.supernet.rows import distinct_rows
 
@@ -374,14 +375,18 @@ class SearchSpace:
             InputError: the text is not such a space, or of another format.
         """
         try:
-            data = json.loads(text)
+            data = parsed(text)
             if data["format"] != FORMAT:
                 raise InputError(
                     f"the search space has format {data['format']}, this prunas reads {FORMAT};"
                     " trace the network again"
                 )
-            return _from_data(data)
-        except (json.JSONDecodeError, KeyError, TypeError, IndexError) as error:
+            space = _from_data(data)
+            space.to_json()  # a value of another type shows when it is written
+            return space
+        except InputError:
+            raise
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InputError(f"the text is not a saved search space ({error})") from None
 
     def __eq__(self, other: object) -> bool:

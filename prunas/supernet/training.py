@@ -101,6 +101,7 @@ def train_supernet(
     rng: np.random.Generator,
     first_step: int = 0,
     on_step: Callable[[int], None] | None = None,
+    on_loss: Callable[[Tensor], None] | None = None,
 ) -> None:
     """Train a weights source in place.
 
@@ -118,6 +119,8 @@ def train_supernet(
         rng: of the schedule.
         first_step: number of the first step, where training goes on.
         on_step: called with the number of steps done.
+        on_loss: called after every step, with the losses of the networks that it ran, (networks,),
+            still on the device.
 
     Raises:
         RunError: the loss is not finite; the weights are then of no use.
@@ -132,6 +135,8 @@ def train_supernet(
             found = _descended(source, step, some, their_labels, share, label_smoothing, descent)
             of_step += torch.stack(found)
         losses.append(descent.finish(number, of_step))
+        if on_loss is not None:
+            on_loss(losses[-1])
         if number % _STEPS_BETWEEN_CHECKS == 0:
             losses = _finite(losses, number, descent.rate_at(number))
         if on_step is not None:

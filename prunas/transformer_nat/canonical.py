@@ -11,6 +11,7 @@ swapped and only one of them is tried; without that, four equal nodes would cost
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import astuple, replace
 from typing import Any
 
 from prunas.transformer_nat.graph import Edge, OperatorGraph
@@ -33,7 +34,7 @@ def canonical(graph: OperatorGraph) -> OperatorGraph:
             for joined in lean.outputs
         ),
         edges=tuple(
-            Edge(edge.operator, names[edge.source], names[edge.target], edge.places)
+            replace(edge, source=names[edge.source], target=names[edge.target])
             for edge in sorted(lean.edges, key=lambda edge: _row(edge, colours))
         ),
     )
@@ -104,4 +105,6 @@ def _row(edge: Edge, colours: Colours) -> Description:
 
 
 def _sizes(edge: Edge) -> Description:
-    return tuple((p.in_channels, p.out_channels, p.height, p.width, p.stride) for p in edge.places)
+    places = ((p.in_channels, p.out_channels, p.height, p.width, p.stride) for p in edge.places)
+    prices = ((name, astuple(cost)) for name, cost in edge.prices)
+    return (*places, *prices)

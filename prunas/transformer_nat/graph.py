@@ -24,16 +24,38 @@ class Edge:
         source: the node it reads.
         target: the node it is added to.
         places: where it is, once for each repetition; at least one.
+        prices: (operator, cost) of whatever can be here, where that is not for `operator_cost` to
+            say: in traced networks, which have their own norms and biases. Empty otherwise.
     """
 
     operator: str
     source: str
     target: str
     places: tuple[Place, ...]
+    prices: tuple[tuple[str, OperatorCost], ...] = ()
+
+    def takes(self, name: str) -> bool:
+        """Whether an operator of that name can be built here."""
+        return not self.prices or any(name == known for known, _ in self.prices)
+
+    def costs_of(self, name: str) -> tuple[OperatorCost, ...]:
+        """What the operator of that name would cost at each place; with prices, at all at once.
+
+        Raises:
+            InputError: there is no such operator, or it cannot be here.
+        """
+        if not self.prices:
+            return tuple(operator_cost(name, place) for place in self.places)
+        if not self.takes(name):
+            raise InputError(
+                f"{name} cannot be between {self.source!r} and {self.target!r}; what can be is"
+                f" {', '.join(known for known, _ in self.prices)}"
+            )
+        return (dict(self.prices)[name],)
 
     def cost_of(self, name: str) -> OperatorCost:
         """What the operator of that name would cost here, over all places."""
-        return sum((operator_cost(name, place) for place in self.places), FREE)
+        return sum(self.costs_of(name), FREE)
 
     @cached_property
     def cost(self) -> OperatorCost:

@@ -11,17 +11,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prunas.errors import InputError
 from prunas.transformer_nat.operator_cost import Place
-from prunas.transformer_nat.operators import Kind, operator
+from prunas.transformer_nat.operators import OPERATORS, Kind, operator
 
 
 def operator_module(name: str, place: Place) -> nn.Module:
     """The operator of that name for a place; its weights come from torch's global generator.
 
     Raises:
-        InputError: there is no such operator.
+        InputError: there is no such operator, or it is one of traced networks.
     """
     found = operator(name)
+    if name not in OPERATORS:
+        raise InputError(f"{name} is built from a layer of a traced network: see substitutes")
     return _BUILT[found.kind](found.kernel, place)
 
 

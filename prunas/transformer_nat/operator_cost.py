@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from prunas.errors import InputError
-from prunas.transformer_nat.operators import POOLS, Kind, operator
+from prunas.transformer_nat.operators import OPERATORS, POOLS, Kind, operator
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,14 @@ def operator_cost(name: str, place: Place) -> OperatorCost:
     """The cost of the operator of that name at a place, for one image.
 
     Raises:
-        InputError: there is no such operator.
+        InputError: there is no such operator, or it is one of traced networks, whose costs are
+            those of the layers in it: see `Edge.prices`.
     """
     found = operator(name)
+    if name not in OPERATORS:
+        raise InputError(
+            f"what {name} costs depends on the network that it was traced in; ask its edge"
+        )
     rule = _RULES[found.kind]
     return rule(found.kernel, place)
 

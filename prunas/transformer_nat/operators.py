@@ -2,7 +2,8 @@
 
 Guo et al., "NAT: Neural Architecture Transformer for Accurate and Compact Architectures", NeurIPS
 2019, and "Towards Accurate and Compact Architectures via Neural Architecture Transformer", TPAMI
-2021 (NAT++), with the vocabularies of the code that came with them.
+2021 (NAT++), with the vocabularies of the code that came with them. Networks that were traced carry
+others besides (`OF_NETWORKS`): their blocks are not those of cells.
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,11 @@ from prunas.errors import InputError
 
 
 class Kind(Enum):
-    """What an operator computes. All convolutions are without bias, ReLU before and norm behind."""
+    """What an operator computes.
+
+    In cells all convolutions are without bias, ReLU before and norm behind; in traced networks they
+    are what stands there.
+    """
 
     CONVOLUTION = "conv"
     """One k x k convolution."""
@@ -32,6 +37,16 @@ class Kind(Enum):
     """The input itself; at stride 2 or where widths differ the cheapest 1 x 1 convolution."""
     NULL = "null"
     """Zeros: the edge is as good as absent."""
+    DEPTHWISE = "dw"
+    """One k x k convolution of each channel by itself. In traced networks alone, as the next."""
+    FACTORED = "ds"
+    """Once: depthwise k x k, which has the stride, then 1 x 1."""
+    BRANCH = "branch"
+    """What a residual block adds to its input, apart from operators with edges of their own."""
+    GATE = "gate"
+    """What multiplies its input, such as squeeze-and-excitation."""
+    FIXED = "fixed"
+    """Whatever stands between two nodes and nothing may take the place of."""
 
 
 POOLS: Final = frozenset({Kind.MAX_POOL, Kind.AVERAGE_POOL})
@@ -72,12 +87,35 @@ _ALL: Final = (
 )
 
 OPERATORS: Final[Mapping[str, Operator]] = MappingProxyType({each.name: each for each in _ALL})
-"""Every operator by name."""
+"""Every operator of cells by name."""
+
+BRANCH: Final = "branch"
+GATE: Final = "gate"
+FIXED: Final = "fixed"
+OTHER_CONVOLUTION: Final = "other_conv"
+OTHER_DEPTHWISE: Final = "other_dw_conv"
+_OTHER_KERNEL: Final = 99  # larger than any that has a name: every smaller one is a step down
+
+_OF_NETWORKS: Final = (
+    *(Operator(f"conv_{k}x{k}", Kind.CONVOLUTION, k) for k in (7, 9, 11)),
+    Operator(OTHER_CONVOLUTION, Kind.CONVOLUTION, _OTHER_KERNEL),
+    *(Operator(f"dw_conv_{k}x{k}", Kind.DEPTHWISE, k) for k in (3, 5, 7, 9, 11)),
+    Operator(OTHER_DEPTHWISE, Kind.DEPTHWISE, _OTHER_KERNEL),
+    *(Operator(f"ds_conv_{k}x{k}", Kind.FACTORED, k) for k in (3, 5, 7, 9, 11)),
+    Operator(BRANCH, Kind.BRANCH),
+    Operator(GATE, Kind.GATE),
+    Operator(FIXED, Kind.FIXED),
+)
+
+KNOWN: Final[Mapping[str, Operator]] = MappingProxyType(
+    {**OPERATORS, **{each.name: each for each in _OF_NETWORKS}}
+)
+"""Those of cells, and those that only traced networks carry."""
 
 Vocabulary = tuple[str, ...]
 
 EVERY_OPERATOR: Final[Vocabulary] = tuple(OPERATORS)
-"""All operators that are known here."""
+"""All operators of cells."""
 
 NAT_FULLY_CONCAT: Final[Vocabulary] = (
     "max_pool_3x3", "avg_pool_3x3", SKIP, "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3",
@@ -97,6 +135,12 @@ NAT_PLUS: Final[Vocabulary] = (
 )  # fmt: skip
 """The 13 operators of NAT++."""
 
+OF_NETWORKS: Final[Vocabulary] = (
+    "max_pool_3x3", "max_pool_5x5", "avg_pool_3x3", "avg_pool_5x5", SKIP, "conv_1x1", "conv_3x3",
+    "conv_5x5", NULL, *(each.name for each in _OF_NETWORKS),
+)  # fmt: skip
+"""What the edges of traced networks carry, and what may take its place."""
+
 
 def operator(name: str) -> Operator:
     """The operator of that name.
@@ -104,8 +148,8 @@ def operator(name: str) -> Operator:
     Raises:
         InputError: there is none.
     """
-    if name not in OPERATORS:
+    if name not in KNOWN:
         raise InputError(
-            f"there is no operator {name!r}; those that are known are {', '.join(OPERATORS)}"
+            f"there is no operator {name!r}; those that are known are {', '.join(KNOWN)}"
         )
-    return OPERATORS[name]
+    return KNOWN[name]

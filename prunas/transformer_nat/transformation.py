@@ -23,6 +23,10 @@ from prunas.transformer_nat.transitions import (
 _TRIES = 100
 
 
+class NothingToReplaceError(InputError):
+    """No operator of a network has another one to offer that may take its place."""
+
+
 @dataclass(frozen=True)
 class TransformationSpace:
     """The transformations of a graph; `transformations` makes it.
@@ -34,7 +38,7 @@ class TransformationSpace:
         options: for every edge, its own operator and then what may take its place.
 
     Raises:
-        InputError: nothing may be replaced.
+        NothingToReplaceError: nothing may be replaced.
     """
 
     graph: OperatorGraph
@@ -43,7 +47,7 @@ class TransformationSpace:
     def __post_init__(self) -> None:
         if self.size == 1:
             carried = ", ".join(sorted(set(self.graph.operators)))
-            raise InputError(
+            raise NothingToReplaceError(
                 "nothing in this network may be replaced: no edge has a cheaper operator to offer"
                 f" (they carry {carried}); give another network, or a rule that offers more"
             )
@@ -113,7 +117,7 @@ class TransformationSpace:
     def cost(self, candidate: Sequence[int]) -> OperatorCost:
         """Sum over the edges that still matter (`simplified`), at all their places."""
         live = self.graph.live(self.operators(candidate))
-        return sum((self._costs[index][candidate[index]] for index in live), FREE)
+        return sum((self.costs[index][candidate[index]] for index in live), FREE)
 
     def sample(self, rng: np.random.Generator, n: int) -> list[Candidate]:
         """`n` independent candidates that cut nothing off, all others being equally likely.
@@ -131,7 +135,8 @@ class TransformationSpace:
         return self.source
 
     @cached_property
-    def _costs(self) -> tuple[tuple[OperatorCost, ...], ...]:
+    def costs(self) -> tuple[tuple[OperatorCost, ...], ...]:
+        """For every edge what each of its options costs."""
         pairs = zip(self.graph.edges, self.options, strict=True)
         return tuple(tuple(edge.cost_of(name) for name in names) for edge, names in pairs)
 
@@ -146,7 +151,7 @@ def transformations(
     they do.
 
     Raises:
-        InputError: nothing may be replaced.
+        NothingToReplaceError: nothing may be replaced.
     """
     alive = graph.fed(graph.operators) & graph.used(graph.operators)
     reached = alive | set(graph.inputs)

@@ -18,11 +18,11 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from prunas.transformer_nat.graph import Edge
-from prunas.transformer_nat.operator_cost import operator_cost
 from prunas.transformer_nat.operators import (
+    KNOWN,
     NAT_PLUS,
     NULL,
-    OPERATORS,
+    OF_NETWORKS,
     SKIP,
     Kind,
     Operator,
@@ -38,7 +38,9 @@ Legality = Callable[[Edge, str], bool]
 _RANK: Final[Mapping[Kind, int]] = {
     Kind.CONVOLUTION: 3,
     Kind.SEPARABLE: 2,
+    Kind.FACTORED: 2,
     Kind.DILATED: 1,
+    Kind.DEPTHWISE: 1,
     Kind.MAX_POOL: 0,
     Kind.AVERAGE_POOL: 0,
 }
@@ -63,16 +65,36 @@ def two_level(name: str) -> tuple[str, ...]:
         InputError: there is no such operator.
     """
     found = operator(name)
-    steps = [each for each in NAT_PLUS if each != name and _steps_down(found, OPERATORS[each])]
+    steps = [each for each in NAT_PLUS if each != name and _steps_down(found, KNOWN[each])]
+    return (*steps, *keep_skip_null(name))
+
+
+def two_level_of_networks(name: str) -> tuple[str, ...]:
+    """NAT++ for traced networks: types down, conv -> factored -> pool or depthwise -> pool.
+
+    The kernel does not grow, and all that NAT allows is on offer too. A convolution does not become
+    a depthwise one alone, which would mix no channels.
+
+    Raises:
+        InputError: there is no such operator.
+    """
+    found = operator(name)
+    steps = [
+        each
+        for each in OF_NETWORKS
+        if each != name
+        and _steps_down(found, KNOWN[each])
+        and not (KNOWN[each].kind is Kind.DEPTHWISE and found.kind is not Kind.DEPTHWISE)
+    ]
     return (*steps, *keep_skip_null(name))
 
 
 def never_dearer(edge: Edge, name: str) -> bool:
     """Whether nothing grows at any place of the edge, not even by the adds of an identity."""
-    return not any(
-        operator_cost(name, place).exceeds(operator_cost(edge.operator, place))
-        for place in edge.places
-    )
+    if not edge.takes(name):
+        return False
+    pairs = zip(edge.costs_of(name), edge.costs_of(edge.operator), strict=True)
+    return not any(after.exceeds(before) for after, before in pairs)
 
 
 def never_dearer_but_identity(edge: Edge, name: str) -> bool:

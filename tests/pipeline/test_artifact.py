@@ -1,6 +1,7 @@
 """Artifacts: what is saved comes back, and nothing half-written or foreign does."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -10,11 +11,13 @@ from typing import Any
 import pytest
 import timm
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import prunas
 from prunas.pipeline import artifact
 from prunas.pipeline.networks import create_network, rebuild
+from prunas.pipeline.sealed import read_sealed, write_sealed
 
 
 def _cut(name: str = "test_efficientnet") -> nn.Module:
@@ -305,7 +308,7 @@ def test_loading_needs_no_memory_for_the_weights_of_the_parent(
         (lambda f: (f / "arch.json").unlink(), "arch.json is missing"),
         (lambda f: (f / "arch.json").write_text("{"), "cannot be read"),
         (lambda f: (f / "arch.json").write_text("[]"), "has format None"),
-        (lambda f: (f / "weights.safetensors").unlink(), "cannot be read"),
+        (lambda f: (f / "weights.safetensors").unlink(), "there is no weights file"),
         (
             lambda f: (f / "weights.safetensors").write_bytes(
                 (f / "weights.safetensors").read_bytes()[:-9]
@@ -332,6 +335,110 @@ def test_an_artifact_of_another_version_or_network_is_refused(tmp_path: Path) ->
     file.write_text(json.dumps(arch))
     with pytest.raises(prunas.InputError, match="does not fit Plain"):
         prunas.load(tmp_path / "model", network=Plain())
+
+
+def rewritten(file: Path, **changes: object) -> None:
+    """Change entries, with a checksum that says they are right: somebody meant it."""
+    write_sealed(file, {**read_sealed(file), **changes})
+
+
+def test_changed_bits_are_noticed(tmp_path: Path) -> None:
+    prunas.save(_cut(), tmp_path / "model")
+    prunas.save(Plain(), tmp_path / "other")
+    weights, arch = tmp_path / "model" / "weights.safetensors", tmp_path / "model" / "arch.json"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(prunas.InputError, match="is not what was written; save the network again"):
+        prunas.load(tmp_path / "model")
+    weights.write_bytes((tmp_path / "other" / "weights.safetensors").read_bytes())
+    with pytest.raises(prunas.InputError, match="is not what was written"):
+        prunas.load(tmp_path / "model")
+    weights.write_bytes(whole)
+    arch.write_text(arch.read_text().replace('"num_classes": 5', '"num_classes": 4'))
+    with pytest.raises(prunas.InputError, match="was changed after it was written"):
+        prunas.load(tmp_path / "model")
+
+
+def test_artifacts_of_before_there_were_checksums_are_read(tmp_path: Path) -> None:
+    small = _cut()
+    folder = prunas.save(small, tmp_path / "model")
+    arch = read_sealed(folder / "arch.json")
+    del arch["weights"]
+    (folder / "arch.json").write_text(json.dumps(arch))
+    weights = folder / "weights.safetensors"
+    save_file(load_file(weights), weights)
+    torch.testing.assert_close(prunas.load(folder)(_image()), small(_image()))
+
+
+def test_an_artifact_that_a_kill_caught_between_two_renames_is_there(tmp_path: Path) -> None:
+    small = _cut()
+    prunas.save(small, tmp_path / "model")
+    (tmp_path / "model").rename(tmp_path / ".model.old")
+    torch.testing.assert_close(prunas.load(tmp_path / "model")(_image()), small(_image()))
+    prunas.save(Plain(), tmp_path / "model")
+    assert type(prunas.load(tmp_path / "model")) is Plain
+    assert not (tmp_path / ".model.old").exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [("os", "abort"), ("os", "nothing"), ("antigravity", "fly"), ("builtins", "exit"), ("", "")],
+)
+def test_an_artifact_decides_nothing_that_is_imported_or_called(
+    module: str, name: str, tmp_path: Path
+) -> None:
+    folder = prunas.save(Plain(), tmp_path / "model")
+    known = set(sys.modules)
+    origin = {"kind": "class", "module": module, "name": name}
+    rewritten(folder / "arch.json", origin=origin)
+    with pytest.raises(prunas.InputError, match=r"pass one: prunas.load\(folder, network="):
+        prunas.load(folder)
+    assert set(sys.modules) == known
+    assert type(prunas.load(folder, network=Plain())) is Plain
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"origin": {"kind": "spell"}}, "its 'origin' is"),
+        ({"origin": {"kind": ["timm"]}}, "its 'origin' is"),
+        ({"left_out": [["a"]]}, "its 'left_out' is"),
+        ({"attributes": [["", "_modules", {}]]}, "no plain attribute"),
+        ({"attributes": [["", "forward", 1]]}, "no plain attribute"),
+        ({"attributes": [["nowhere", "width", 1]]}, "does not fit Plain"),
+        ({"attributes": [["", "width", {"a": 1}]]}, "cannot be {'a': 1}"),
+        ({"chosen": {"first": 1}}, "does not fit Plain"),
+        ({"weights": 3}, "its 'weights' is 3"),
+    ],
+)
+def test_an_artifact_that_says_what_cannot_be(
+    changes: dict[str, object], sentence: str, tmp_path: Path
+) -> None:
+    folder = prunas.save(Plain(), tmp_path / "model")
+    rewritten(folder / "arch.json", **changes)
+    with pytest.raises(prunas.InputError, match=re.escape(sentence)):
+        prunas.load(folder)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"checkpoint_path": "pickle.pth"},
+        {"pretrained": True},
+        {"pretrained_cfg": {"file": "pickle.pth"}},
+        {"num_classes": 10**12},
+        {"num_classes": "many"},
+        [],
+    ],
+)
+def test_a_timm_network_is_built_of_its_layers_arguments_alone(
+    arguments: object, tmp_path: Path
+) -> None:
+    folder = prunas.save(_cut("test_resnet"), tmp_path / "model")
+    origin = read_sealed(folder / "arch.json")["origin"]
+    rewritten(folder / "arch.json", origin={**origin, "arguments": arguments})
+    with pytest.raises(prunas.InputError):
+        prunas.load(folder)
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 import prunas
 from prunas.pipeline import alone, cli, export
 from prunas.pipeline.cli import main
+from prunas.pipeline.lock import claimed
 from prunas.pipeline.networks import create_network
 from prunas.pipeline.progress import Task
 from prunas.pipeline.request import Request
@@ -387,6 +388,7 @@ def test_another_recipe_or_network_is_another_training(
     assert longer["request"]["final_epochs"] == 2
     entries = json.loads((a_training / "run.json").read_text())
     entries["result"]["candidate"] = entries["result"]["uniform_candidate"]  # a later search's
+    del entries["checksum"]
     (a_training / "run.json").write_text(json.dumps(entries))
     (row,) = printed(capsys, ["train", "run", "--json"])["result"]["seeds"]
     assert row["found"] == row["uniform"]
@@ -558,7 +560,7 @@ def test_a_damaged_archive_and_one_of_another_run(
     archive = a_search / "archive.sqlite"
     again = ["search", "--resume", "--out", "run"]
     with closing(connect(archive)) as connection, connection:
-        connection.execute("UPDATE meta SET value = 'other' WHERE key = 'fingerprint'")
+        connection.execute("UPDATE runs SET fingerprint = 'other'")
     assert "holds the evaluations of another run" in refused(capsys, again, 2)
     archive.write_bytes(b"no database, for certain" * 100)
     assert "is damaged or not a prunas archive" in refused(capsys, again, 2)
@@ -568,7 +570,7 @@ def test_training_and_export_before_the_search(
     a_search: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     entries = json.loads((a_search / "run.json").read_text())
-    for name in ("result", "network"):
+    for name in ("result", "network", "checksum"):
         del entries[name]
     (a_search / "run.json").write_text(json.dumps(entries))
     assert main(["export", "run", "--format", "torch"]) == 0  # stopped just before the result
@@ -705,6 +707,47 @@ raise SystemExit(main())
     assert "stopped; finished stages and 3 evaluated candidates are kept in run" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert len(scores(place / "run")) == 3
+
+
+# -- runs ------------------------------------------------------------------------------------------
+
+
+def test_a_second_process_on_a_run_is_refused(
+    a_search: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with claimed(a_search):
+        for command in (["search", "--resume", "--out"], ["train"], ["rank"], ["runs", "resume"]):
+            sentence = refused(capsys, [*command, "run"], 2)
+            assert f"run is being worked on by process {os.getpid()}; wait for it" in sentence
+        assert main(["report", "run"]) == 0  # a reader disturbs nobody
+
+
+def test_a_killed_start_is_begun_again(place: Path) -> None:
+    (place / "run").mkdir()
+    (place / "run" / ".run.json.7.part").write_text("{")
+    (place / "run" / ".lock").write_text("{}")
+    assert main(changed(out="run", epochs=0)) == 0
+    assert not list((place / "run").glob(".*"))
+
+
+def test_runs_are_resumed_to_what_was_asked_of_them(
+    trained: Path,
+    a_search: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(alone, "_cores", lambda: 1)
+    found = printed(capsys, ["runs", "resume", "run", "--json"])
+    assert "accuracy" not in found["result"]
+    with ctrl_c_at(1):
+        sentence = refused(capsys, ["train", "run"], 130)
+    assert sentence.endswith("go on with: prunas train run")
+    assert main(["runs", "resume", "run"]) == 0
+    assert "test accuracy, mean of 2 trainings" in capsys.readouterr().out
+    assert result(a_search) == result(trained / "run")
+    assert same_weights(a_search, trained / "run")
+    assert main(["search", "--resume", "--out", "run"]) == 0
+    assert same_weights(a_search, trained / "run"), "a trained network is not replaced"
 
 
 # -- demo ------------------------------------------------------------------------------------------

@@ -590,7 +590,7 @@ def test_what_a_file_cannot_say(
     ("content", "sentence"),
     [
         ("{", "cannot be read as a comparison"),
-        ("[]", "holds no comparison; write an object such as {'methods': ...}"),
+        ("[]", "holds no JSON object); write an object such as {'methods': ...}"),
         (None, "cannot be read as a comparison"),
     ],
 )
@@ -644,7 +644,7 @@ def test_a_second_process_is_refused(place: Path, capsys: pytest.CaptureFixture[
     [
         (None, "holds runs of an unknown comparison (compare.json is missing)"),
         ("{", "compare.json cannot be read"),
-        ("{}", "compare.json cannot be read (it holds no comparison)"),
+        ("{}", "compare.json cannot be read (it has schema None"),
         ('{"schema": 0, "request": {}, "spaces": []}', "has schema 0, this prunas reads 1"),
     ],
 )

@@ -205,6 +205,11 @@ def test_rows_that_are_there_are_not_repeated(tmp_path: Path) -> None:
     assert run(["a", "b", "c"]) == ["a", "c"]
     assert run(["c"]) == []
     assert [row.model for row in read_rows(file)] == ["a", "b", "c"]
+    content = file.read_text()
+    file.write_text(content[:-9])  # as a kill leaves it
+    assert [row.model for row in read_rows(file)] == ["a", "b"]
+    assert run(["a", "b", "c"]) == ["c"]
+    assert file.read_text() == content
 
 
 @pytest.mark.parametrize("text", ["", "model,genes\na,1\n", "model,family\na,b,c\n"])

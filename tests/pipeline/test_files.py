@@ -1,12 +1,14 @@
 """What is written is whole or not there."""
 
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from prunas.errors import RunError
-from prunas.pipeline.files import replacing, write_text
+from prunas.pipeline.files import in_place, replace_folder, replacing, write_text
 
 
 def _write_half(file: Path, error: type[BaseException]) -> None:
@@ -41,6 +43,54 @@ def test_a_file_gets_the_usual_permissions(tmp_path: Path) -> None:
     (tmp_path / "b").write_text("")
     modes = [os.stat(tmp_path / name).st_mode for name in "ab"]
     assert modes[0] == modes[1]
+
+
+def test_a_folder_is_never_without_a_whole_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever of the renames is the last one, `in_place` finds the old folder or the new one."""
+    for last in (0, 1, 2):
+        folder = tmp_path / f"model-{last}"
+        for text in ("old", "new"):
+            (tmp_path / text).mkdir()
+            (tmp_path / text / "name").write_text(text)
+        replace_folder(tmp_path / "old", folder)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", _at_most(last, os.replace))
+            patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+            if last < 2:
+                with pytest.raises(KeyboardInterrupt):
+                    replace_folder(tmp_path / "new", folder)
+        expected = "new" if last == 2 else "old"
+        if last == 2:
+            replace_folder(tmp_path / "new", folder)
+        assert (in_place(folder) / "name").read_text() == expected
+        shutil.rmtree(tmp_path / "new", ignore_errors=True)
+
+
+def _at_most(count: int, rename: Callable[[Path, Path], None]) -> Callable[[Path, Path], None]:
+    """Stops the process, as it were, instead of one rename more."""
+    left = [None] * count
+
+    def renamed(source: Path, target: Path) -> None:
+        if not left:
+            raise KeyboardInterrupt
+        left.pop()
+        rename(source, target)
+
+    return renamed
+
+
+def test_a_kill_between_two_renames_leaves_one_to_be_replaced(tmp_path: Path) -> None:
+    old, new, folder = (tmp_path / name for name in (".model.old", "new", "model"))
+    for each in (old, new):
+        each.mkdir()
+        (each / "name").write_text(each.name)
+    assert in_place(folder) == old
+    replace_folder(new, folder)
+    assert in_place(folder) == folder
+    assert (folder / "name").read_text() == "new"
+    assert [each.name for each in tmp_path.iterdir()] == ["model"]
 
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:

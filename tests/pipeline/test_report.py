@@ -221,7 +221,7 @@ def test_an_archive_that_is_none_is_refused(tmp_path: Path, content: str) -> Non
         with connection:
             connection.execute(change)
         connection.close()
-    with pytest.raises(InputError, match=r"archive\.sqlite is not the archive of a prunas run"):
+    with pytest.raises(InputError, match=r"archive\.sqlite is (damaged or not|a database but not)"):
         write_report(tmp_path)
 
 

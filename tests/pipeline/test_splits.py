@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -86,6 +86,7 @@ def test_order_and_augmentation_follow_the_generator() -> None:
     assert not torch.equal(run(1), run(2))
 
 
+@settings(deadline=None)
 @given(
     count=st.integers(1, 40),
     size=st.integers(1, 12),

@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -227,7 +228,15 @@ def test_a_folder_that_holds_something_else_is_refused(pictures: Path, tmp_path:
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
-    [("{", "cannot be read"), ("[]", "has schema None"), ('{"schema": 7}', "has schema 7")],
+    [
+        ("{", "cannot be read"),
+        ("[]", "has schema None"),
+        ('{"schema": 7}', "has schema 7"),
+        ('{"schema": 1, "stages": [1]}', "its 'stages' is"),
+        ('{"schema": 1, "request": 1}', "its 'request' is 1"),
+        ('{"schema": 1, "result": {"candidate": "x"}}', "its 'result' is"),
+        ("[" * 9999, "nested too deeply"),
+    ],
 )
 def test_a_damaged_run_json_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
     (tmp_path / "run.json").write_text(text)
@@ -256,6 +265,16 @@ def test_final_training_without_a_search_is_refused(pictures: Path, tmp_path: Pa
     job = _job(tmp_path / "run", _request(pictures))
     with pytest.raises(prunas.InputError, match="run its search first"):
         train_finals(job)
+
+
+def test_a_result_of_another_space_is_refused(
+    pictures: Path, finished: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    run = RunFolder.open(tmp_path / "run")
+    run.update({"result": {**run.read()["result"], "candidate": [1, 2]}})
+    with pytest.raises(prunas.InputError, match="it belongs to another space"):
+        train_finals(Job(run, torch.device("cpu"), Progress()))
 
 
 def test_a_budget_out_of_reach_is_refused_before_any_training(
@@ -294,6 +313,79 @@ def test_a_request_survives_json(pictures: Path) -> None:
     assert Request.from_json(json.loads(json.dumps(request.to_json()))) == request
     with pytest.raises(prunas.InputError, match=r"unknown fields: \['spell'\]"):
         Request.from_json({**request.to_json(), "spell": 1})
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"evaluations": "many"}, "evaluations must be a whole number, not 'many'"),
+        ({"evaluations": True}, "evaluations must be a whole number, not True"),
+        ({"epochs": 1.5}, "epochs must be a whole number or null, not 1.5"),
+        ({"learning_rate": None}, "learning_rate must be a number, not None"),
+        ({"keep": "fc"}, "keep must be a list in which each is a text, not 'fc'"),
+        ({"resolutions": [8, "9"]}, "resolutions must be a list in which each is a whole number"),
+        ({"model": ["resnet18"]}, "model must be a text"),
+    ],
+)
+def test_a_request_of_other_types_is_refused(
+    pictures: Path, changes: dict[str, object], sentence: str
+) -> None:
+    with pytest.raises(prunas.InputError, match=sentence):
+        Request.from_json({**_request(pictures).to_json(), **changes})
+
+
+class _Told:
+    """A log that remembers."""
+
+    def __init__(self) -> None:
+        self.curves: dict[str, list[tuple[int, float]]] = {}
+
+    def write(self, name: str, value: float, step: int) -> None:
+        self.curves.setdefault(name, []).append((step, value))
+
+
+def test_a_run_that_goes_on_tells_its_log_everything_again(
+    pictures: Path, finished: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _in_one_process(monkeypatch)
+    shutil.copytree(finished, tmp_path / "run")
+    told = _Told()
+    run = RunFolder.open(tmp_path / "run")
+    with _no_training(monkeypatch):
+        _all_stages(Job(run, torch.device("cpu"), Progress(log=told)))
+    assert [step for step, _ in told.curves["full network/loss"][:2]] == [0, 1]
+    assert [score for _, score in told.curves["search/score"]] == [s for _, s in _scores(finished)]
+    best = told.curves["search/best score"][-1][1]
+    assert best == max(score for _, score in _scores(finished))
+    assert len(told.curves["supernet/loss"]) >= 1
+    assert all(loss > 0 for _, loss in told.curves["supernet/loss"])
+    result = run.read()["result"]
+    assert told.curves["final/found test accuracy"] == [(0, result["seeds"][0]["found"])]
+    for name in ("found", "uniform"):
+        assert [step for step, _ in told.curves[f"final {name}, seed 0/loss"]] == [0]
+
+
+@contextmanager
+def _no_training(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Run, "epoch", lambda *_: pytest.fail("it is on record"))
+        patch.setattr(sources, "train_supernet", lambda *_, **__: pytest.fail("it is on record"))
+        yield
+
+
+@pytest.mark.parametrize("file", ["prior.json", "finalist-*.json"])
+def test_damaged_records_say_how_to_make_them_again(
+    file: str, pictures: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _in_one_process(monkeypatch)
+    shutil.copytree(finished, tmp_path / "run")
+    (damaged, *_) = (tmp_path / "run" / "checkpoints").glob(file)
+    damaged.write_text(damaged.read_text().replace("0.", "1.", 1))
+    with pytest.raises(prunas.InputError, match=r"was changed .*; delete it to redo it"):
+        _all_stages(_job(tmp_path / "run", _request(pictures), resume=True))
+    damaged.unlink()
+    _all_stages(_job(tmp_path / "run", _request(pictures), resume=True))
+    assert _scores(tmp_path / "run") == _scores(finished)
 
 
 def test_more_evaluations_or_seeds_do_not_change_the_fingerprint(pictures: Path) -> None:

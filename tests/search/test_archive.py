@@ -1,21 +1,31 @@
 """The archive: what is recorded stays, and what is not an archive is refused."""
 
 import math
+import os
 import resource
+import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from prunas.errors import InputError, RunError
+from prunas.search import archive as archive_module
+from prunas.search import schema
 from prunas.search.archive import Archive, Evaluation
+from prunas.search.record import read_archive, recover
 from prunas.supernet.space import Candidate
 
 
 def evaluation(*values: int, score: float = 0.5) -> Evaluation:
     return Evaluation(Candidate(values), score, 1000, 100, 0.25, 3)
+
+
+def changed(path: Path, statements: str) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executescript(statements)
 
 
 def test_rows_come_back_in_order(tmp_path: Path) -> None:
@@ -51,15 +61,61 @@ def test_recorded_means_committed(tmp_path: Path) -> None:
         with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as reader:
             found = reader.execute("SELECT * FROM evaluations").fetchall()
         reader.close()
-    assert found == [(1, "[4, 2]", 0.5, 1000, 100, 0.25, 3)]
+    assert [row[:-1] for row in found] == [(1, "[4, 2]", 0.5, 1000, 100, 0.25, 3, 1)]
 
 
 def test_a_candidate_is_recorded_once(tmp_path: Path) -> None:
     with Archive(tmp_path / "archive.sqlite", fingerprint="run") as archive:
         archive.record(evaluation(1))
-        with pytest.raises(RunError, match="is another run using the same folder"):
+        archive.record(evaluation(1))  # a result that arrives twice
+        with pytest.raises(RunError, match=r"score 0\.5 where it is now 0\.7; is another run"):
             archive.record(evaluation(1, score=0.7))
         assert archive.score_of(Candidate((1,))) == 0.5
+        archive.record(evaluation(2, score=math.nan))
+        archive.record(evaluation(2, score=math.nan))
+        assert [row.candidate for row in archive.rows()] == [(1,), (2,)]
+
+
+def test_evaluations_that_arrive_in_another_order_have_places(tmp_path: Path) -> None:
+    path = tmp_path / "archive.sqlite"
+    with Archive(path, fingerprint="run") as archive:
+        archive.record(evaluation(3), place=3)
+        with archive.together():
+            archive.record(evaluation(1), place=1)
+            archive.record(evaluation(4), place=3)  # is taken
+        assert [row.candidate for row in archive.rows()] == [(1,), (3,), (4,)]
+
+
+def record_together(archive: Archive, *rows: Evaluation, then: type[BaseException] | None) -> None:
+    with archive.together():
+        for row in rows:
+            archive.record(row)
+        if then is not None:
+            raise then
+
+
+def test_what_is_recorded_together_is_kept_when_something_else_is_raised(tmp_path: Path) -> None:
+    path = tmp_path / "archive.sqlite"
+    with Archive(path, fingerprint="run") as archive:
+        with pytest.raises(KeyboardInterrupt):
+            record_together(archive, evaluation(1), then=KeyboardInterrupt)
+        long = evaluation(*range(3000))
+        with largest_file(60_000), pytest.raises(RunError, match="1 evaluations recorded so far"):
+            record_together(archive, evaluation(2), long, then=None)
+        kept = archive.rows()
+        assert len(archive) == len(kept)
+    assert list(read_archive(path)["run"]) == kept
+    assert kept[0] == evaluation(1)
+
+
+def test_two_processes_with_one_archive_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "archive.sqlite"
+    with Archive(path, fingerprint="run") as ours, Archive(path, fingerprint="run") as theirs:
+        ours.record(evaluation(1))
+        with pytest.raises(RunError, match="is another run using the same folder"):
+            theirs.record(evaluation(1))
+        theirs.record(evaluation(2))
+        assert len(ours.rows()) == 2
 
 
 def test_another_run_is_refused(tmp_path: Path) -> None:
@@ -69,14 +125,139 @@ def test_another_run_is_refused(tmp_path: Path) -> None:
         Archive(path, fingerprint="resnet on photos")
 
 
-def test_another_version_is_refused(tmp_path: Path) -> None:
+def test_a_newer_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "archive.sqlite"
     Archive(path, fingerprint="run").close()
-    with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE meta SET value = '99' WHERE key = 'schema'")
-    connection.close()
-    with pytest.raises(InputError, match="archive version 99, this prunas writes 1"):
-        Archive(path, fingerprint="run")
+    changed(path, "PRAGMA user_version = 99")
+    for opened in (lambda: Archive(path, fingerprint="run"), lambda: read_archive(path)):
+        with pytest.raises(InputError, match="archive version 99, this prunas reads up to 2"):
+            opened()
+    with pytest.raises(InputError, match="archive version 99"):
+        recover(path, fingerprint="run")
+
+
+VERSION_1 = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE evaluations (
+    id INTEGER PRIMARY KEY,
+    candidate TEXT NOT NULL UNIQUE,  -- JSON list of the chosen values
+    score REAL,                      -- NULL: not a number
+    macs INTEGER NOT NULL,
+    params INTEGER NOT NULL,
+    seconds REAL NOT NULL,
+    asked_at INTEGER NOT NULL        -- the step of the search that asked for it
+);
+INSERT INTO meta VALUES ('schema', '1'), ('fingerprint', 'run');
+INSERT INTO evaluations VALUES
+    (1, '[4, 2]', 0.5, 1000, 100, 0.25, 0), (2, '[3, 2]', NULL, 900, 90, 0.5, 0);
+"""
+
+
+def test_an_archive_of_version_1_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "archive.sqlite"
+    changed(path, VERSION_1)
+    before = path.read_bytes()
+    (rows,) = read_archive(path).values()
+    assert [(row.candidate, row.macs) for row in rows] == [((4, 2), 1000), ((3, 2), 900)]
+    assert path.read_bytes() == before  # reading alone changes nothing
+    with pytest.raises(InputError, match="evaluations of another run"):
+        Archive(path, fingerprint="another")
+    with Archive(path, fingerprint="run") as archive:
+        assert archive.rows()[0] == rows[0]
+        assert math.isnan(archive.rows()[1].score)
+        archive.record(evaluation(1, 1))
+    assert len(read_archive(path)["run"]) == 3
+
+
+def test_a_migration_that_is_killed_leaves_version_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "archive.sqlite"
+    changed(path, VERSION_1)
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "checksum", stop)
+        with pytest.raises(KeyboardInterrupt):
+            Archive(path, fingerprint="run")
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM meta").fetchone() == (2,)
+    with Archive(path, fingerprint="run") as archive:
+        assert len(archive) == 2
+
+
+def stop(*_: object) -> int:
+    raise KeyboardInterrupt
+
+
+def test_an_archive_of_several_runs_is_that_of_each(tmp_path: Path) -> None:
+    path = tmp_path / "archive.sqlite"
+    with Archive(path, fingerprint="one") as archive:
+        archive.record(evaluation(1))
+    changed(path, "INSERT INTO runs VALUES (2, 'two')")
+    with Archive(path, fingerprint="two") as archive:
+        assert len(archive) == 0
+        archive.record(evaluation(1, score=0.9))
+    assert {name: [row.score for row in rows] for name, rows in read_archive(path).items()} == {
+        "one": [0.5],
+        "two": [0.9],
+    }
+
+
+# -- disks -----------------------------------------------------------------------------------------
+
+
+def on_a_network_disk(patch: pytest.MonkeyPatch) -> None:
+    """SQLite's file locks are files there and it has no shared memory, as on network disks."""
+    address = archive_module._address
+    patch.setattr(archive_module, "_address", lambda path: address(path) + "&vfs=unix-dotfile")
+
+
+def test_a_disk_without_shared_memory_gets_a_rollback_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_a_network_disk(monkeypatch)
+    path = tmp_path / "archive.sqlite"
+    with pytest.warns(match="takes no write-ahead log"):
+        archive = Archive(path, fingerprint="run")
+    with archive:
+        archive.record(evaluation(1))
+    assert [file.name for file in tmp_path.iterdir()] == ["archive.sqlite"]
+    assert len(read_archive(path)["run"]) == 1
+
+
+def test_a_log_that_came_from_another_disk_is_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a killed run leaves it, copied to a network disk."""
+    (tmp_path / "local").mkdir()
+    with Archive(tmp_path / "local" / "archive.sqlite", fingerprint="run") as archive:
+        archive.record(evaluation(1))
+        shutil.copytree(tmp_path / "local", tmp_path / "copy")
+    assert (tmp_path / "copy" / "archive.sqlite-wal").stat().st_size
+    on_a_network_disk(monkeypatch)
+    with pytest.warns(match="takes no write-ahead log"):
+        archive = Archive(tmp_path / "copy" / "archive.sqlite", fingerprint="run")
+    with archive:
+        archive.record(evaluation(2))
+        assert len(archive) == 2
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_an_archive_on_a_read_only_disk_can_be_read(
+    killed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    path = tmp_path / "archive.sqlite"
+    archive = Archive(path, fingerprint="run")
+    archive.record(evaluation(1))
+    if not killed:
+        archive.close()
+    before = sorted(file.name for file in tmp_path.iterdir())
+    assert len(read_archive(path)["run"]) == 1
+    assert sorted(file.name for file in tmp_path.iterdir()) == before
+    archive.close()
+
+
+# -- damage ----------------------------------------------------------------------------------------
 
 
 def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
@@ -96,12 +277,53 @@ def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
 def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "archive.sqlite"
     with Archive(path, fingerprint="run") as archive:
-        for value in range(2000):
+        for value in range(400):
             archive.record(evaluation(value))
     content = path.read_bytes()
-    path.write_bytes(content[:8192] + b"lost" * ((len(content) - 8192) // 4))
-    with pytest.raises(InputError, match="damaged"):
+    path.write_bytes(content[:-8192] + b"lost" * 2048)
+    with pytest.raises(InputError, match=r"damaged.*prunas runs recover"):
         Archive(path, fingerprint="run")
+    saved, aside = recover(path, fingerprint="run")
+    assert aside.read_bytes()[-8192:] == b"lost" * 2048
+    with Archive(path, fingerprint="run") as archive:
+        assert saved == len(archive)
+        assert 150 < saved < 400
+        assert archive.rows() == [evaluation(*row.candidate) for row in archive.rows()]
+    with pytest.raises(InputError, match=f"is whole, with {saved} evaluations"):
+        recover(path, fingerprint="run")
+    with pytest.raises(InputError, match="there is no archive"):
+        recover(tmp_path / "none.sqlite", fingerprint="run")
+
+
+@pytest.mark.parametrize("column", ["candidate", "score", "macs", "params", "seconds", "asked_at"])
+def test_a_value_that_is_not_what_was_recorded_is_damage(column: str, tmp_path: Path) -> None:
+    """SQLite has no checksums: a flipped bit in a score leaves it a well-formed database."""
+    path = tmp_path / "archive.sqlite"
+    with Archive(path, fingerprint="run") as archive:
+        archive.record(evaluation(1))
+        archive.record(evaluation(2))
+    changed(path, f"UPDATE evaluations SET {column} = '[7]' WHERE id = 2")
+    for opened in (lambda: Archive(path, fingerprint="run"), lambda: read_archive(path)):
+        with pytest.raises(InputError, match="evaluation 2 is not what was recorded"):
+            opened()
+    assert recover(path, fingerprint="run")[0] == 1
+
+
+def test_nothing_can_be_saved_of_what_is_no_database(tmp_path: Path) -> None:
+    path = tmp_path / "archive.sqlite"
+    path.write_bytes(b"not a database at all" * 1000)
+    assert recover(path, fingerprint="run")[0] == 0
+    with Archive(path, fingerprint="run") as archive:
+        assert len(archive) == 0
+
+
+def test_a_row_that_no_run_owns_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "archive.sqlite"
+    with Archive(path, fingerprint="run") as archive:
+        archive.record(evaluation(1))
+    changed(path, "INSERT INTO runs VALUES (2, 'other'); DELETE FROM runs WHERE id = 1")
+    with pytest.raises(InputError, match="belongs to no run"):
+        read_archive(path)
 
 
 def test_an_archive_that_another_process_holds_is_a_sentence(tmp_path: Path) -> None:

@@ -12,9 +12,11 @@ from prunas.errors import InputError
 from prunas.transformer_nat.layers import FactorisedReduce, operator_module
 from prunas.transformer_nat.operator_cost import OperatorCost, Place, operator_cost
 from prunas.transformer_nat.operators import (
+    KNOWN,
     NAT_FULLY_CONCAT,
     NAT_LOOSE_END,
     NAT_PLUS,
+    OF_NETWORKS,
     OPERATORS,
     operator,
 )
@@ -145,12 +147,21 @@ def test_costs_add_up() -> None:
 
 
 def test_unknown_operators_are_refused() -> None:
-    with pytest.raises(InputError, match="no operator 'conv_9x9'; those that are known are max"):
-        operator("conv_9x9")
-    with pytest.raises(InputError, match="conv_9x9"):
-        operator_cost("conv_9x9", STRIDE_1)
-    with pytest.raises(InputError, match="conv_9x9"):
-        operator_module("conv_9x9", STRIDE_1)
+    with pytest.raises(InputError, match="no operator 'conv_4x4'; those that are known are max"):
+        operator("conv_4x4")
+    with pytest.raises(InputError, match="conv_4x4"):
+        operator_cost("conv_4x4", STRIDE_1)
+    with pytest.raises(InputError, match="conv_4x4"):
+        operator_module("conv_4x4", STRIDE_1)
+
+
+def test_operators_of_networks_are_no_cells() -> None:
+    with pytest.raises(InputError, match="what branch costs depends on the network"):
+        operator_cost("branch", STRIDE_1)
+    with pytest.raises(InputError, match="ds_conv_3x3 is built from a layer of a traced network"):
+        operator_module("ds_conv_3x3", STRIDE_1)
+    assert not set(OF_NETWORKS) - set(KNOWN)
+    assert set(OPERATORS) < set(KNOWN)
 
 
 @pytest.mark.parametrize("sizes", [(0, 1, 1, 1), (1, 0, 1, 1), (1, 1, 1, 0), (1, 1, 1, 1, 0)])

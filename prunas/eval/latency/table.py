@@ -17,6 +17,7 @@ from prunas.eval.latency.features import Features
 from prunas.eval.latency.predictor import FEWEST, Predictor, fitted
 from prunas.eval.latency.timing import Clock, Plan, Timed, Told, quiet
 from prunas.eval.latency.whole import measured
+from prunas.json_text import parsed
 from prunas.supernet.space import Candidate, SearchSpace
 
 FORMAT: Final = 1
@@ -111,14 +112,14 @@ class LatencyTable:
             InputError: the text is not a latency table, or of another format.
         """
         try:
-            data = json.loads(text)
+            data = parsed(text)
             if data["format"] != FORMAT:
                 raise InputError(
                     f"the latency table has format {data['format']}, this prunas reads {FORMAT};"
                     " build the table again"
                 )
             return _from_data(data)
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"the text is not a latency table ({error})") from None
@@ -190,6 +191,9 @@ def fingerprint(space: SearchSpace) -> str:
 def _from_data(data: Any) -> LatencyTable:
     device = dict(data["device"])
     device["versions"] = tuple(device["versions"].items())
+    texts = (device["processor"], device["backend"], *sum(device["versions"], ()))
+    if not all(isinstance(text, str) for text in texts) or type(device["threads"]) is not int:
+        raise ValueError("its device is none")
     return LatencyTable(
         device=Device(**device),
         space=data["space"],

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ from typing import IO, Any, Final
 
 from prunas.errors import InputError
 from prunas.pipeline.comparison.runs import Row
-from prunas.pipeline.files import write_text, writing
+from prunas.pipeline.files import writing
 from prunas.pipeline.run_folder import versions
+from prunas.pipeline.sealed import read_sealed, sealed, unsealed, write_sealed
 
 SCHEMA: Final = 1
 
@@ -56,11 +58,6 @@ class CompareFolder:
             self.write({"schema": SCHEMA, **asked, "versions": versions()})
             return
         before = _read(self.entries)
-        if before.get("schema") != SCHEMA:
-            raise InputError(
-                f"{self.entries} has schema {before.get('schema')}, this prunas reads {SCHEMA};"
-                " give another --out"
-            )
         # files may have moved: which tables they are is in "spaces"
         found, wanted = ({**_flat(each), "tables": None} for each in (before, asked))
         differing = [name for name in wanted if found.get(name) != wanted[name]]
@@ -83,8 +80,8 @@ class CompareFolder:
         whole = 0
         for number, line in enumerate(lines, 1):
             try:
-                rows.append(Row.from_json(json.loads(line)))
-            except (ValueError, KeyError, TypeError):
+                rows.append(Row.from_json(unsealed(line)))
+            except (ValueError, KeyError, TypeError, OverflowError):
                 if number < len(lines):
                     raise InputError(
                         f"line {number} of {self.opened.name} is damaged; delete the line, and its"
@@ -106,13 +103,14 @@ class CompareFolder:
             RunError: the disk is full.
         """
         with writing(self.path / "runs.jsonl"):
-            self.opened.write(json.dumps(row.to_json()).encode() + b"\n")
+            self.opened.write(json.dumps(sealed(row.to_json())).encode() + b"\n")
             self.opened.flush()
+            os.fsync(self.opened.fileno())
 
     def write(self, entries: Mapping[str, Any]) -> None:
         """Write these entries into compare.json, the others as they are."""
         before = _read(self.entries) if self.entries.exists() else {}
-        write_text(self.entries, json.dumps({**before, **entries}, indent=1))
+        write_sealed(self.entries, {**before, **entries})
 
 
 @contextmanager
@@ -159,8 +157,8 @@ def _short(value: Any, most: int = 120) -> str:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-        if isinstance(data, dict) and {"request", "spaces"} <= set(data):
+        data = read_sealed(file, ("schema", SCHEMA))
+        if isinstance(data.get("request"), dict) and isinstance(data.get("spaces"), list):
             return data
         reason = "it holds no comparison"
     except (OSError, ValueError) as error:

@@ -1,6 +1,5 @@
 """What is to be compared, in one immutable value."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any, Final
 
 from prunas.errors import InputError
 from prunas.pipeline.comparison.contenders import Contender, contenders
+from prunas.pipeline.sealed import read_sealed
 from prunas.search.budget import Budget
 
 _AT: Final = (50, 100, 200, 500)
@@ -96,12 +96,12 @@ def read_request(file: Path) -> dict[str, Any]:
         InputError: it cannot be read, or holds no object.
     """
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        return read_sealed(file)
     except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read as a comparison ({error})") from None
-    if not isinstance(data, dict):
-        raise InputError(f"{file} holds no comparison; write an object such as {{'methods': ...}}")
-    return data
+        raise InputError(
+            f"{file} cannot be read as a comparison ({error}); write an object such as"
+            " {'methods': ...}"
+        ) from None
 
 
 def _require_names(request: Comparison) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from prunas.errors import InputError
+from prunas.pipeline import lock
 from prunas.pipeline.comparison.arena import Arena, Problem, table_identity
 from prunas.pipeline.comparison.folder import CompareFolder, claimed
 from prunas.pipeline.comparison.live import RunArena, require_prior, run_identity, scoring
@@ -84,6 +85,7 @@ def _on_run(request: Comparison, out: Path, means: Means) -> Results:
         rows, cells = _open_cells(folder, request, problems)
         if cells:
             with (
+                lock.claimed(run.path),
                 scoring(job, folder.archive, _tested(rows), _priors(request)) as weights,
                 _recorded(folder, rows, len(cells), means.progress) as record,
             ):

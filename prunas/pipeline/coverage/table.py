@@ -1,6 +1,7 @@
 """The table: rows in a CSV file, which is also where an interrupted examination goes on."""
 
 import csv
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -41,8 +42,7 @@ def cover(
         RunError: the file cannot be written.
     """
     known = {row.model: row for row in read_rows(file)} if file.exists() else {}
-    if not known:
-        _write(file, [])
+    _write(file, list(known.values()))  # without a row that was cut short
     open_ones = [model for model in models if model not in known]
     done = len(models) - len(open_ones)
     for count, row in enumerate(examined(open_ones, jobs=jobs, limit=limit, memory=memory), 1):
@@ -62,9 +62,10 @@ def read_rows(file: Path) -> list[Row]:
         InputError: it cannot be read, or is no such file.
     """
     try:
-        with file.open(newline="", encoding="utf-8") as opened:
-            return [Row.from_text(texts) for texts in csv.DictReader(opened)]
-    except (OSError, KeyError, TypeError, ValueError) as error:
+        text = file.read_text(encoding="utf-8")
+        whole = text[: text.rfind("\n") + 1]  # a row that a kill cut short is examined again
+        return [Row.from_text(texts) for texts in csv.DictReader(io.StringIO(whole, newline=""))]
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise InputError(f"{file} is no table of coverage ({error}); give another file") from None
 
 

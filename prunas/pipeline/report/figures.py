@@ -136,7 +136,7 @@ def _baseline(name: str, network: Compared) -> Trace:
 
 
 def _seeds(result: Result) -> Figure:
-    names, networks = tuple(result.networks), tuple(result.networks.values())
+    names, networks = tuple(result.trained), tuple(result.trained.values())
     by_seed = zip(*(network.accuracies for network in networks), strict=False)
     traces: list[Trace] = [
         {

@@ -7,6 +7,7 @@ from typing import Final
 from prunas.pipeline.report.document import document, plot, section
 from prunas.pipeline.report.figures import figures
 from prunas.pipeline.report.run import Compared, Latency, Result, Run
+from prunas.pipeline.report.transformed import transformed_section
 from prunas.pipeline.report.wording import (
     UNKNOWN,
     amount,
@@ -28,6 +29,7 @@ def page(run: Run) -> str:
         f"<div class=plots>{''.join(map(plot, plots))}</div>",
         _numbers(run.result) if run.result else "",
         _last_round(run.result) if run.result else "",
+        transformed_section(run.transformation, run.result) if run.transformation else "",
         _load(run) if run.result else "",
         _pinned(run.pinned),
         _making(run),
@@ -45,7 +47,7 @@ def _headline(run: Run) -> str:
     model = escape(run.model)
     if run.result is None:
         return f"This run of {model} has not finished"
-    found, full = run.result.found, run.result.full
+    found, full = run.result.final, run.result.full
     if found.accuracy is None or not found.macs or not full.macs:
         return f"A smaller {model} was found"
     return (
@@ -58,7 +60,7 @@ def _lead(run: Run) -> list[str]:
     if run.result is None:
         return [_so_far(run)]
     full, uniform, found = (
-        network.accuracy for network in (run.result.full, run.result.uniform, run.result.found)
+        network.accuracy for network in (run.result.full, run.result.uniform, run.result.final)
     )
     if found is None:
         return ["Its test accuracy was not measured."]
@@ -86,14 +88,14 @@ def _so_far(run: Run) -> str:
 def _tiles(run: Run) -> str:
     if run.result is None:
         return ""
-    full, uniform, found = run.result.full, run.result.uniform, run.result.found
+    full, uniform, found = run.result.full, run.result.uniform, run.result.final
     limits = {name: f"budget {_limit(name, value)}" for name, value in run.budget.items()}
     tiles = [
         _cost_tile("Multiply-adds", found.macs, full.macs, limits.get("macs", "")),
         _cost_tile("Parameters", found.params, full.params, limits.get("params", "")),
         _latency_tile(run.result.latency, limits.get("latency", "")),
         _tile("Test accuracy", _accuracy(found), f"full network {_accuracy(full)}"),
-        _gain_tile(run.result, uniform, found),
+        _gain_tile(run.result, uniform, run.result.found),
     ]
     return f'<section class="tiles">{"".join(tiles)}</section>'
 
@@ -127,7 +129,8 @@ def _gain_tile(result: Result, uniform: Compared, found: Compared) -> str:
     paired = result.paired
     if paired and paired.low is not None and paired.high is not None:
         note += f"; {percent(0.95, 0)} interval {interval(paired.low, paired.high)}"
-    return _tile("Against uniform width", points(found.accuracy - uniform.accuracy), note)
+    whose = "Against" if result.final is result.found else "Before replacing, against"
+    return _tile(f"{whose} uniform width", points(found.accuracy - uniform.accuracy), note)
 
 
 def _tile(label: str, value: str, note: str, extra: str = "") -> str:
@@ -145,6 +148,7 @@ _LABELS: Final = {
     "uniform": "Uniform",
     "smaller": "Smaller images",
     "found": "Found",
+    "transformed": "Transformed",
 }
 
 
@@ -217,8 +221,8 @@ def _last_round(result: Result) -> str:
 def _seed_table(result: Result) -> str:
     if len(result.seeds) < 2:
         return ""
-    columns = [network.accuracies for network in result.networks.values()]
-    head = "".join(f"<th>{_LABELS[name]}" for name in result.networks)
+    columns = [network.accuracies for network in result.trained.values()]
+    head = "".join(f"<th>{_LABELS[name]}" for name in result.trained)
     rows = "".join(
         f"<tr><th scope=row>{seed}</th>{''.join(f'<td>{percent(value)}' for value in values)}</tr>"
         for seed, *values in zip(result.seeds, *columns, strict=False)

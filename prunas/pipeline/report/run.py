@@ -1,20 +1,17 @@
 """What a run folder says, read into values that the page can trust."""
 
-import json
 import math
-import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Final, cast
-from urllib.parse import quote
 
 from prunas.errors import InputError
+from prunas.pipeline.sealed import read_sealed
+from prunas.search.record import read_archive
 
 SCHEMA: Final = 1
-
-_ROWS: Final = "SELECT candidate, score, macs, params, seconds FROM evaluations ORDER BY id"
 
 
 @dataclass(frozen=True)
@@ -88,20 +85,66 @@ class Latency:
 
 
 @dataclass(frozen=True)
+class Operation:
+    """An edge of the graph of operators: what it carried, and what it carries now.
+
+    Attributes:
+        path: of its module; empty where nothing could be replaced.
+        source: the node that it reads.
+        target: the node that it is added to.
+        before: its operator.
+        after: its operator now.
+        live: whether it still matters.
+        channels: in and out.
+        size: rows and columns that come out.
+        macs: before and after.
+        params: before and after.
+    """
+
+    path: str
+    source: str
+    target: str
+    before: str
+    after: str
+    live: bool
+    channels: tuple[int, int]
+    size: tuple[int, int]
+    macs: tuple[int, int]
+    params: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Transformation:
+    """What became of the found network's operators; pairs are before and after."""
+
+    method: str
+    evaluations: int | None
+    size: str
+    macs: tuple[int, int]
+    params: tuple[int, int]
+    scores: tuple[float | None, float | None]
+    held_out: tuple[float | None, float | None]
+    operations: tuple[Operation, ...]
+
+
+@dataclass(frozen=True)
 class Result:
     """How the run ended. `candidate` and `uniform_candidate` follow the order of the genes.
 
-    `smaller` is the full network on smaller images, where these are searched.
+    `smaller` is the full network on smaller images, where these are searched; `transformed` the
+    found one with other operators, if some were replaced.
     """
 
     full: Compared
     uniform: Compared
     smaller: Compared | None
     found: Compared
+    transformed: Compared | None
     seeds: tuple[int, ...]
     candidate: tuple[int, ...]
     uniform_candidate: tuple[int, ...]
     paired: Paired | None
+    paired_transformed: Paired | None
     finalists: tuple[Finalist, ...]
     latency: Latency | None
     evaluations: int | None
@@ -115,8 +158,19 @@ class Result:
             "uniform": self.uniform,
             "smaller": self.smaller,
             "found": self.found,
+            "transformed": self.transformed,
         }
         return {name: network for name, network in named.items() if network is not None}
+
+    @property
+    def final(self) -> Compared:
+        """The network that the run ends with: the transformed one, as soon as it is trained."""
+        return self.trained.get("transformed", self.found)
+
+    @property
+    def trained(self) -> Mapping[str, Compared]:
+        """Those of them whose test accuracy is known."""
+        return {name: network for name, network in self.networks.items() if network.accuracies}
 
 
 @dataclass(frozen=True)
@@ -140,6 +194,7 @@ class Run:
     stages: tuple[tuple[str, float], ...]
     evaluations: tuple[Evaluation, ...]
     result: Result | None
+    transformation: Transformation | None
 
     @property
     def best(self) -> Evaluation | None:
@@ -196,6 +251,7 @@ def read_run(folder: Path) -> Run:
         ),
         evaluations=tuple(_read_archive(folder / "archive.sqlite")),
         result=_result(result) if top.record.get("result") else None,
+        transformation=_transformation(top.section("transformation"), result),
     )
 
 
@@ -208,15 +264,19 @@ def _result(result: "_Fields") -> Result:
         return Compared(result.integer(f"macs{suffix}"), result.integer(f"params{suffix}"), known)
 
     paired = result.section("paired")
+    paired_transformed = result.section("paired_transformed")
+    changed = "macs_transformed" in result.record
     return Result(
         full=compared("full", "_full"),
         uniform=compared("uniform", "_uniform"),
         smaller=compared("smaller", "_smaller") if "smaller_candidate" in result.record else None,
         found=compared("found", ""),
+        transformed=compared("transformed", "_transformed") if changed else None,
         seeds=tuple(seed.integer("seed") or 0 for seed in seeds),
         candidate=result.integers("candidate"),
         uniform_candidate=result.integers("uniform_candidate"),
         paired=_paired(paired) if paired.record else None,
+        paired_transformed=_paired(paired_transformed) if paired_transformed.record else None,
         finalists=tuple(
             Finalist(row.integers("candidate"), row.number("score"), row.number("held_out"))
             for row in result.sections("finalists")
@@ -241,6 +301,39 @@ def _latency(result: "_Fields") -> Latency | None:
     )
 
 
+def _transformation(entry: "_Fields", result: "_Fields") -> Transformation | None:
+    """That of the network that is found now; an earlier one says nothing of it."""
+    if not entry.record or entry.section("key").integers("candidate") != result.integers(
+        "candidate"
+    ):
+        return None
+    return Transformation(
+        method=entry.text("method"),
+        evaluations=entry.integer("evaluations"),
+        size=entry.text("size"),
+        macs=(entry.integer("macs_before") or 0, entry.integer("macs") or 0),
+        params=(entry.integer("params_before") or 0, entry.integer("params") or 0),
+        scores=(entry.number("score_before"), entry.number("score")),
+        held_out=(entry.number("held_out_before"), entry.number("held_out")),
+        operations=tuple(map(_operation, entry.section("graph").sections("edges"))),
+    )
+
+
+def _operation(edge: "_Fields") -> Operation:
+    return Operation(
+        path=edge.text("path"),
+        source=edge.text("source"),
+        target=edge.text("target"),
+        before=edge.text("before"),
+        after=edge.text("after"),
+        live=edge.flag("live"),
+        channels=edge.pair("channels"),
+        size=edge.pair("size"),
+        macs=edge.pair("macs"),
+        params=edge.pair("params"),
+    )
+
+
 def _paired(paired: "_Fields") -> Paired:
     return Paired(
         mean=paired.number("mean"),
@@ -252,30 +345,18 @@ def _paired(paired: "_Fields") -> Paired:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        return read_sealed(path)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; give the folder of a prunas run.") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as JSON: {error}.") from error
-    if not isinstance(record, dict):
-        raise InputError(f"{path} holds no JSON object; give the folder of a prunas run.")
-    return record
 
 
 def _read_archive(path: Path) -> Iterator[Evaluation]:
-    if not path.exists():
-        return
-    # Not mode=ro: such a reader may not tidy up, and leaves the write-ahead log's files behind.
-    connection = sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=rw", uri=True)
-    try:
-        connection.execute("PRAGMA query_only = 1")
-        for candidate, score, macs, params, seconds in connection.execute(_ROWS):
-            known = score if score is not None and math.isfinite(score) else None
-            yield Evaluation(tuple(json.loads(candidate)), known, macs, params, seconds or 0.0)
-    except (sqlite3.Error, json.JSONDecodeError, TypeError) as error:
-        raise InputError(f"{path} is not the archive of a prunas run: {error}.") from error
-    finally:
-        connection.close()
+    for rows in read_archive(path).values():
+        for row in rows:
+            known = row.score if math.isfinite(row.score) else None
+            yield Evaluation(row.candidate, known, row.macs, row.params, row.seconds)
 
 
 @dataclass(frozen=True)
@@ -303,6 +384,15 @@ class _Fields:
         if not all(isinstance(value, int) for value in values):
             raise self._wrong(name, "a list of whole numbers", values)
         return tuple(values)
+
+    def flag(self, name: str) -> bool:
+        return cast(bool, self._field(name, (bool,), "true or false", False))
+
+    def pair(self, name: str) -> tuple[int, int]:
+        values = self.integers(name)
+        if len(values) != 2:
+            raise self._wrong(name, "two whole numbers", list(values))
+        return values[0], values[1]
 
     def section(self, name: str) -> "_Fields":
         return _Fields(self._field(name, (dict,), "an object", {}), f"{self.where}, {name}")

@@ -1,0 +1,337 @@
+"""Transformed networks against their sources, and against random transformation.
+
+For every network, data set and seed: the source is trained from random weights; the policy looks
+for a transformation of it on held-out images, with weights that are trained alternately; so does
+random transformation, with as many scores; and all three are trained alike, from random weights of
+the same seed, on the same images in the same order, without a teacher. The test set is read at the
+end. A seed changes everything: splits, weights, search.
+
+Finished rows are kept in a .jsonl file beside this script, one for each network, data set, seed and
+arm, and sources and found networks in a folder, so that an interrupted study goes on where it was.
+
+Run: OMP_NUM_THREADS=1 python benchmarks/transformation_accuracy.py [NETWORK ...] [--data NAME]
+     [--seeds N]
+"""
+
+import argparse
+import fcntl
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Final, Protocol
+
+import torch
+from pinned import pinned
+from torch import nn
+
+from prunas.eval.accuracy import accuracy
+from prunas.eval.cost import Cost
+from prunas.eval.statistics import paired, spread
+from prunas.pipeline.data import Data, load_data
+from prunas.pipeline.found import run_search_stages
+from prunas.pipeline.networks import create_network
+from prunas.pipeline.progress import Progress
+from prunas.pipeline.recipe import Recipe
+from prunas.pipeline.request import Request
+from prunas.pipeline.run_folder import RunFolder
+from prunas.pipeline.seeking import Seeking, Settings
+from prunas.pipeline.shared_weights import Course, SharedWeights, Transformable
+from prunas.pipeline.small_images import Size
+from prunas.pipeline.stages import Job, fixed
+from prunas.pipeline.training import train
+from prunas.supernet.cut import cut
+from prunas.supernet.space import Candidate
+from prunas.transformer_nat import (
+    PUBLISHED,
+    CellNetwork,
+    Skeleton,
+    cell_transformations,
+    network_cost,
+    replaced,
+    traced_transformations,
+)
+
+ROWS: Final = Path(__file__).with_suffix(".jsonl")
+KEPT: Final = Path(__file__).with_name("trained") / "transformation_accuracy"
+ARMS: Final = ("source", "policy", "random")
+CPU: Final = torch.device("cpu")
+EPOCHS: Final = {"digits": 20, "photos": 10}
+SHARED_EPOCHS: Final = 5
+EVALUATIONS: Final = 100
+RATE: Final = 0.05
+
+
+# -- networks --------------------------------------------------------------------------------------
+
+
+class Basic(nn.Module):
+    """The block of ResNet-20: two convolutions, and a 1 x 1 one beside them where shapes change."""
+
+    def __init__(self, before: int, after: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(before, after, 3, stride, 1, bias=False)
+        self.bn1, self.bn2 = nn.BatchNorm2d(after), nn.BatchNorm2d(after)
+        self.conv2 = nn.Conv2d(after, after, 3, 1, 1, bias=False)
+        same = before == after and stride == 1
+        self.short = nn.Identity() if same else nn.Conv2d(before, after, 1, stride, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = torch.relu(self.bn1(self.conv1(x)))
+        return torch.relu(self.bn2(self.conv2(out)) + self.short(x))
+
+
+def resnet20(size: Size, classes: int) -> nn.Module:
+    """He et al., CVPR 2016, section 4.2, at half width."""
+    layers: list[nn.Module] = [nn.Conv2d(size[0], 8, 3, 1, 1, bias=False), nn.BatchNorm2d(8)]
+    layers.append(nn.ReLU(inplace=True))
+    before = 8
+    for after in (8, 16, 32):
+        for block in range(3):
+            layers.append(Basic(before, after, 2 if block == 0 and after > 8 else 1))
+            before = after
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, classes))
+
+
+def vgg(size: Size, classes: int) -> nn.Module:
+    """As VGG with batch norms: 3 x 3 convolutions, pools, one linear layer."""
+    layers: list[nn.Module] = []
+    before = size[0]
+    for width, count in ((16, 2), (32, 3), (64, 3)):
+        for _ in range(count):
+            layers += [nn.Conv2d(before, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)]
+            layers.append(nn.ReLU(inplace=True))
+            before = width
+        layers.append(nn.MaxPool2d(2))
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, classes))
+
+
+MODULES: Final[Mapping[str, Callable[[Size, int], nn.Module]]] = {"vgg": vgg, "resnet20": resnet20}
+MODELS: Final = {"mobilenetv2": "mobilenetv2_050"}
+CELLS: Final = {"darts": "DARTS_V2", "enas": "ENAS"}
+FOUND: Final[dict[str, dict[str, Any]]] = {
+    "found-mobilenetv2": {"model": "mobilenetv2_050", "budget": "macs=40%"},
+    "found-efficientnet": {"model": "test_efficientnet", "budget": "macs=40%"},
+}
+NETWORKS: Final = (*MODULES, *MODELS, *CELLS, *FOUND)
+
+
+class Case(Protocol):
+    """A network of the study."""
+
+    def built(self, seed: int) -> nn.Module:
+        """The source, with random weights of this seed."""
+        ...
+
+    def transformable(self, trained: nn.Module) -> Transformable:
+        """What may become of it, with the weights of the trained source."""
+        ...
+
+    def changed(self, found: Transformable, positions: Candidate, seed: int) -> nn.Module:
+        """A transformation, with random weights of this seed."""
+        ...
+
+    def costs(self, found: Transformable, positions: Candidate) -> tuple[int, int]:
+        """Multiply-accumulates and parameters of a transformation."""
+        ...
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A plain module."""
+
+    size: Size
+    build: Callable[[int], nn.Module]
+
+    def built(self, seed: int) -> nn.Module:
+        return self.build(seed)
+
+    def transformable(self, trained: nn.Module) -> Transformable:
+        return traced_transformations(trained, self.size)
+
+    def changed(self, found: Any, positions: Candidate, seed: int) -> nn.Module:
+        return replaced(self.build(seed), found.replacements(positions), fresh=seed)
+
+    def costs(self, found: Any, positions: Candidate) -> tuple[int, int]:
+        cost, candidate = Cost(found.space), found.candidate(positions)
+        return int(cost.macs([candidate])[0]), int(cost.params([candidate])[0])
+
+
+@dataclass(frozen=True)
+class Cells:
+    """A network of published cells."""
+
+    name: str
+    skeleton: Skeleton
+
+    def built(self, seed: int) -> nn.Module:
+        return CellNetwork(PUBLISHED[self.name], self.skeleton, seed=seed)
+
+    def transformable(self, trained: Any) -> Transformable:
+        return cell_transformations(PUBLISHED[self.name], self.skeleton, trained=trained)
+
+    def changed(self, found: Any, positions: Candidate, seed: int) -> nn.Module:
+        return CellNetwork(found.transformed(positions), self.skeleton, seed=seed)
+
+    def costs(self, found: Any, positions: Candidate) -> tuple[int, int]:
+        cost = network_cost(found.transformed(positions), self.skeleton)
+        return cost.macs, cost.params
+
+
+def case_of(name: str, data: Data) -> Case:
+    size, classes = data.input_size, len(data.classes)
+    if name in CELLS:
+        skeleton = Skeleton("cifar", 8, 6, classes, min(size[1:]), in_channels=size[0])
+        return Cells(CELLS[name], skeleton)
+    if name in MODULES:
+        return Traced(size, lambda seed: _seeded(MODULES[name], size, classes, seed))
+    if name in MODELS:
+        model = MODELS[name]
+        return Traced(
+            size, lambda seed: create_network(model, classes=classes, input_size=size, seed=seed)
+        )
+    job = _searched(name, data.name)
+    candidate = Candidate(job.folder.read()["result"]["candidate"])
+    return Traced(size, lambda seed: cut(job.untrained(seed), job.space, candidate))
+
+
+def _seeded(
+    build: Callable[[Size, int], nn.Module], size: Size, classes: int, seed: int
+) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return build(size, classes)
+
+
+def _searched(name: str, data: str) -> Job:
+    """The run in which this network is found, once for all seeds."""
+    request = Request(
+        data=data, epochs=EPOCHS[data], supernet_epochs=10, evaluations=60, finalists=1,
+        calibration=256, **FOUND[name],
+    )  # fmt: skip
+    folder = KEPT / f"{name}-{data}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:  # another process may be at it
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        job = Job(RunFolder.create(folder / "run", request, resume=True), CPU, Progress())
+        if "result" not in job.folder.read():
+            run_search_stages(job)
+    return job
+
+
+# -- one seed --------------------------------------------------------------------------------------
+
+
+def one_seed(name: str, data_name: str, seed: int) -> int:
+    """Write the rows of one seed that are missing; returns how many there were."""
+    torch.set_num_threads(1)
+    missing = [arm for arm in ARMS if (name, data_name, seed, arm) not in done()]
+    data = load_data(data_name, seed=seed)
+    case = case_of(name, data)
+    recipe = Recipe(epochs=EPOCHS[data_name], learning_rate=RATE)
+    began = perf_counter()
+    source = case.built(seed)
+    file = KEPT / f"{name}-{data_name}-{seed}.safetensors"
+    train(source, data.train, recipe, seed=seed, checkpoint=file)
+    for arm in missing:
+        found = case.transformable(source)
+        positions = found.moves.source if arm == "source" else _transformed(found, data, arm, seed)
+        network = source
+        if positions != found.moves.source:
+            network = case.changed(found, positions, seed)
+            train(network, data.train, recipe, seed=seed)
+        macs, params = case.costs(found, positions)
+        macs_before, params_before = case.costs(found, found.moves.source)
+        row = {
+            "network": name, "data": data_name, "seed": seed, "arm": arm,
+            "accuracy": accuracy(network, _all(data.test, data)), "macs": macs, "params": params,
+            "macs_source": macs_before, "params_source": params_before,
+            "replaced": _changes(found, positions),
+            "seconds": round(perf_counter() - began, 1),
+        }  # fmt: skip
+        with ROWS.open("a") as rows_file:
+            rows_file.write(json.dumps(row) + "\n")
+        began = perf_counter()
+    return len(missing)
+
+
+def _transformed(found: Transformable, data: Data, method: str, seed: int) -> Candidate:
+    course = Course(
+        train=data.train,
+        calibration=fixed(data.train, data.input_size, CPU, limit=256),
+        held_out=_all(data.held_out, data),
+        recipe=Recipe(epochs=SHARED_EPOCHS, learning_rate=RATE / 2),
+        device=CPU,
+        seed=seed,
+    )
+    settings = Settings(method, EVALUATIONS, SHARED_EPOCHS, 1, seed)
+    weights = SharedWeights(found, course)
+    seeking = Seeking(found.moves, weights, settings, {}, lambda: None, Progress())
+    return seeking.ranked()[0].candidate
+
+
+def _all(split: Any, data: Data) -> Any:
+    return fixed(split, data.input_size, CPU)
+
+
+def _changes(found: Transformable, positions: Candidate) -> list[str]:
+    names = zip(found.moves.graph.edges, found.moves.operators(positions), strict=True)
+    return [f"{e.target}: {e.operator} > {name}" for e, name in names if e.operator != name]
+
+
+# -- the study -------------------------------------------------------------------------------------
+
+
+def rows() -> list[dict[str, Any]]:
+    if not ROWS.exists():
+        return []
+    return [json.loads(line) for line in ROWS.read_text().splitlines()]
+
+
+def done() -> set[tuple[str, str, int, str]]:
+    return {(row["network"], row["data"], row["seed"], row["arm"]) for row in rows()}
+
+
+def main(networks: Sequence[str], data: Sequence[str], seeds: int) -> None:
+    KEPT.mkdir(parents=True, exist_ok=True)
+    known = done()
+    work = [
+        (name, kind, seed)
+        for seed in range(seeds)
+        for kind in data
+        for name in networks
+        if any((name, kind, seed, arm) not in known for arm in ARMS)
+    ]
+    for _ in pinned(one_seed, work):
+        pass
+    for kind in data:
+        for name in networks:
+            report(name, kind)
+
+
+def report(name: str, data: str) -> None:
+    known = [row for row in rows() if (row["network"], row["data"]) == (name, data)]
+    by_arm = {arm: {r["seed"]: r for r in known if r["arm"] == arm} for arm in ARMS}
+    seeds = sorted(set.intersection(*(set(each) for each in by_arm.values())))
+    if len(seeds) < 2:
+        return
+    print(f"{name} on {data}, {len(seeds)} seeds:")
+    for arm in ARMS:
+        chosen = [by_arm[arm][seed] for seed in seeds]
+        share = sum(row["macs"] / row["macs_source"] for row in chosen) / len(chosen)
+        weights = sum(row["params"] / row["params_source"] for row in chosen) / len(chosen)
+        accuracies = spread([row["accuracy"] for row in chosen])
+        print(f"  {arm:<7}{accuracies} at {share:.3f} of the MACs, {weights:.3f} of the parameters")
+    for one, other in (("policy", "source"), ("random", "source"), ("policy", "random")):
+        ours, theirs = ([by_arm[arm][s]["accuracy"] for s in seeds] for arm in (one, other))
+        print(f"  {one} - {other}: {paired(ours, theirs).sentence_in_points}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("networks", nargs="*", choices=[*NETWORKS, []], default=list(NETWORKS))
+    parser.add_argument("--data", choices=list(EPOCHS), action="append")
+    parser.add_argument("--seeds", type=int, default=8)
+    given = parser.parse_args()
+    main(given.networks or list(NETWORKS), given.data or list(EPOCHS), given.seeds)

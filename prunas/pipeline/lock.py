@@ -1,0 +1,83 @@
+"""A run belongs to one process at a time."""
+
+import fcntl
+import json
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from errno import EACCES, EAGAIN
+from pathlib import Path
+from typing import IO, Final
+
+from prunas.errors import InputError
+from prunas.pipeline.files import sweep, writing
+
+LOCK: Final = ".lock"
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """The folder is this process's own inside; what an earlier one left half-written is removed.
+
+    The lock is the operating system's, held on `folder`/.lock: it goes when its process ends,
+    however that ends, so that it can never be stale; a file that a killed process leaves says
+    nothing. On a disk that cannot lock (some network disks) nobody is refused.
+
+    Args:
+        folder: it exists.
+
+    Raises:
+        InputError: another process has the folder, which the sentence names.
+        RunError: the folder cannot be written.
+    """
+    with _locked(folder / LOCK) as opened:
+        with writing(folder):
+            opened.truncate(0)
+            json.dump({"pid": os.getpid(), "host": platform.node()}, opened)
+            opened.flush()
+        sweep(folder)
+        yield
+
+
+@contextmanager
+def _locked(file: Path) -> Iterator[IO[str]]:
+    opened = _opened(file)
+    with opened:
+        try:
+            yield opened
+        finally:
+            with suppress(OSError):
+                file.unlink()  # ours still: whoever has opened it meanwhile finds it gone
+
+
+def _opened(file: Path) -> IO[str]:
+    """The locked file, of which the folder knows: not one that its holder has just removed."""
+    while True:
+        with writing(file.parent):
+            opened = file.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (EAGAIN, EACCES):
+                holder = _holder(opened)
+                opened.close()
+                raise InputError(
+                    f"{file.parent} is being worked on by {holder}; wait for it or stop it, and"
+                    " then start again"
+                ) from None
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(opened.fileno()), file.stat()):
+                return opened
+        opened.close()
+
+
+def _holder(opened: IO[str]) -> str:
+    """Whoever wrote the file, in words."""
+    opened.seek(0)
+    try:
+        found = json.loads(opened.read())
+        pid, host = int(found["pid"]), str(found["host"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return "another process"
+    return f"process {pid}" + ("" if host == platform.node() else f" on {host}")

@@ -1,0 +1,117 @@
+"""`prunas runs`: what can be done with runs besides making them."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from shutil import get_terminal_size
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from prunas.pipeline.lock import claimed
+from prunas.pipeline.run_folder import RunFolder
+from prunas.pipeline.runs import FORMATS, Listed, export_runs, list_runs, merge_runs
+from prunas.search.record import recover as recover_archive
+
+app = typer.Typer(
+    help="List, resume, merge, export and recover runs.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Run = Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@app.command("list")
+def list_(
+    folder: Annotated[Path, typer.Argument(help="Runs in it and below it.")] = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """List the runs in a folder, and how far each has come."""
+    found = list_runs(folder)
+    if as_json:
+        typer.echo(json.dumps({"runs": [each.to_json() for each in found]}))
+    elif not found:
+        typer.echo(f"there are no runs in {folder}")
+    else:
+        width = max(60, get_terminal_size((110, 24)).columns)
+        Console(highlight=False, width=width).print(_table(found))
+        for each in found:
+            if each.trouble:
+                typer.echo(each.trouble)
+
+
+def _table(found: Sequence[Listed]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("run", "state", "network", "data", "budget", "seed"):
+        table.add_column(name, overflow="fold")
+    for name in ("scored", "best score", "test accuracy"):
+        table.add_column(name, justify="right")
+    for each in found:
+        scored = "" if each.state == "damaged" else f"{each.evaluations}"
+        scored += "" if each.asked is None else f" of {each.asked}"
+        table.add_row(
+            each.folder,
+            each.state,
+            each.model,
+            each.data,
+            each.budget,
+            ", ".join(map(str, each.seeds)),
+            scored,
+            "" if each.best is None else f"{each.best:.4f}",
+            "" if each.accuracy is None else f"{each.accuracy:.4f}",
+        )
+    return table
+
+
+@app.command()
+def merge(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs.", metavar="RUN...")],
+    out: Annotated[Path, typer.Option(help="A new folder for all of them.")],
+    as_json: AsJson = False,
+) -> None:
+    """Merge runs of equal requests: other seeds side by side, equal ones into one run."""
+    found = merge_runs(runs, out)
+    if as_json:
+        counts = {"evaluations": found.evaluations, "twice": found.twice}
+        typer.echo(json.dumps({"run": str(out), "runs": found.runs, **counts}))
+        return
+    twice = f", {found.twice} of which were there twice" if found.twice else ""
+    typer.echo(f"{out}: {found.evaluations} evaluations of {found.runs} run(s){twice}")
+    if found.runs == 1:
+        typer.echo(f"go on with it: prunas runs resume {out}")
+
+
+@app.command()
+def export(
+    run: Run,
+    out: Annotated[Path, typer.Option(help="The file.", metavar="FILE")],
+    form: Annotated[
+        str, typer.Option("--format", help=f"{', '.join(FORMATS)}.", metavar="NAME")
+    ] = "csv",
+    as_json: AsJson = False,
+) -> None:
+    """Write the evaluations of a run as a table for other programs."""
+    rows = export_runs(run, form, out)
+    if as_json:
+        typer.echo(json.dumps({"run": str(run), "file": str(out), "rows": rows}))
+    else:
+        typer.echo(f"{out}: {rows} evaluations")
+
+
+@app.command()
+def recover(run: Run, as_json: AsJson = False) -> None:
+    """Save what can be read of a damaged archive; the search then evaluates the rest again."""
+    folder = RunFolder.open(run)
+    with claimed(run):
+        saved, aside = recover_archive(folder.archive, fingerprint=folder.request().fingerprint())
+    if as_json:
+        typer.echo(json.dumps({"run": str(run), "saved": saved, "damaged": str(aside)}))
+        return
+    typer.echo(f"{saved} evaluations were saved; the damaged archive is kept as {aside}")
+    typer.echo(f"evaluate the others again: prunas runs resume {run}")

@@ -1,0 +1,80 @@
+"""What a folder holds: the evaluations of a run, or of several that were merged."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, final
+
+from prunas.errors import InputError
+from prunas.pipeline.request import Request
+from prunas.pipeline.run_folder import RunFolder
+from prunas.pipeline.sealed import read_sealed
+from prunas.search.evaluation import Evaluation
+from prunas.search.record import read_archive
+
+SCHEMA: Final = 1
+MERGED: Final = "merged.json"
+
+
+@final
+@dataclass(frozen=True)
+class Source:
+    """The evaluations of one run.
+
+    Attributes:
+        name: of its folder.
+        folder: where they are.
+        request: what was asked of the run.
+        genes: their names, in the order of a candidate's values; empty where no search has ended.
+        rows: the evaluations in the order recorded.
+    """
+
+    name: str
+    folder: Path
+    request: Request
+    genes: tuple[str, ...]
+    rows: tuple[Evaluation, ...]
+
+
+def is_merged(folder: Path) -> bool:
+    return (folder / MERGED).exists() and not (folder / "run.json").exists()
+
+
+def read_sources(folder: Path) -> list[Source]:
+    """The run in a folder, or all that were merged in it.
+
+    Raises:
+        InputError: it holds neither, or is damaged.
+    """
+    if is_merged(folder):
+        return _merged(folder)
+    run = RunFolder.open(folder)
+    request = run.request()
+    rows = read_archive(run.archive).get(request.fingerprint(), ())
+    genes = _names(run.read().get("space", {}).get("genes", []))
+    return [Source(_name(folder), folder, request, genes, rows)]
+
+
+def _merged(folder: Path) -> list[Source]:
+    file = folder / MERGED
+    try:
+        entries = read_sealed(file, ("schema", SCHEMA))
+        genes = tuple(str(name) for name in entries["genes"])
+        known = [(str(run["name"]), Request.from_json(run["request"])) for run in entries["runs"]]
+        if not known:
+            raise ValueError("it names no run")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file} cannot be read: {error}") from None
+    record = read_archive(folder / "archive.sqlite")
+    return [
+        Source(name, folder, request, genes, record.get(request.fingerprint(), ()))
+        for name, request in known
+    ]
+
+
+def _names(genes: Sequence[Any]) -> tuple[str, ...]:
+    return tuple(str(gene["name"]) for gene in genes if isinstance(gene, dict) and "name" in gene)
+
+
+def _name(folder: Path) -> str:
+    return folder.resolve().name

@@ -1,0 +1,131 @@
+"""The convolutions of a network that something cheaper may stand in for, and what each costs."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from prunas.errors import InputError
+from prunas.supernet.imagined import Imagining
+from prunas.supernet.skeleton import FORWARD_ERRORS, META, skeleton
+from prunas.supernet.tensors import aliases_of
+from prunas.transformer_nat.operator_cost import OperatorCost
+from prunas.transformer_nat.operators import NULL, SKIP
+from prunas.transformer_nat.substitutes import carried, substitute
+from prunas.transformer_nat.transitions import Rule
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A convolution that ran once, on one tensor."""
+
+    layer: nn.Conv2d
+    given: torch.Size
+    made: torch.Size
+
+
+def layer_prices(
+    network: nn.Module, input_size: Sequence[int], rule: Rule
+) -> dict[str, Mapping[str, OperatorCost]]:
+    """{path of a layer: what it is, and then all that may take its place, with their costs}.
+
+    Layers for which there is nothing, or nothing but what costs more, are left out.
+
+    Args:
+        network: stays as it is; no weights are read.
+        input_size: (channels, height, width) of one image.
+        rule: what is offered for an operator.
+
+    Raises:
+        InputError: the network does not run on such images.
+    """
+    result: dict[str, Mapping[str, OperatorCost]] = {}
+    for path, seen in _convolutions(network, input_size).items():
+        name = carried(seen.layer)
+        prices = {name: _price(seen.layer, seen)}
+        for other in rule(name):
+            if other == NULL or (other == SKIP and seen.given != seen.made):
+                continue
+            new = substitute(seen.layer, other)
+            if new is not None and not (cost := _price(new, seen)).exceeds(prices[name]):
+                prices[other] = cost
+        if len(prices) > 1:
+            result[path] = prices
+    return result
+
+
+def _price(module: nn.Module, seen: _Seen) -> OperatorCost:
+    """All convolutions of a substitute make as many positions as the layer did."""
+    positions = seen.made[-2] * seen.made[-1]
+    weights = sum(m.weight.numel() for m in module.modules() if isinstance(m, nn.Conv2d))
+    params = sum(parameter.numel() for parameter in module.parameters())
+    return OperatorCost(macs=weights * positions, weights=params)
+
+
+def _convolutions(network: nn.Module, input_size: Sequence[int]) -> dict[str, _Seen]:
+    """The convolutions, on the meta device, that ran once and share no weight."""
+    bare = skeleton(network).eval()
+    tied = {name.rpartition(".")[0] for pair in aliases_of(network).items() for name in pair}
+    layers = {
+        path: module
+        for path, module in bare.named_modules()
+        if path and isinstance(module, nn.Conv2d) and path not in tied
+    }
+    runs: dict[str, list[tuple[torch.Size, torch.Size] | None]] = {path: [] for path in layers}
+
+    def note(path: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        plain = len(args) == 1 and not kwargs and args[0].dim() == out.dim() == 4
+        runs[path].append((args[0].shape, out.shape) if plain else None)
+
+    handles = [
+        layer.register_forward_hook(
+            lambda _, args, kwargs, out, path=path: note(path, args, kwargs, out), with_kwargs=True
+        )
+        for path, layer in layers.items()
+    ]
+    failure = _failure(bare, input_size)
+    for handle in handles:
+        handle.remove()
+    if failure is not None:
+        raise InputError(
+            f"{type(network).__name__} does not run on images of shape {tuple(input_size)}:"
+            f" {failure}"
+        )
+    once = {path: shapes[0] for path, shapes in runs.items() if len(shapes) == 1}
+    seen = {path: _Seen(layers[path], *shapes) for path, shapes in once.items() if shapes}
+    if _works(bare, seen, input_size):
+        return seen
+    return {path: each for path, each in seen.items() if _works(bare, [path], input_size)}
+
+
+def _works(bare: nn.Module, paths: Iterable[str], input_size: Sequence[int]) -> bool:
+    """Whether the network runs with something else than a convolution in these places.
+
+    One that asks the layer for its weight does not.
+    """
+    layers = {path: bare.get_submodule(path) for path in paths}
+    try:
+        for path, layer in layers.items():
+            bare.set_submodule(path, nn.Sequential(layer))
+        return _failure(bare, input_size) is None
+    finally:
+        for path, layer in layers.items():
+            bare.set_submodule(path, layer)
+
+
+def _failure(bare: nn.Module, input_size: Sequence[int]) -> Exception | None:
+    try:
+        with torch.no_grad(), Imagining():
+            bare(meta_images(bare, input_size))
+    except FORWARD_ERRORS as error:
+        return error
+    return None
+
+
+def meta_images(bare: nn.Module, input_size: Sequence[int]) -> torch.Tensor:
+    """Two images on the meta device."""
+    floating = (p.dtype for p in bare.parameters() if p.is_floating_point())
+    dtype = next(floating, torch.float32)
+    return torch.empty((2, *map(int, input_size)), dtype=dtype, device=META)

@@ -1,0 +1,91 @@
+"""A disk that refuses writes: each of them once, or some of them."""
+
+import errno
+import os
+import re
+import sqlite3
+from collections import Counter
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import pytest
+
+from prunas.pipeline import files, tensor_file
+from prunas.search import archive
+
+
+class Disk:
+    """Refuses a share of all writes when they are first tried, and takes them afterwards.
+
+    A write is known by what is written and how often that has been written before, so that a run
+    that goes on meets every refusal once. Half of them say that the disk is full, half that it is
+    read-only.
+    """
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._done: Counter[str] = Counter()
+        self.refused: list[str] = []
+
+    def write(self, how: str, what: str | Path) -> int | None:
+        """The error of a write; None if it may go on."""
+        name = f"{how} {re.sub(r'[.][0-9]+[.]part', '', Path(what).name)}"
+        write = f"{name}, number {self._done[name]}"
+        chance = crc32(write.encode())
+        if write not in self.refused and chance % 1000 < 1000 * self._share:
+            self.refused.append(write)
+            return (errno.ENOSPC, errno.EROFS)[chance // 1000 % 2]
+        self._done[name] += 1
+        return None
+
+    def require(self, how: str, what: str | Path) -> None:
+        if code := self.write(how, what):
+            raise OSError(code, os.strerror(code))
+
+
+def install(disk: Disk, patch: pytest.MonkeyPatch) -> None:
+    """Let everything that prunas writes go through the disk."""
+    for owner, name, how in (
+        (os, "replace", "rename"),
+        (files, "_flush", "flush"),
+        (Path, "write_text", "write"),
+        (Path, "mkdir", "make"),
+        (tensor_file, "save_file", "save"),
+    ):
+        patch.setattr(owner, name, _guarded(disk, getattr(owner, name), how))
+    patch.setattr(archive, "_connected", lambda path, patience: _connected(disk, path, patience))
+
+
+def _guarded(disk: Disk, function: Any, how: str) -> Any:
+    """The function, of which the last path among its arguments is what is written."""
+
+    def guarded(*arguments: Any, **options: Any) -> Any:
+        paths = [each for each in arguments if isinstance(each, str | Path)]
+        # folders that are there are not made; that their names are flushed is but a precaution
+        if how not in ("make", "flush") or not Path(paths[0]).is_dir():
+            disk.require(how, paths[0] if how == "write" else paths[-1])
+        return function(*arguments, **options)
+
+    return guarded
+
+
+def _connected(disk: Disk, path: Path, patience: float) -> sqlite3.Connection:
+    class Connection(sqlite3.Connection):
+        def execute(self, statement: str, *arguments: Any) -> sqlite3.Cursor:
+            verb = statement.split()[0]
+            if verb in ("INSERT", "BEGIN", "CREATE", "COMMIT"):
+                code = disk.write(verb.lower(), path)
+                if code is not None:
+                    raise _refusal(code)
+            return super().execute(statement, *arguments)
+
+    return sqlite3.connect(path, patience, isolation_level=None, factory=Connection)
+
+
+def _refusal(code: int) -> sqlite3.OperationalError:
+    full = code == errno.ENOSPC
+    said = "database or disk is full" if full else "attempt to write a readonly database"
+    error = sqlite3.OperationalError(said)
+    error.sqlite_errorcode = sqlite3.SQLITE_FULL if full else sqlite3.SQLITE_READONLY
+    return error

@@ -1,0 +1,92 @@
+"""A full or read-only disk at a write: a sentence, nothing half-written, and the run goes on."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from prunas.errors import InputError, RunError
+from prunas.pipeline import alone
+from prunas.pipeline.finals import train_finals
+from prunas.pipeline.found import run_search_stages
+from prunas.pipeline.lock import claimed
+from prunas.pipeline.progress import Progress
+from prunas.pipeline.report import write_report
+from prunas.pipeline.request import Request
+from prunas.pipeline.run_folder import RunFolder
+from prunas.pipeline.stages import Job
+from tests.faults.disk import Disk, install
+from tests.faults.kills import outcome, same_weights, whole
+from tests.pipeline.pictures import bright_pictures
+
+
+@pytest.mark.parametrize(
+    "share", [0.08, pytest.param(1.0, marks=pytest.mark.slow)], ids=["some", "every"]
+)
+def test_a_run_goes_on_after_every_write_that_the_disk_refused(
+    share: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alone, "_cores", lambda: 1)
+    request = small_request(tmp_path)
+    _all_stages(tmp_path / "undisturbed", request)
+    expected = outcome(tmp_path / "undisturbed")
+    disk, folder = Disk(share), tmp_path / "run"
+    with monkeypatch.context() as patch:
+        install(disk, patch)
+        for refusals in _until_done(folder, request, disk):
+            assert len(disk.refused) == refusals, "what was refused was not noticed"
+            known = whole(folder)
+            assert known.items() <= dict(_rows(expected)).items()
+    assert len(disk.refused) >= 3
+    assert outcome(folder) == expected
+    assert same_weights(folder / "model", tmp_path / "undisturbed" / "model")
+
+
+def _until_done(folder: Path, request: Request, disk: Disk) -> Iterator[int]:
+    """Start again after every refusal; how many there were is yielded after each."""
+    refusals = 0
+    while True:
+        try:
+            _all_stages(folder, request)
+        except (RunError, InputError) as error:
+            refusals += 1
+            said = str(error)
+            assert any(reason in said for reason in _REASONS), said
+            yield refusals
+        else:
+            return
+
+
+_REASONS = ("No space left", "Read-only file", "disk is full", "readonly database")
+
+
+def _rows(found: dict[str, object]) -> Iterator[tuple[object, object]]:
+    rows = found["rows"]
+    assert isinstance(rows, list)
+    return ((candidate, score) for candidate, score, *_ in rows)
+
+
+def _all_stages(folder: Path, request: Request) -> None:
+    with claimed(RunFolder.prepared(folder)):
+        job = Job(RunFolder.create(folder, request, resume=True), torch.device("cpu"), Progress())
+        run_search_stages(job)
+        train_finals(job)
+        write_report(folder)
+
+
+def small_request(place: Path) -> Request:
+    request = Request(model="test_resnet", data=str(bright_pictures(place)), budget="macs=50%")
+    return replace(
+        request,
+        evaluations=5,
+        seeds=1,
+        epochs=1,
+        supernet_epochs=2,
+        finalists=2,
+        finalist_epochs=1,
+        final_epochs=1,
+        batch_size=24,
+        calibration=48,
+    )

@@ -1,0 +1,244 @@
+"""Runs listed, merged, exported and recovered."""
+
+import csv
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prunas.pipeline.cli import main
+from prunas.pipeline.request import Request
+from prunas.pipeline.run_folder import RunFolder
+from prunas.pipeline.runs import exporting, list_runs
+from prunas.pipeline.sealed import write_sealed
+from prunas.search.archive import Archive
+from prunas.search.evaluation import Evaluation
+from prunas.search.record import read_archive
+from tests.pipeline.made_up_run import GENES, evaluations, record
+
+Rows = Sequence[Evaluation]
+
+
+def a_run(folder: Path, rows: Rows, *, finished: bool = True, **request: Any) -> Path:
+    """A run of these evaluations; `request` replaces fields of what was asked."""
+    fields = record()
+    asked = Request.from_json({**fields["request"], **request})
+    if not finished:
+        fields = {name: fields[name] for name in ("schema", "versions", "stages", "seed")}
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "checkpoints" / "full.safetensors").write_text(f"weights of {folder.name}")
+    write_sealed(folder / "run.json", {**fields, "request": asked.to_json()})
+    with (
+        Archive(folder / "archive.sqlite", fingerprint=asked.fingerprint()) as archive,
+        archive.together(),
+    ):
+        for row in rows:
+            archive.record(row)
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def printed(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> Any:
+    capsys.readouterr()
+    assert main([*arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
+    capsys.readouterr()
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    return err.removeprefix("prunas: ")
+
+
+# -- list ------------------------------------------------------------------------------------------
+
+
+def test_runs_are_listed_by_name_with_what_they_have_come_to(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = evaluations(30)
+    a_run(place / "runs" / "b", rows)
+    a_run(place / "runs" / "a" / "inner", rows[:8], finished=False, seed=4)
+    a_run(place / "runs" / "a" / "inner" / "checkpoints" / "hidden", rows)
+    (place / "runs" / "broken").mkdir()
+    (place / "runs" / "broken" / "run.json").write_text("{")
+    (place / "runs" / "link").symlink_to(place / "runs" / "b")
+    (inner, b, broken) = printed(capsys, ["runs", "list"])["runs"]
+    best = max(row.score for row in rows if not math.isnan(row.score))
+    assert b == {
+        "folder": "runs/b", "state": "trained", "model": "mobilenetv2_050", "data": "digits",
+        "budget": "macs=0.4", "seeds": [0], "evaluations": 30, "asked": 300, "best": best,
+        "accuracy": 0.969, "trouble": "",
+    }  # fmt: skip
+    assert (inner["folder"], inner["state"], inner["seeds"]) == ("runs/a/inner", "begun", [4])
+    assert (inner["evaluations"], inner["accuracy"]) == (8, None)
+    assert broken["state"] == "damaged"
+    assert "runs/broken/run.json cannot be read" in broken["trouble"]
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["runs", "list"]) == 0
+    out = capsys.readouterr().out
+    for text in ("runs/a/inner", "8 of 300", "30 of 300", "0.9690", "cannot be read"):
+        assert text in out
+
+
+def test_a_folder_without_runs(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "there is no folder runs" in refused(capsys, ["runs", "list"])
+    assert main(["runs", "list", "."]) == 0
+    assert "there are no runs in" in capsys.readouterr().out
+
+
+# -- merge -----------------------------------------------------------------------------------------
+
+
+def test_runs_of_other_seeds_stay_apart_in_one_archive(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in (0, 1, 2):
+        a_run(place / f"seed-{seed}", evaluations(20, seed), seed=seed, evaluations=20 + seed)
+    words = ["runs", "merge", "seed-2", "seed-0", "seed-1", "--out", "all"]
+    assert printed(capsys, words) == {"run": "all", "runs": 3, "evaluations": 60, "twice": 0}
+    fingerprints = [RunFolder(place / f"seed-{n}").request().fingerprint() for n in (2, 0, 1)]
+    found = read_archive(place / "all" / "archive.sqlite")
+    assert list(found) == fingerprints
+    assert repr(found[fingerprints[1]]) == repr(tuple(evaluations(20, 0)))
+    (listed,) = list_runs(place / "all")
+    assert (listed.state, listed.seeds, listed.evaluations) == ("merged", (0, 1, 2), 60)
+    assert "holds no run" in refused(capsys, ["runs", "resume", "all"])
+    a_run(place / "seed-3", evaluations(5, 3), seed=3)
+    again = printed(capsys, ["runs", "merge", "all", "seed-3", "--out", "more"])
+    assert (again["runs"], again["evaluations"]) == (4, 65)
+
+
+def test_a_run_that_went_on_in_two_places_becomes_one(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = evaluations(30)
+    a_run(place / "here", rows[:20], evaluations=20)
+    a_run(place / "there", [*rows[:10], *rows[20:]], evaluations=40, seeds=5)
+    assert main(["runs", "merge", "here", "there", "--out", "one"]) == 0
+    out = capsys.readouterr().out
+    assert "one: 30 evaluations of 1 run(s), 10 of which were there twice" in out
+    assert "prunas runs resume one" in out
+    run = RunFolder.open(place / "one")
+    assert repr(read_archive(run.archive)[run.request().fingerprint()]) == repr(tuple(rows))
+    assert run.request().evaluations == 40
+    assert "result" not in run.read()
+    assert run.checkpoint("full").read_text() == "weights of here"
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"model": "resnet18"}, "model is 'mobilenetv2_050' in one and 'resnet18' in the other"),
+        ({"grid": "every"}, "grid is"),
+        ({"epochs": 3}, "epochs is None in one and 3 in the other"),
+        ({"seed": 1}, "their genes differ"),
+        ({}, "they were not scored on the same weights"),
+    ],
+)
+def test_runs_that_do_not_compare_are_not_merged(
+    change: dict[str, Any], sentence: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = evaluations(5)
+    others = [replace(row, score=0.5) for row in rows]
+    if sentence.startswith("their genes"):
+        others = [replace(row, candidate=type(row.candidate)(row.candidate[1:])) for row in rows]
+    a_run(place / "one", rows)
+    a_run(place / "two", others, finished=not sentence.startswith("their genes"), **change)
+    assert sentence in refused(capsys, ["runs", "merge", "one", "two", "--out", "both"])
+    assert sorted(each.name for each in place.iterdir()) == ["one", "two"]
+
+
+def test_a_merged_folder_that_names_no_run(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_sealed(place / "merged.json", {"schema": 1, "genes": [], "runs": []})
+    sentence = refused(capsys, ["runs", "export", ".", "--out", "x"])
+    assert "merged.json cannot be read: it names no run" in sentence
+
+
+def test_merging_needs_two_runs_and_a_new_folder(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a_run(place / "one", evaluations(5))
+    assert "merge two runs or more" in refused(capsys, ["runs", "merge", "one", "--out", "x"])
+    words = ["runs", "merge", "one", "one", "--out", "one"]
+    assert "one exists; merge into a new folder" in refused(capsys, words)
+
+
+# -- export ----------------------------------------------------------------------------------------
+
+
+def test_a_run_becomes_a_table(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = evaluations(20)
+    a_run(place / "run", [replace(rows[0], score=math.inf), *rows[1:]], seed=3)
+    words = ["runs", "export", "run", "--out", "table.csv"]
+    assert printed(capsys, words) == {"run": "run", "file": "table.csv", "rows": 20}
+    with (place / "table.csv").open(newline="") as opened:
+        table = list(csv.DictReader(opened))
+    assert [float(row["score"]) for row in table if row["score"]] == [
+        math.inf, *[row.score for row in rows[1:] if not math.isnan(row.score)]
+    ]  # fmt: skip
+    assert [row["score"] for row in table].count("") == 1
+    names = [gene["name"] for gene in GENES]
+    assert [tuple(int(row[name]) for name in names) for row in table] == [
+        row.candidate for row in rows
+    ]
+    assert (table[4]["run"], table[4]["seed"], table[4]["number"]) == ("run", "3", "5")
+    assert table[4]["macs"] == str(rows[4].macs)
+
+
+def test_parquet_holds_the_same_with_its_types(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    for seed in (0, 1):
+        a_run(place / str(seed), evaluations(20, seed), seed=seed, finished=False)
+    assert main(["runs", "merge", "0", "1", "--out", "both"]) == 0
+    assert main(["runs", "export", "both", "--format", "parquet", "--out", "t.parquet"]) == 0
+    table = parquet.read_table(place / "t.parquet").to_pydict()
+    rows = [*evaluations(20, 0), *evaluations(20, 1)]
+    assert table["seed"] == [0] * 20 + [1] * 20
+    assert table["score"] == [None if math.isnan(row.score) else row.score for row in rows]
+    assert table["params"] == [row.params for row in rows]
+    last = len(GENES) - 1
+    assert table[f"gene {last}"] == [row.candidate[last] for row in rows]
+
+
+def test_tables_that_cannot_be_written(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_run(place / "run", evaluations(3))
+    words = ["runs", "export", "run", "--out", "table", "--format"]
+    assert "no format is called 'xls'; choose csv, parquet" in refused(capsys, [*words, "xls"])
+    monkeypatch.setattr(exporting, "find_spec", lambda name: None)
+    sentence = refused(capsys, [*words, "parquet"])
+    assert "Parquet needs pyarrow; run: pip install 'prunas[parquet]'" in sentence
+    assert not (place / "table").exists()
+
+
+# -- recover ---------------------------------------------------------------------------------------
+
+
+def test_what_can_be_read_of_a_damaged_archive_is_saved(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive = a_run(place / "run", evaluations(200)) / "archive.sqlite"
+    assert "is whole, with 200 evaluations" in refused(capsys, ["runs", "recover", "run"])
+    content = archive.read_bytes()
+    archive.write_bytes(content[:-4096] + bytes(4096))
+    assert "prunas runs recover RUN" in refused(capsys, ["runs", "export", "run", "--out", "x"])
+    found = printed(capsys, ["runs", "recover", "run"])
+    assert found["damaged"] == "run/archive.damaged-1.sqlite"
+    (rows,) = read_archive(archive).values()
+    assert 0 < len(rows) == found["saved"]
+    assert {repr(row) for row in rows} <= {repr(row) for row in evaluations(200)}

@@ -1,0 +1,143 @@
+"""Looking for transformations while weights change: what is asked when, and of what."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from prunas.errors import InputError
+from prunas.pipeline.progress import Progress
+from prunas.pipeline.seeking import Seeking, Settings
+from prunas.pipeline.transformers import METHODS, seeker
+from prunas.supernet.space import Candidate
+from prunas.transformer_nat import TransformationSpace, traced_transformations, transformations
+from prunas.transformer_nat.method import Scored
+from tests.transformer_nat.graphs import graph_of
+from tests.transformer_nat.traced_networks import IMAGE, NETWORKS
+
+MOVES = traced_transformations(NETWORKS["inverted"](), IMAGE).moves
+CELL = transformations(
+    graph_of(("sep_conv_3x3", "in", "a"), ("conv_3x3", "a", "out"), ("max_pool_3x3", "in", "out"))
+)
+
+
+@dataclass
+class Made:
+    """Weights that are no weights: a score for each transformation, and a diary."""
+
+    value: Callable[[Candidate], float]
+    done: int = 0
+    diary: list[tuple[str, object]] = field(default_factory=list)
+
+    def train(self, epochs: int) -> None:
+        if self.done < epochs:
+            self.done = epochs
+            self.diary.append(("train", epochs))
+
+    def score(self, positions: Candidate) -> float:
+        self.diary.append(("score", positions))
+        return self.value(positions)
+
+
+def seeking(
+    weights: Made,
+    moves: TransformationSpace = MOVES,
+    scores: dict[int, dict[Candidate, float]] | None = None,
+    **changes: object,
+) -> Seeking:
+    settings = Settings(**{"epochs": 3, "evaluations": 24, **changes})  # type: ignore[arg-type]
+    known = {} if scores is None else scores
+    return Seeking(moves, weights, settings, known, lambda: None, Progress())
+
+
+def frugal(positions: Candidate) -> float:
+    return -MOVES.cost(positions).macs / 1e5
+
+
+def test_a_policy_asks_after_every_epoch() -> None:
+    weights = Made(frugal)
+    seeking(weights).ranked()
+    kinds = [kind for kind, _ in weights.diary]
+    rounds = "".join(kind[0] for kind in kinds).split("t")[1:]
+    assert len(rounds) == 3
+    assert all(4 <= len(each) <= 8 for each in rounds[:2])
+    assert weights.diary[1] == ("score", MOVES.source)  # anew after each epoch
+    after = [weights.diary[i + 1] for i, kind in enumerate(kinds) if kind == "train"]
+    assert after == [("score", MOVES.source)] * 3
+
+
+@pytest.mark.parametrize("method", ["random", "greedy", "evolution"])
+def test_methods_that_learn_nothing_ask_once_all_is_trained(method: str) -> None:
+    weights = Made(frugal)
+    ranked = seeking(weights, method=method).ranked()
+    assert [kind for kind, _ in weights.diary[:3]] == ["train"] * 3
+    assert all(kind == "score" for kind, _ in weights.diary[3:])
+    assert len(ranked) > 10
+    assert MOVES.source in [row.candidate for row in ranked]
+
+
+def test_without_training_there_is_one_round() -> None:
+    weights = Made(frugal)
+    seeking(weights, epochs=0).ranked()
+    assert weights.done == 0
+    assert len(weights.diary) > 15
+    assert {kind for kind, _ in weights.diary} == {"score"}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_network_is_scored_twice_on_the_same_weights(method: str) -> None:
+    weights = Made(frugal)
+    ranked = seeking(weights, method=method, epochs=1, evaluations=40).ranked()
+    asked = [what for kind, what in weights.diary if kind == "score"]
+    assert len(set(asked)) == len(asked)
+    operators = {_living(each) for each in asked if isinstance(each, Candidate)}
+    assert len(operators) == len(asked)
+    assert [row.score for row in ranked] == sorted((r.score for r in ranked), reverse=True)
+    assert ranked[0].score >= frugal(MOVES.source)
+
+
+def _living(positions: Candidate) -> tuple[object, ...]:
+    names = MOVES.operators(positions)
+    return tuple((index, names[index]) for index in MOVES.graph.live(names))
+
+
+def test_equal_scores_the_cheaper_first() -> None:
+    ranked = seeking(Made(lambda _: 0.5), method="random").ranked()
+    costs = [MOVES.cost(row.candidate).macs for row in ranked]
+    assert costs == sorted(costs)
+    assert ranked[-1].candidate == MOVES.source
+
+
+def test_what_is_on_record_is_not_measured_again() -> None:
+    scores: dict[int, dict[Candidate, float]] = {}
+    first = seeking(Made(frugal), scores=scores).ranked()
+    again = Made(lambda _: pytest.fail("it is on record"))
+    assert seeking(again, scores=scores).ranked() == first
+    scores.pop(0)
+    trained_on = Made(frugal, done=3)
+    with pytest.raises(InputError, match="lacks scores on weights that were trained on since"):
+        seeking(trained_on, scores=scores).ranked()
+
+
+def test_what_cuts_an_output_off_has_no_score() -> None:
+    weights = Made(lambda _: 0.5)
+    ranked = seeking(weights, CELL, method="evolution", epochs=1, evaluations=60).ranked()
+    assert all(CELL.connected(row.candidate) for row in ranked)
+    asked = [what for kind, what in weights.diary if kind == "score"]
+    assert all(CELL.connected(each) for each in asked if isinstance(each, Candidate))
+    failed = Made(lambda positions: math.nan if sum(positions) else 0.5)
+    assert [r.candidate for r in seeking(failed).ranked()] == [MOVES.source]
+
+
+def test_a_seeker_forgets_scores_and_not_what_it_learnt() -> None:
+    found = seeker("policy", MOVES, np.random.default_rng(0))
+    asked = found.ask(8)
+    found.tell([Scored(each, frugal(each)) for each in asked])
+    found.anew()
+    assert found.learns
+    assert found.ask(1) == [MOVES.source]
+    assert found.proposals()[0] == MOVES.source
+    with pytest.raises(InputError, match="is called 'magic'; choose policy, lstm, random, greedy"):
+        seeker("magic", MOVES, np.random.default_rng(0))

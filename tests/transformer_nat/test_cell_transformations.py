@@ -1,0 +1,81 @@
+"""One network for all transformations of cells."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import prunas
+from prunas.errors import InputError
+from prunas.supernet.choice import settled
+from prunas.supernet.elastic import Supernet
+from prunas.transformer_nat import (
+    PUBLISHED,
+    CellNetwork,
+    cell_transformations,
+    cifar_skeleton,
+)
+
+SKELETON = cifar_skeleton(4, 4, size=8)
+SOURCE = PUBLISHED["DARTS_V2"]
+TRAINED = CellNetwork(SOURCE, SKELETON, seed=3).eval()
+FOUND = cell_transformations(SOURCE, SKELETON, trained=TRAINED, seed=1)
+IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def test_the_source_is_the_trained_network() -> None:
+    FOUND.network.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(FOUND.network(IMAGES), TRAINED(IMAGES))
+    assert FOUND.candidate(FOUND.moves.source) == FOUND.space.full()
+    assert FOUND.transformed(FOUND.moves.source) == SOURCE
+
+
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 1000))
+def test_an_edge_carries_the_same_operator_in_every_cell(seed: int) -> None:
+    (positions,) = FOUND.moves.sample(np.random.default_rng(seed), 1)
+    candidate = FOUND.candidate(positions)
+    network = prunas.cut(FOUND.network, FOUND.space, candidate)
+    operators = FOUND.moves.operators(positions)
+    chosen = settled(network)
+    seen = 0
+    for path, name in chosen.items():
+        _, number, _, edge = path.split(".")
+        reduction = int(number) in SKELETON.reductions
+        assert name == operators[int(edge) + 8 * reduction]
+        seen += 1
+    assert seen == len(FOUND.space.genes) == sum(map(len, FOUND.genes))
+    assert FOUND.transformed(positions).operators == operators
+    with torch.no_grad(), Supernet(FOUND.network, FOUND.space).frozen(candidate) as running:
+        torch.testing.assert_close(running(IMAGES), network(IMAGES))
+
+
+def test_what_is_built_in_the_end_is_what_was_scored() -> None:
+    """With the weights of the choices, the plain network of the transformed cells does the same."""
+    (positions,) = FOUND.moves.sample(np.random.default_rng(4), 1)
+    small = prunas.cut(FOUND.network, FOUND.space, FOUND.candidate(positions)).eval()
+    whole = replace(SKELETON, keep_dead=True)
+    built = CellNetwork(FOUND.transformed(positions), whole).eval()
+    given, names = small.state_dict(), dict(settled(small))
+    state = {}
+    for name in built.state_dict():
+        path = ".".join(name.split(".")[:4])
+        inner = name.removeprefix(f"{path}.")
+        if path in names:
+            own = f"{path}.{names[path]}.{inner}"
+            name_there = own if own in given else f"{path}.{names[path]}.{inner.partition('.')[2]}"
+        else:
+            name_there = name
+        state[name] = given[name_there]
+    built.load_state_dict(state)
+    with torch.no_grad():
+        torch.testing.assert_close(built(IMAGES), small(IMAGES))
+
+
+def test_weights_of_other_cells_are_refused() -> None:
+    with pytest.raises(InputError, match="the trained network is not that of these cells"):
+        cell_transformations(PUBLISHED["ENAS"], SKELETON, trained=TRAINED)

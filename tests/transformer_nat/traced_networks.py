@@ -1,0 +1,137 @@
+"""Small networks whose operators can be replaced, of every shape that matters."""
+
+from collections.abc import Callable, Mapping
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+IMAGE = (3, 16, 16)
+
+
+class Branch(nn.Module):
+    """y = relu(x + f(x)) with two convolutions in f."""
+
+    def __init__(self, channels: int, middle: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, middle, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(middle)
+        self.second = nn.Conv2d(middle, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.second(F.relu(self.norm(self.first(x)), inplace=True))
+        out += x
+        return F.relu(out, inplace=True)
+
+
+class Gate(nn.Module):
+    """y = x * g(x)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.down, self.up = nn.Conv2d(channels, 2, 1), nn.Conv2d(2, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.mean((2, 3), keepdim=True)
+        out: Tensor = x * torch.sigmoid(self.up(F.relu(self.down(mean))))
+        return out
+
+
+class Inverted(nn.Module):
+    """An inverted residual block: wide depthwise convolution, gate, and back."""
+
+    def __init__(self, channels: int, wide: int, kernel: int) -> None:
+        super().__init__()
+        self.expand = nn.Conv2d(channels, wide, 1, bias=False)
+        self.depthwise = nn.Conv2d(wide, wide, kernel, padding=kernel // 2, groups=wide, bias=False)
+        self.gate = Gate(wide)
+        self.project = nn.Conv2d(wide, channels, 1, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        middle = self.gate(self.depthwise(F.relu(self.expand(x))))
+        out: Tensor = x + self.norm(self.project(middle))
+        return out
+
+
+class Nested(nn.Module):
+    """A residual block around residual blocks."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(Branch(channels, 6), Branch(channels, 4))
+        self.last = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.last(self.inner(x))
+        return out
+
+
+class Dense(nn.Module):
+    """Concatenation: later layers read several earlier ones."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.one = nn.Conv2d(channels, 4, 3, padding=1)
+        self.two = nn.Conv2d(channels + 4, 4, 5, padding=2)
+        self.three = nn.Conv2d(channels + 8, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.one(x)
+        b = self.two(torch.cat([x, a], 1))
+        out: Tensor = self.three(torch.cat([x, a, b], 1))
+        return out
+
+
+class Asks(nn.Module):
+    """A convolution whose weight is asked for: nothing can stand in its place."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(self.conv(x), self.conv.weight, padding=1)
+
+
+def network(*blocks: nn.Module, channels: int = 8) -> nn.Sequential:
+    """Stem, blocks, head."""
+    stem = nn.Conv2d(3, channels, 3, stride=2, padding=1)
+    head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 5))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        made = nn.Sequential(stem, *blocks, *head)
+        for parameter in made.parameters():
+            nn.init.normal_(parameter, std=0.3)
+    return made.eval()
+
+
+def plain() -> nn.Sequential:
+    """As VGG: convolution, norm, activation, again and again; one of stride 2."""
+    layers: list[nn.Module] = []
+    for stride, kernel in ((1, 3), (2, 3), (1, 5)):
+        layers += [
+            nn.Conv2d(8, 8, kernel, stride, kernel // 2, bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU(inplace=True),
+        ]
+    return network(*layers)
+
+
+def _timm(name: str) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        made: nn.Module = timm.create_model(name, num_classes=5).eval()
+    return made
+
+
+NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
+    "plain": plain,
+    "branches": lambda: network(Branch(8, 12), Branch(8, 4)),
+    "inverted": lambda: network(Inverted(8, 16, 5), Inverted(8, 12, 3)),
+    "nested": lambda: network(Nested(8)),
+    "dense": lambda: network(Dense(8), Gate(8)),
+    "test_resnet": lambda: _timm("test_resnet"),
+    "test_efficientnet": lambda: _timm("test_efficientnet"),
+}
