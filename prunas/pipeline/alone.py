@@ -2,29 +2,28 @@
 
 import hashlib
 import json
-import multiprocessing
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, final
 
-import torch
 from torch import nn
 
-from prunas.errors import InputError
+from prunas.errors import InputError, RunError
 from prunas.eval.accuracy import accuracy
 from prunas.eval.recalibration import recalibrate_
 from prunas.pipeline.processes import cores as _cores
-from prunas.pipeline.processes import deaf_to_interrupts, threads
-from prunas.pipeline.progress import Progress
+from prunas.pipeline.processes import threads
 from prunas.pipeline.recipe import Recipe
-from prunas.pipeline.run_folder import RunFolder
+from prunas.pipeline.scores import job_of_worker
 from prunas.pipeline.sealed import read_sealed, write_sealed
 from prunas.pipeline.small_images import Size
 from prunas.pipeline.sources import train_source
 from prunas.pipeline.stages import Job, sort_channels, train_full
 from prunas.pipeline.training import train
+from prunas.pipeline.workers import Workers
+from prunas.search.executors import Failed, Work
 from prunas.search.prior import Prior
 from prunas.supernet.cut import cut
 from prunas.supernet.resolution import seeing, side_of
@@ -194,7 +193,7 @@ def _recorded(file: Path) -> Trained:
         raise InputError(f"{file} cannot be read ({error}); delete it to redo it") from None
 
 
-# -- processes -------------------------------------------------------------------------------------
+# -- workers ---------------------------------------------------------------------------------------
 
 
 def _run(job: Job, whole: Sequence[Training], open_ones: Sequence[Training]) -> Iterator[None]:
@@ -208,30 +207,32 @@ def _run(job: Job, whole: Sequence[Training], open_ones: Sequence[Training]) -> 
     # two processes of one thread finish more training than one process of two threads; the number
     # of threads changes the last bits, so it must not depend on what an interruption left to do
     count = max(1, available // max(1, len(whole)))
-    processes = min(available, len(open_ones))
-    if job.device.type != "cpu" or processes < 2:
+    workers = job.workers
+    if not workers.elsewhere and job.device.type == "cpu" and min(available, len(open_ones)) > 1:
+        workers = Workers("processes", min(available, len(open_ones)))
+    if not workers.elsewhere or not open_ones:
         with threads(count):
             for each in open_ones:
                 _train(job, each)
                 yield
         return
-    context = multiprocessing.get_context("spawn")
-    with deaf_to_interrupts():
-        pool = context.Pool(processes, _begin_worker, (str(job.folder.path), count))
-    with pool:
-        yield from pool.imap_unordered(_work, open_ones)
+    recipe = partial(trainer_of_run, str(job.folder.path.resolve()), str(job.device))
+    with workers.executor(recipe, threads=count) as executor:
+        executor.submit(open_ones)
+        while outcomes := executor.finished():
+            for outcome in outcomes:
+                if isinstance(outcome, Failed):
+                    raise RunError(
+                        f"a network cannot be trained: {outcome.reasons[-1]}; what is finished is"
+                        " kept"
+                    )
+                yield
 
 
-_worker_job: Job | None = None
+def trainer_of_run(folder: str, device: str) -> Work[Training, None]:
+    """What trains the candidates of a run in a worker, and keeps them in its folder.
 
-
-def _begin_worker(folder: str, count: int) -> None:
-    global _worker_job
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # also where signals cannot be masked
-    torch.set_num_threads(count)
-    _worker_job = Job(RunFolder.open(Path(folder)), torch.device("cpu"), Progress())
-
-
-def _work(training: Training) -> None:
-    assert _worker_job is not None, "the pool calls _begin_worker first"
-    _train(_worker_job, training)
+    Raises:
+        InputError: the folder is not there, or damaged.
+    """
+    return partial(_train, job_of_worker(folder, device))

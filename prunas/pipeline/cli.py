@@ -61,6 +61,7 @@ from prunas.pipeline.spaces import space_of
 from prunas.pipeline.stages import Job, fixed
 from prunas.pipeline.timings import build_table, timings
 from prunas.pipeline.transformers import METHODS
+from prunas.pipeline.workers import EXECUTORS, HERE, Workers
 from prunas.search.archive import Archive
 from prunas.search.budget import Budget
 from prunas.search.methods import SEARCHES
@@ -128,6 +129,27 @@ FromScratch = Annotated[
     bool | None,
     typer.Option(help="Begin final training from random weights, or from those of the search."),
 ]
+WorkerCount = Annotated[
+    int | None,
+    typer.Option("--workers", help="So many evaluate and train candidates. [this process alone]"),
+]
+Executor = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Where workers run: {', '.join(EXECUTORS)}. [processes, with --workers]",
+        metavar="NAME",
+    ),
+]
+Address = Annotated[
+    str | None, typer.Option(help="Join this Ray cluster, e.g. auto.", metavar="HOST:PORT")
+]
+GpusPerWorker = Annotated[
+    float | None, typer.Option(help="E.g. 0.25: four workers on each GPU.", metavar="NUMBER")
+]
+Limit = Annotated[
+    float | None,
+    typer.Option(help="Seconds after which an evaluation counts as hung. [10 x the usual]"),
+]
 
 Compile = Annotated[
     bool | None,
@@ -171,7 +193,7 @@ def _start(arguments: Sequence[str] | None) -> None:
 
 
 def _followed(folder: Path, device: torch.device) -> Job:
-    return Job(RunFolder.open(folder), device, Progress(), launched())
+    return Job(RunFolder.open(folder), device, Progress(), crew=launched())
 
 
 def _code(work: Callable[[], None]) -> int:
@@ -600,6 +622,18 @@ def search(
         bool, typer.Option("--transform", help="Replace redundant operators of what is found.")
     ] = False,
     device: Device = "auto",
+    batch: Annotated[
+        int | None, typer.Option(help="Candidates asked for at once. [10, or a tenth in flight]")
+    ] = None,
+    in_flight: Annotated[
+        int | None,
+        typer.Option(help="So many are evaluated at a time, without waiting for whole batches."),
+    ] = None,
+    workers: WorkerCount = None,
+    executor: Executor = None,
+    address: Address = None,
+    gpus_per_worker: GpusPerWorker = None,
+    limit: Limit = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     log: Logs = None,
     as_json: AsJson = False,
@@ -611,6 +645,8 @@ def search(
         "budget": budget,
         "search": search,
         "evaluations": evaluations,
+        "batch": batch,
+        "in_flight": in_flight,
         "seed": seed,
         "seeds": seeds,
         "epochs": epochs,
@@ -647,14 +683,15 @@ def search(
     request = _request(given, out if resume else None)
     folder = out or _default_folder(request)
     where = _device(device)
+    crew, words = _workers(workers, executor, address, gpus_per_worker, limit)
     require_logs(log or ())
-    go_on = _command("search", "--resume", "--out", folder, *_words(log), device=device)
+    again = ("search", "--resume", "--out", folder, *words, *_words(log))
     with (
-        _stoppable(folder, go_on),
+        _stoppable(folder, _command(*again, device=device)),
         claimed(RunFolder.prepared(folder)),
         logged(log or (), folder, "search", request.to_json()) as curves,
     ):
-        job = _begun(folder, request, resume=resume, device=where, log=curves)
+        job = _begun(folder, request, resume=resume, device=where, log=curves, workers=crew)
         run_search_stages(job)
         if request.transform:
             with _nothing_to_replace_noted():
@@ -701,7 +738,13 @@ def _default_folder(request: Request) -> Path:
 
 
 def _begun(
-    path: Path, request: Request, *, resume: bool, device: torch.device, log: Log = SILENT
+    path: Path,
+    request: Request,
+    *,
+    resume: bool,
+    device: torch.device,
+    log: Log = SILENT,
+    workers: Workers = HERE,
 ) -> Job:
     """A run that is possible; if it turns out not to be, no folder is left behind."""
     new = not (path / "run.json").exists()
@@ -709,7 +752,7 @@ def _begun(
         folder = RunFolder.create(path, request, resume=resume)
         if new:
             undo.callback(_take_back, path)
-        job = Job(folder, device, Progress(visible=True, log=log), launched())
+        job = Job(folder, device, Progress(visible=True, log=log), workers, launched())
         for recipe in (
             request.full_recipe,
             request.supernet_recipe,
@@ -797,12 +840,17 @@ def train(
     compiled: Compile = None,
     checkpoint_every: CheckpointEvery = None,
     device: Device = "auto",
+    workers: WorkerCount = None,
+    executor: Executor = None,
+    address: Address = None,
+    gpus_per_worker: GpusPerWorker = None,
     log: Logs = None,
     as_json: AsJson = False,
 ) -> None:
     """Train the found network and, beside it, the uniform one of the same budget."""
     folder = RunFolder.open(run)
     where = _device(device)
+    crew, words = _workers(workers, executor, address, gpus_per_worker)
     stated = {
         "seeds": seeds,
         "final_epochs": final_epochs,
@@ -814,12 +862,14 @@ def train(
     request = Request.from_json({**folder.request().to_json(), **given})
     require_logs(log or ())
     with (
-        _stoppable(run, _command("train", run, *_words(log), device=device)),
+        _stoppable(run, _command("train", run, *words, *_words(log), device=device)),
         claimed(run),
         logged(log or (), run, "train", request.to_json()) as curves,
     ):
         folder.update({"request": request.to_json(), "goal": "train"})
-        result = train_finals(Job(folder, where, Progress(visible=True, log=curves), launched()))
+        result = train_finals(
+            Job(folder, where, Progress(visible=True, log=curves), crew, launched())
+        )
         report = write_report(run)
     entries = folder.read()
     if as_json:
@@ -842,15 +892,20 @@ def rank(
         typer.Option(help=f"Whose scores: {', '.join(SOURCES)}; may be repeated. [the run's]"),
     ] = None,
     device: Device = "auto",
+    workers: WorkerCount = None,
+    executor: Executor = None,
+    address: Address = None,
+    gpus_per_worker: GpusPerWorker = None,
     as_json: AsJson = False,
 ) -> None:
     """Train random networks alone and tell how well scores had ordered them."""
     folder = RunFolder.open(run)
-    job = Job(folder, _device(device), Progress(visible=True), launched())
+    crew, words = _workers(workers, executor, address, gpus_per_worker)
+    job = Job(folder, _device(device), Progress(visible=True), crew, launched())
     names = list(dict.fromkeys(weights or [job.request.source]))
     length = job.request.final_epochs if epochs is None else epochs
     options = ["--candidates", candidates, "--epochs", length]
-    options += [word for name in names for word in ("--weights", name)]
+    options += [word for name in names for word in ("--weights", name)] + words
     with _stoppable(run, _command("rank", run, *options, device=device)), claimed(run):
         found = ranked(job, names, candidates=candidates, epochs=length)
         entry = found.to_json()
@@ -900,7 +955,11 @@ def compare(
     at: Annotated[
         list[int] | None, typer.Option(help="Compare after so many as well. [50 100 200]")
     ] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Processes. [all cores]")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Workers. [all cores; on a run none]")
+    ] = None,
+    executor: Executor = None,
+    address: Address = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs/compare"),
     device: Device = "auto",
     as_json: AsJson = False,
@@ -923,7 +982,9 @@ def compare(
     }
     given = {name: value for name, value in options.items() if value is not None}
     request = Comparison.from_json({**(read_request(file) if file else {}), **given})
-    means = Means(jobs or cores(), _device(device), Progress(visible=True))
+    usual = cores() if run is None and address is None else None
+    crew = _players(jobs or usual, executor, address)
+    means = Means(crew, _device(device), Progress(visible=True))
     with _stoppable(kept=lambda: kept_runs(out)):
         found = compare_methods(request, out, means)
         page = out / "compare.html"
@@ -933,6 +994,12 @@ def compare(
         return
     typer.echo(terminal.compare_text(found))
     typer.echo(f"page, to be opened in a browser: {page}")
+
+
+def _players(jobs: int | None, executor: str | None, address: str | None) -> Workers:
+    if (executor, address) == (None, None) and jobs == 1:
+        return HERE
+    return _workers(jobs, executor, address, None)[0]
 
 
 # -- runs ------------------------------------------------------------------------------------------
@@ -1031,7 +1098,10 @@ def coverage(
     out: Annotated[Path, typer.Option(help="The table; rows in it are not repeated.")] = Path(
         "coverage.csv"
     ),
-    jobs: Annotated[int, typer.Option(min=1, help="Models at once.")] = 1,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Models at once. [1, or as a cluster has room]")
+    ] = None,
+    address: Address = None,
     limit: Annotated[float, typer.Option(min=1, help="Seconds for a model.")] = 600,
     memory: Annotated[float, typer.Option(min=1, help="GiB for a model.")] = 8,
     sample: Annotated[
@@ -1054,7 +1124,8 @@ def coverage(
         rows = cover(
             models,
             out,
-            jobs=jobs,
+            workers=None if address is None else Workers("ray", jobs, address),
+            jobs=jobs or 1,
             limit=limit,
             memory=int(memory * 2**30),
             on_row=lambda row, done: task.update(done, len(models)),
@@ -1141,6 +1212,30 @@ def _device(name: str) -> torch.device:
     if name == "cuda" and not there:
         raise InputError("there is no CUDA device that torch can use; choose --device cpu")
     return torch.device("cuda" if there and name != "cpu" else "cpu")
+
+
+def _workers(
+    count: int | None,
+    executor: str | None,
+    address: str | None,
+    gpus: float | None,
+    limit: float | None = None,
+) -> tuple[Workers, list[Any]]:
+    """The workers asked for, and the options that ask for them again.
+
+    Raises:
+        InputError: they do not go together.
+    """
+    stated = {
+        "--workers": count,
+        "--executor": executor,
+        "--address": address,
+        "--gpus-per-worker": gpus,
+        "--limit": limit,
+    }
+    words = [word for pair in stated.items() if pair[1] is not None for word in pair]
+    usual = "ray" if address is not None else "here" if count is None else "processes"
+    return Workers(executor or usual, count, address, gpus or 0.0, limit), words
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The found network: everything up to it, and what run.json says of it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -9,6 +10,7 @@ from prunas.eval.recalibration import recalibrate_
 from prunas.pipeline.alone import told
 from prunas.pipeline.artifact import save
 from prunas.pipeline.finalists import Finalist, last_round
+from prunas.pipeline.scores import evaluator
 from prunas.pipeline.sources import train_source
 from prunas.pipeline.stages import Job, search, sort_channels, train_full
 from prunas.search.budget import as_values
@@ -33,7 +35,8 @@ def run_search_stages(job: Job) -> Candidate:
     job.progress.say(f"budget: {limits}")  # refused here if out of reach
     network, prior = sort_channels(job, train_full(job))
     source = train_source(job, network, prior)
-    scored = search(job, source, prior)
+    with evaluator(job, source, job.request.source) as executor:
+        scored = search(job, executor, prior)
     finalists = last_round(job, scored, prior)
     found = finalists[0].candidate
     entries = _entries(job, scored, finalists)
@@ -93,6 +96,7 @@ def _entries(job: Job, scored: Sequence[Scored], finalists: Sequence[Finalist]) 
                 {**asdict(each), "candidate": list(each.candidate)} for each in finalists
             ],
             "evaluations": len(scored),
+            "failed": sum(math.isnan(entry.score) for entry in scored),
             "front": [
                 {"macs": int(job.cost.macs([entry.candidate])[0]), "score": entry.score}
                 for entry in pareto

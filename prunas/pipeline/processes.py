@@ -1,10 +1,8 @@
-"""Several processes: how many there may be, and how Ctrl-C leaves them to their parent."""
+"""Processors and threads: how many there are, and how many are used."""
 
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import resource_tracker
 
 import torch
 from threadpoolctl import threadpool_limits
@@ -35,21 +33,3 @@ def single_threaded() -> Iterator[None]:
     """
     with threads(1), threadpool_limits(1):
         yield
-
-
-@contextmanager
-def deaf_to_interrupts() -> Iterator[None]:
-    """Processes begun here never see Ctrl-C: the parent does, and ends them.
-
-    A worker that ignored the signal by itself could only do so after its imports. A signal that
-    arrives meanwhile waits for the parent.
-    """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    resource_tracker.ensure_running()  # now: where it begins, it lets SIGINT through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -7,15 +7,16 @@ from typing import Any, Final
 
 import numpy as np
 
-from prunas.errors import InputError
+from prunas.errors import InputError, RunError
 from prunas.eval.ranking import Agreement, Estimate, agreement, tau_difference
-from prunas.eval.scoring import scorer
 from prunas.pipeline.alone import Training, train_alone
 from prunas.pipeline.recipe import Recipe
 from prunas.pipeline.request import SOURCES
+from prunas.pipeline.scores import evaluator
 from prunas.pipeline.sources import train_source
 from prunas.pipeline.stages import Job, sort_channels, train_full
 from prunas.search.budget import as_values
+from prunas.search.executors import Failed, in_order
 from prunas.search.prior import Prior
 from prunas.supernet.space import Candidate
 
@@ -191,16 +192,16 @@ def _scores(
     job: Job, name: str, drawn: Sequence[Candidate], full: Any, prior: Prior | None
 ) -> tuple[float, ...]:
     source = train_source(job, full, prior, name)
-    request = job.request
-    evaluate = scorer(
-        source,
-        job.fixed(job.data.train, request.calibration),
-        job.fixed(job.data.held_out, request.scoring),
-    )
-    with job.folder.stage(f"score by {name}"), job.progress.task(f"scores, {name}") as task:
+    with (
+        job.folder.stage(f"score by {name}"),
+        job.progress.task(f"scores, {name}") as task,
+        evaluator(job, source, name) as executor,
+    ):
         scores = []
-        for done, score in enumerate(evaluate(drawn), 1):
-            scores.append(score)
+        for done, outcome in enumerate(in_order(executor, drawn), 1):
+            if isinstance(outcome, Failed):
+                raise RunError(f"a network cannot be scored by {name}: {outcome.reasons[-1]}")
+            scores.append(outcome.result)
             task.update(done, len(drawn))
     return tuple(scores)
 

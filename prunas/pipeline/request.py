@@ -23,6 +23,8 @@ WHOLE_FRONT: Final = frozenset({"nsga2", "uniform"})
 _LISTS: Final = ("keep", "genes", "resolutions")
 _POSITIVE: Final = (
     "evaluations",
+    "batch",
+    "in_flight",
     "seeds",
     "supernet_epochs",
     "finalists",
@@ -44,6 +46,9 @@ class Request:
         budget: upper bounds such as "macs=40%,params=2M".
         search: one of `SEARCHES`.
         evaluations: candidates to score.
+        batch: candidates that the search asks for at once; None: 10, or a tenth of `in_flight`.
+        in_flight: candidates that are evaluated at a time, whose scores are told as they arrive;
+            None: a batch is finished before the next one is asked for (`prunas.search.run_search`).
         seed: of everything random.
         seeds: final trainings of the found and of the uniform network, each with its own seed.
         resolutions: further sides of the images that candidates may see; see `prunas.trace`.
@@ -90,6 +95,8 @@ class Request:
     budget: str
     search: str = "regression"
     evaluations: int = 400
+    batch: int | None = None
+    in_flight: int | None = None
     seed: int = 0
     seeds: int = 3
     resolutions: tuple[int, ...] = ()
@@ -148,6 +155,11 @@ class Request:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name}={value} must be at least 1")
+        if self.in_flight is not None and self.in_flight < self.asked_at_once:
+            raise InputError(
+                f"in_flight={self.in_flight} is less than a batch of {self.asked_at_once}; give a"
+                " smaller --batch, or none"
+            )
         if self.resolutions and min(self.resolutions) < 1:
             raise InputError(f"images of side {min(self.resolutions)} do not exist")
         if self.pretrained and self.weights is not None:
@@ -177,6 +189,8 @@ class Request:
         # for the rounding of what is compiled
         free = (
             "evaluations",
+            "batch",
+            "in_flight",
             "seeds",
             "finalists",
             "finalist_epochs",
@@ -189,6 +203,12 @@ class Request:
         )
         decisive = {key: value for key, value in self.to_json().items() if key not in free}
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def asked_at_once(self) -> int:
+        """Candidates in a batch; 10 as in the comparisons by which the default was chosen."""
+        usual = 10 if self.in_flight is None else max(1, self.in_flight // 10)
+        return usual if self.batch is None else self.batch
 
     def full_recipe(self) -> Recipe | None:
         """Training of the full network; None if the given weights are to be used as they are."""

@@ -18,7 +18,6 @@ from prunas.eval.cost import Cost
 from prunas.eval.criteria.selection import di_prior
 from prunas.eval.latency.backends import backend_of
 from prunas.eval.prices import Prices
-from prunas.eval.scoring import WeightsSource, scorer
 from prunas.pipeline.crew import NOBODY, Crew
 from prunas.pipeline.data import Data, load_data
 from prunas.pipeline.log import Log
@@ -33,8 +32,10 @@ from prunas.pipeline.spaces import space_of
 from prunas.pipeline.splits import Batch, Split
 from prunas.pipeline.stopwatch import Stopwatch
 from prunas.pipeline.training import Epoch, train
+from prunas.pipeline.workers import HERE, Workers
 from prunas.search.archive import Archive
 from prunas.search.budget import Budget, Feasible, as_values
+from prunas.search.executors import Executor
 from prunas.search.loop import Progress as Scores
 from prunas.search.loop import run_search
 from prunas.search.method import Scored
@@ -96,12 +97,14 @@ class Job:
         folder: where results go.
         device: where to compute.
         progress: shows what is going on.
+        workers: who evaluates and trains candidates.
         crew: the processes that train.
     """
 
     folder: RunFolder
     device: torch.device
     progress: Progress
+    workers: Workers = HERE
     crew: Crew = NOBODY
 
     @cached_property
@@ -346,14 +349,9 @@ def _images_to_rank(space: SearchSpace) -> int:
     return max(4096, 10 * max(space.widths))
 
 
-def search(job: Job, source: WeightsSource, prior: Prior | None) -> list[Scored]:
+def search(job: Job, executor: Executor[Candidate, float], prior: Prior | None) -> list[Scored]:
     """Score candidates inside the budget; every score is in the archive before it is used."""
     request = job.request
-    evaluate = scorer(
-        source,
-        job.fixed(job.data.train, request.calibration),
-        job.fixed(job.data.held_out, request.scoring),
-    )
     with (
         Archive(job.folder.archive, fingerprint=request.fingerprint()) as archive,
         job.folder.stage("search"),
@@ -364,11 +362,12 @@ def search(job: Job, source: WeightsSource, prior: Prior | None) -> list[Scored]
             job.space,
             job.budget,
             prior,
-            evaluate,
+            executor,
             archive,
             job.prices,
             evaluations=request.evaluations,
-            batch=_BATCH_OF_CANDIDATES,
+            batch=request.asked_at_once,
+            in_flight=request.in_flight,
             rng=job.rng(3),
             on_progress=_told(job.progress.log, task),
         )
@@ -394,6 +393,3 @@ def log_epoch(log: Log, name: str, epoch: Epoch) -> None:
     log.write(f"{name}/loss", epoch.loss, epoch.index)
     log.write(f"{name}/accuracy", epoch.accuracy, epoch.index)
     log.write(f"{name}/learning rate", epoch.learning_rate, epoch.index)
-
-
-_BATCH_OF_CANDIDATES = 10  # as in the comparisons by which the default was chosen

@@ -1,9 +1,12 @@
 """The loop: ask, evaluate, record, tell. It is written here and nowhere else."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import heapq
+import math
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
-from time import perf_counter
+from typing import final
 
 import numpy as np
 
@@ -11,12 +14,10 @@ from prunas.errors import RunError
 from prunas.search.archive import Archive, Evaluation
 from prunas.search.budget import Budget, Feasible, as_values
 from prunas.search.costs import Costs
+from prunas.search.executors.supervisor import Done, Executor, Failed
 from prunas.search.method import Scored, Search
 from prunas.search.prior import Prior
 from prunas.supernet.space import Candidate, SearchSpace
-
-Evaluate = Callable[[Sequence[Candidate]], Iterable[float]]
-"""Scores candidates in their order, one at a time, so that each is recorded as it arrives."""
 
 
 @dataclass(frozen=True)
@@ -41,87 +42,174 @@ def run_search(
     space: SearchSpace,
     budget: Budget,
     prior: Prior | None,
-    evaluate: Evaluate,
+    executor: Executor[Candidate, float],
     archive: Archive,
     cost: Costs,
     *,
     evaluations: int,
     batch: int,
+    in_flight: int | None = None,
     rng: np.random.Generator,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> list[Scored]:
     """Search until `evaluations` candidates are scored or no further one is found.
 
+    A batch of candidates is asked for, evaluated, and told in the order asked, then the next one:
+    the search is the same wherever and in whatever order the executor evaluates them. That leaves
+    workers idle at the end of every batch. With more candidates in flight than a batch, scores are
+    told as they arrive, so many as a batch has at a time, and as many are asked for anew; no worker
+    waits, and the search depends on which evaluations are faster.
+
     To resume, call it again with the same arguments, a generator of the same seed and the same
-    archive: the search runs through the same questions, the archive answers those that it knows,
-    and the result is that of a run never interrupted. More `evaluations` than before continue the
-    same search. Nothing recorded is lost, whatever is raised.
+    archive: the search runs through the same questions, the archive answers those that it knows, in
+    the order in which it learnt them, and the search goes on as if never interrupted. More
+    `evaluations` than before continue the same search. Nothing recorded is lost, whatever is
+    raised. A candidate that could not be scored is recorded and told as NaN, with a warning.
 
     Args:
         method: the search.
         space: the candidates.
         budget: what they may cost.
         prior: what is known of them, or None.
-        evaluate: gives their scores.
+        executor: gives their scores.
         archive: where scores are recorded before the method is told.
         cost: prices of the candidates.
         evaluations: how many candidates to score, those already in the archive included.
         batch: how many to ask for at once; the search depends on it.
+        in_flight: how many may be asked and not told, at most; None: a batch.
         rng: decides.
         on_progress: called after every score.
 
     Returns:
-        The candidates in the order asked, with their scores.
+        The candidates with their scores, in the order told.
 
     Raises:
-        InputError: the budget cannot be met.
-        RunError: the evaluator gives too few scores, or a score cannot be recorded.
-        ValueError: `evaluations` or `batch` is not positive.
+        InputError: the budget cannot be met, or the executor finds the input to be wrong.
+        RunError: the executor can score nothing, or a score cannot be recorded.
+        ValueError: `evaluations` or `batch` is not positive, or less than a batch is in flight.
     """
+    most = batch if in_flight is None else in_flight
     if min(evaluations, batch) < 1:
         raise ValueError(f"evaluations={evaluations} and batch={batch} must be at least 1")
+    if most < batch:
+        raise ValueError(f"in_flight={in_flight} is less than a batch of {batch}")
     state = method.start(space, Feasible(space, budget, cost), prior, rng)
+    desk = _Desk(executor, archive, cost, in_order=most == batch)
     done: list[Scored] = []
-    for step in count():
-        # always a whole batch, so that a longer run begins like a shorter one
-        state, asked = method.ask(state, batch)
-        wanted = asked[: evaluations - len(done)]
-        latest: list[Scored] = []
-        for scored, replayed in _scores(wanted, evaluate, archive, cost, step):
-            latest.append(scored)
+    more, scored = True, 0
+    while True:
+        while more and desk.open + batch <= most:
+            # always a whole batch, so that a longer run begins like a shorter one
+            state, asked = method.ask(state, batch)
+            desk.submit(asked[: evaluations - desk.asked])
+            more = bool(asked) and desk.asked < evaluations
+        for entry, replayed in desk.arriving(batch):
+            scored += 1
             if on_progress is not None:
-                on_progress(Progress(len(done) + len(latest), evaluations, scored, replayed))
+                on_progress(Progress(scored, evaluations, entry, replayed))
+        latest = desk.take(batch)
+        if not latest:
+            return done
         state = method.tell(state, latest)
         done += latest
-        if not asked or len(done) >= evaluations:
-            break
-    return done
 
 
-def _scores(
-    candidates: Sequence[Candidate], evaluate: Evaluate, archive: Archive, cost: Costs, step: int
-) -> Iterator[tuple[Scored, bool]]:
-    """Each candidate with its score, once that is recorded, and whether it was known before."""
-    unknown = [c for c in candidates if archive.score_of(c) is None]
-    if not candidates:
-        return
-    values = as_values(candidates)
-    prices = zip(cost.macs(values).tolist(), cost.params(values).tolist(), strict=True)
-    arriving = iter(evaluate(unknown)) if unknown else iter(())
-    for candidate, (macs, params) in zip(candidates, prices, strict=True):
-        known = archive.score_of(candidate)
-        if known is None:
-            began = perf_counter()
-            score = _next_score(arriving, candidate)
-            seconds = perf_counter() - began
-            archive.record(Evaluation(candidate, score, macs, params, seconds, step))
-            yield Scored(candidate, score), False
-        else:
-            yield Scored(candidate, known), True
+@dataclass(frozen=True)
+class _Asked:
+    """What is known of a candidate before its score: which one it is, its step, its prices."""
+
+    number: int
+    step: int
+    macs: int
+    params: int
 
 
-def _next_score(arriving: Iterator[float], candidate: Candidate) -> float:
-    score = next(arriving, None)
-    if score is None:
-        raise RunError(f"the evaluator ended before it gave a score for {candidate}")
-    return float(score)
+@final
+class _Desk:
+    """Candidates between being asked for and being told.
+
+    Attributes:
+        asked: how many have come so far.
+        open: how many of them are not yet taken.
+    """
+
+    def __init__(
+        self,
+        executor: Executor[Candidate, float],
+        archive: Archive,
+        cost: Costs,
+        *,
+        in_order: bool,
+    ) -> None:
+        self._executor = executor
+        self._archive = archive
+        self._cost = cost
+        self._in_order = in_order
+        self._known = {row.candidate: (place, row) for place, row in enumerate(archive.rows())}
+        self._replayed: list[tuple[int, Scored]] = []  # a heap: the earliest recorded is first
+        self._about: dict[Candidate, _Asked] = {}
+        self._arrived: deque[Scored] = deque()
+        self._steps = 0
+        self.asked = 0
+        self.open = 0
+
+    def submit(self, candidates: Sequence[Candidate]) -> None:
+        """Have the candidates of one step scored."""
+        if not candidates:
+            return
+        values = as_values(candidates)
+        macs_of, params_of = self._cost.macs(values), self._cost.params(values)
+        prices = zip(macs_of.tolist(), params_of.tolist(), strict=True)
+        for candidate, (macs, params) in zip(candidates, prices, strict=True):
+            self._about[candidate] = _Asked(self.asked, self._steps, macs, params)
+            self.asked += 1
+            self.open += 1
+            if candidate in self._known:
+                place, row = self._known[candidate]
+                heapq.heappush(self._replayed, (place, Scored(candidate, row.score)))
+        self._executor.submit([each for each in candidates if each not in self._known])
+        self._steps += 1
+
+    def arriving(self, count: int) -> Iterator[tuple[Scored, bool]]:
+        """Scores as they are known, until `count` wait to be taken, and if from the archive."""
+        while len(self._arrived) < min(count, self.open):
+            replayed = bool(self._replayed)
+            latest = [heapq.heappop(self._replayed)[1]] if replayed else self._evaluated()
+            for scored in latest:
+                self._arrived.append(scored)
+                yield scored, replayed
+
+    def take(self, count: int) -> list[Scored]:
+        """The first `count` that arrived; in the order asked, if that is what was wanted."""
+        taken = [self._arrived.popleft() for _ in range(min(count, len(self._arrived)))]
+        if self._in_order:
+            taken.sort(key=lambda scored: self._about[scored.candidate].number)
+        for scored in taken:
+            del self._about[scored.candidate]
+        self.open -= len(taken)
+        return taken
+
+    def _evaluated(self) -> list[Scored]:
+        """What the executor has finished, recorded."""
+        outcomes = self._executor.finished()
+        if not outcomes:
+            raise RunError(f"the executor gave no score for {self.open} candidates")
+        if len(outcomes) == 1:
+            return [self._recorded(outcomes[0])]
+        with self._archive.together():
+            return [self._recorded(outcome) for outcome in outcomes]
+
+    def _recorded(self, outcome: Done[Candidate, float] | Failed[Candidate]) -> Scored:
+        candidate, about = outcome.task, self._about[outcome.task]
+        if isinstance(outcome, Failed):
+            warnings.warn(
+                f"a candidate failed with {len(outcome.reasons)} workers and counts as the worst:"
+                f" {candidate}, the last time because {outcome.reasons[-1]}",
+                stacklevel=2,
+            )
+        score = math.nan if isinstance(outcome, Failed) else float(outcome.result)
+        self._archive.record(
+            Evaluation(candidate, score, about.macs, about.params, outcome.seconds, about.step),
+            place=about.number + 1 if self._in_order else None,
+        )
+        return Scored(candidate, score)

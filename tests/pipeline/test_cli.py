@@ -30,6 +30,7 @@ from prunas.pipeline.networks import create_network
 from prunas.pipeline.progress import Task
 from prunas.pipeline.request import Request
 from prunas.pipeline.run_folder import RunFolder
+from prunas.pipeline.workers import HERE, Workers
 
 SIZE = (1, 12, 12)
 MODEL = "test_byobnet"
@@ -286,10 +287,12 @@ def test_resume_takes_the_recorded_request_and_may_ask_for_more(
 def test_every_option_arrives_in_the_request(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked: list[tuple[Request, bool]] = []
+    asked: list[tuple[Request, bool, Workers]] = []
 
-    def begun(path: Path, request: Request, *, resume: bool, device: torch.device) -> None:
-        asked.append((request, resume))
+    def begun(
+        path: Path, request: Request, *, resume: bool, device: torch.device, workers: Workers
+    ) -> None:
+        asked.append((request, resume, workers))
         raise prunas.InputError("enough")
 
     monkeypatch.setattr(cli, "_begun", begun)
@@ -299,21 +302,26 @@ def test_every_option_arrives_in_the_request(
         " --finalists 11 --finalist-epochs 12 --from-scratch"
         " --paths 1 --weights w --grid every --keep a --keep b --input-size 64 --no-prior"
         " --schedule fair+warm-up --kernel-transform"
+        " --batch 5 --in-flight 15 --workers 4 --executor ray --address h:1 --gpus-per-worker 0.5"
+        " --limit 30"
     )
     assert refused(capsys, text.split(), 2) == "enough"
     assert (
         refused(capsys, ["search", "m", "--data", "d", "--budget", "b", "--pretrained"], 2)
         == "enough"
     )
-    (request, resume), (other, _) = asked
+    (request, resume, many), (other, _, none) = asked
     expected = Request(
         model="m", data="d", budget="macs=1M", search="nsga2", evaluations=9, seed=8, seeds=7,
         epochs=6, supernet_epochs=5, finalists=11, finalist_epochs=12, final_epochs=4,
         batch_size=3, learning_rate=0.2, paths=1, schedule="fair+warm-up", kernel_transform=True,
+        batch=5, in_flight=15,
         weights="w", grid="every", keep=("a", "b"), input_size=64, prior=False, from_scratch=True,
     )  # fmt: skip
     assert (request, resume) == (expected, False)
+    assert many == Workers("ray", 4, "h:1", 0.5, 30.0)
     assert other == Request(model="m", data="d", budget="b", pretrained=True)
+    assert none == HERE
 
 
 @pytest.mark.parametrize(
@@ -338,7 +346,7 @@ def test_weights_are_a_source_or_a_file_to_start_from(
 ) -> None:
     asked: list[Request] = []
 
-    def begun(path: Path, request: Request, *, resume: bool, device: torch.device) -> None:
+    def begun(path: Path, request: Request, **_: object) -> None:
         asked.append(request)
         raise prunas.InputError("enough")
 
@@ -694,8 +702,8 @@ import os, signal
 from prunas.pipeline.cli import main
 from prunas.search.archive import Archive
 record = Archive.record
-def record_and_stop(archive, evaluation):
-    record(archive, evaluation)
+def record_and_stop(archive, evaluation, **place):
+    record(archive, evaluation, **place)
     if len(archive) == 3:
         os.kill(os.getpid(), signal.SIGINT)
 Archive.record = record_and_stop

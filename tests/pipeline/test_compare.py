@@ -31,7 +31,9 @@ from prunas.pipeline.comparison.arena import TableArena
 from prunas.pipeline.comparison.folder import claimed
 from prunas.pipeline.comparison.runs import Cell, Row, improvements, play, start_points
 from prunas.pipeline.progress import Progress, Task
+from prunas.pipeline.workers import HERE, Workers
 from prunas.search.budget import Feasible
+from prunas.search.executors import Work
 from prunas.search.method import Scored, Search, State
 from prunas.search.methods import SEARCHES
 from prunas.search.prior import Prior
@@ -42,7 +44,8 @@ from tests.pipeline.made_up_table import made_up, write_made_up
 
 BUDGET = "macs=40%"
 CONTENDERS = ("evolution", "evolution+di", "random")
-ALONE = Means(1, torch.device("cpu"), Progress())
+ALONE = Means(HERE, torch.device("cpu"), Progress())
+TWO = Workers("processes", 2)
 
 
 @pytest.fixture
@@ -360,35 +363,42 @@ def test_the_number_of_processes_changes_nothing(place: Path) -> None:
     assert one == two
 
 
-def _ends(request: Comparison, channel: Any) -> None:
-    channel.recv()
-    os._exit(3)
+def _ends(request: Comparison) -> Work[Cell, Row]:
+    """Work that ends its process the first time that anybody does it."""
+    work = workers.player(request)
+
+    def once(cell: Cell) -> Row:
+        try:
+            Path("ended").touch(exist_ok=False)
+        except FileExistsError:
+            return work(cell)
+        os._exit(3)
+
+    return once
 
 
-def _fails(request: Comparison, channel: Any) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(workers, "play", lambda *_: 1 // 0)
-        workers._serve(request, channel)
+def _fails(request: Comparison) -> Work[Cell, Row]:
+    return lambda cell: 1 // 0  # type: ignore[return-value]
 
 
-def test_a_process_that_is_ended(
+def test_a_process_that_is_ended_is_replaced(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(workers, "_serve", _ends)
-    sentence = refused(capsys, [*words(), "--jobs", "2"], 1)
-    assert sentence == (
-        "a process that compared methods ended with code 3; finished runs are kept: the same"
-        " command goes on"
-    )
+    assert main(words(out="alone")) == 0
+    monkeypatch.setattr(workers, "player", _ends)
+    assert main([*words(out="both"), "--jobs", "2"]) == 0
+    assert Path("ended").exists()
+    assert runs(Path("alone")) == runs(Path("both"))
 
 
 def test_an_error_of_a_method_comes_back_with_its_place(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(workers, "_serve", _fails)
-    with pytest.raises(ZeroDivisionError) as raised:
-        compare_methods(asked(tables=("one.npz",)), Path("out"), replace(ALONE, jobs=2))
-    assert "1 // 0" in raised.value.__notes__[0]
+    monkeypatch.setattr(workers, "player", _fails)
+    sentence = refused(capsys, [*words(), "--jobs", "2"], 1)
+    assert "cannot be played: ZeroDivisionError: integer division or modulo by zero" in sentence
+    assert "(test_compare.py:" in sentence
+    assert sentence.endswith("finished runs are kept")
 
 
 @contextmanager
@@ -428,29 +438,17 @@ def test_it_goes_on_after_ctrl_c(
     assert len(counted) == 12 - 5
 
 
-def _tells(request: Comparison, channel: Any) -> None:
-    channel.recv()
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    channel.send(LookupError("deaf" if signal.SIGINT in blocked else "hears"))
-
-
-def test_processes_are_deaf_to_ctrl_c_from_the_beginning(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(workers, "_serve", _tells)
-    with pytest.raises(LookupError, match="deaf"):
-        compare_methods(asked(tables=("one.npz",)), Path("out"), replace(ALONE, jobs=2))
-
-
 def test_ctrl_c_while_processes_begin(place: Path) -> None:
     code = """
 import os, signal
 from prunas.pipeline.cli import main
-from prunas.pipeline.comparison import workers
-def stop(*_):
+from prunas.search.executors import Processes
+begin = Processes.begin
+def stop(*words):
     os.killpg(0, signal.SIGINT)
+    begin(*words)
 if __name__ == "__main__":
-    workers._send = stop
+    Processes.begin = stop
     raise SystemExit(main())
 """
     Path("program.py").write_text(code)

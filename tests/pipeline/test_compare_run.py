@@ -14,12 +14,13 @@ from prunas.pipeline.comparison import Comparison, Means, Results, compare_metho
 from prunas.pipeline.progress import Progress
 from prunas.pipeline.request import Request
 from prunas.pipeline.run_folder import RunFolder
+from prunas.pipeline.workers import HERE
 from prunas.search.archive import Archive
 from prunas.supernet.space import Candidate
 from tests.pipeline.pictures import bright_pictures
 
 METHODS = ("random", "evolution", "evolution+di")
-ALONE = Means(1, torch.device("cpu"), Progress())
+ALONE = Means(HERE, torch.device("cpu"), Progress())
 
 
 @pytest.fixture(scope="module")

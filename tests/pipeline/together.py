@@ -111,7 +111,7 @@ def shared(name: str, ranks: Ranks, folder: Path) -> Result:
         batch_size=48, learning_rate=0.02, prior=False, accumulate=2,
     )  # fmt: skip
     run = RunFolder.create(folder / f"{name}-{ranks.count}-{ranks.index}", request, resume=False)
-    job = Job(run, torch.device("cpu"), Progress(), Crew(ranks))
+    job = Job(run, torch.device("cpu"), Progress(), crew=Crew(ranks))
     net = job.untrained(ranks.index)
     ranks.hand_out(net)
     source = made_source(job.request, name, net, job.space)

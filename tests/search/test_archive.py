@@ -118,6 +118,62 @@ def test_two_processes_with_one_archive_are_told(tmp_path: Path) -> None:
         assert len(ours.rows()) == 2
 
 
+def test_places_decide_the_order(tmp_path: Path) -> None:
+    """Evaluations that arrive in another order; a taken place is behind all others."""
+    path = tmp_path / "archive.sqlite"
+    with Archive(path, fingerprint="run") as archive:
+        for value, place in ((3, 3), (1, 1), (4, None), (2, 2), (5, 1)):
+            archive.record(evaluation(value), place=place)
+        assert [row.candidate for row in archive.rows()] == [(1,), (2,), (3,), (4,), (5,)]
+
+
+def test_what_is_recorded_together_is_there_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "archive.sqlite"
+    with Archive(path, fingerprint="run") as archive:
+        with archive.together():
+            archive.record(evaluation(1))
+            archive.record(evaluation(2))
+            assert read(path) == []
+        assert len(read(path)) == 2
+        with pytest.raises(KeyboardInterrupt):
+            recorded_together(archive, evaluation(3), then=KeyboardInterrupt())
+        assert len(read(path)) == 3  # nothing that is finished is lost
+
+
+def recorded_together(
+    archive: Archive, *evaluations: Evaluation, then: BaseException | None = None
+) -> None:
+    with archive.together():
+        for each in evaluations:
+            archive.record(each)
+        if then is not None:
+            raise then
+
+
+def read(path: Path) -> list[tuple[object, ...]]:
+    """What another process sees."""
+    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as reader:
+        found = reader.execute("SELECT * FROM evaluations").fetchall()
+    reader.close()
+    return found
+
+
+def test_together_on_a_full_disk(tmp_path: Path) -> None:
+    """The archive believes what is on disk, no more, and goes on once there is room."""
+    path = tmp_path / "archive.sqlite"
+    with Archive(path, fingerprint="run") as archive:
+        archive.record(evaluation(0))
+        (pages,) = archive._connection.execute("PRAGMA page_count").fetchone()
+        archive._connection.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(RunError, match="recorded so far are safe"):
+            recorded_together(archive, evaluation(1), evaluation(*range(5000)))
+        assert len(archive) == len(read(path)) < 3
+        archive._connection.execute("PRAGMA max_page_count = 100000")
+        before = len(archive)
+        recorded_together(archive, evaluation(2), evaluation(3))
+        assert len(archive) == len(read(path)) == before + 2
+
+
 def test_another_run_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "archive.sqlite"
     Archive(path, fingerprint="resnet on digits").close()

@@ -181,6 +181,20 @@ def test_asking_again_before_telling(method: Search, start: State) -> None:
     assert len(set(state.asked)) == len(state.asked)
 
 
+def test_told_as_they_arrive(method: Search, start: State) -> None:
+    """Some are always on their way, and the latest asked may be the first told."""
+    state, waiting = start, list[Candidate]()
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        state, asked = method.ask(state, 2)
+        waiting += asked
+        while len(waiting) > 7:
+            place = int(rng.integers(len(waiting)))
+            state = method.tell(through_json(state, start), scored([waiting.pop(place)]))
+    assert len(set(state.asked)) == len(state.asked) == len(state.told) + len(waiting)
+    assert start.feasible.contains(as_values(list(state.asked))).all()
+
+
 def test_an_exhausted_space_ends(method: Search, name: str) -> None:
     problem = feasible(toy_space([(1, 2, 3), (1, 2, 4)], [(3, (0, 1))]), "macs=60%", 0.3)
     state = method.start(problem.space, problem, None, np.random.default_rng(0))

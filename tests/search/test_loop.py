@@ -1,7 +1,7 @@
 """The loop: what is evaluated is recorded first, and a resumed run is the same run."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,10 @@ from prunas.eval.cost import Cost
 from prunas.search.archive import Archive
 from prunas.search.budget import Budget
 from prunas.search.evolution import Evolution
-from prunas.search.loop import Evaluate, Progress, run_search
+from prunas.search.executors import Done, Executor, Failed, Here, Supervisor
+from prunas.search.executors.simulated import FAR, Fate, Simulated
+from prunas.search.executors.supervisor import scored
+from prunas.search.loop import Progress, run_search
 from prunas.search.method import Scored
 from prunas.search.randomly import Randomly
 from prunas.supernet.space import Candidate
@@ -25,24 +28,34 @@ class Stopped(BaseException):
     """Ends a run from within, as Ctrl-C does."""
 
 
-def evaluator(calls: list[Candidate], *, stop_after: int | None = None) -> Evaluate:
+Evaluate = Callable[[Candidate], float]
+
+
+def here(evaluate: Evaluate) -> Executor[Candidate, float]:
+    return Supervisor(Here(lambda: evaluate), refused=scored)
+
+
+def evaluator(
+    calls: list[Candidate], *, stop_after: int | None = None
+) -> Executor[Candidate, float]:
     """Scores by `landscape`, notes what it was asked, and stops in the middle if told to."""
 
-    def evaluate(candidates: Sequence[Candidate]) -> Iterator[float]:
-        for candidate in candidates:
-            if stop_after is not None and len(calls) >= stop_after:
-                raise Stopped
-            calls.append(candidate)
-            yield landscape(candidate)
+    def evaluate(candidate: Candidate) -> float:
+        if stop_after is not None and len(calls) >= stop_after:
+            raise Stopped
+        calls.append(candidate)
+        return landscape(candidate)
 
-    return evaluate
+    return here(evaluate)
 
 
 def search(
     path: Path,
-    evaluate: Evaluate,
+    executor: Executor[Candidate, float],
     *,
     evaluations: int = 30,
+    batch: int = 7,
+    in_flight: int | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> list[Scored]:
     with Archive(path, fingerprint="test") as archive:
@@ -51,11 +64,12 @@ def search(
             SPACE,
             Budget.parse("macs=40%"),
             prior_of(SPACE),
-            evaluate,
+            executor,
             archive,
             Cost(SPACE),
             evaluations=evaluations,
-            batch=7,
+            batch=batch,
+            in_flight=in_flight,
             rng=np.random.default_rng(3),
             on_progress=on_progress,
         )
@@ -119,22 +133,33 @@ def test_a_score_is_on_disk_before_anybody_hears_of_it(tmp_path: Path) -> None:
 
 
 def test_nan_scores_are_ranked_last_and_kept(tmp_path: Path) -> None:
-    def evaluate(candidates: Sequence[Candidate]) -> Iterator[float]:
-        return (math.nan if sum(c) % 3 == 0 else landscape(c) for c in candidates)
+    tried: list[Candidate] = []
 
-    first = search(tmp_path / "a", evaluate)
-    assert any(math.isnan(scored.score) for scored in first)
-    assert repr(search(tmp_path / "a", evaluate)) == repr(first)
+    def evaluate(candidate: Candidate) -> float:
+        tried.append(candidate)
+        return math.nan if sum(candidate) % 3 == 0 else landscape(candidate)
+
+    with pytest.warns(UserWarning, match="failed with 3 workers and counts as the worst"):
+        first = search(tmp_path / "a", here(evaluate))
+    failed = [scored.candidate for scored in first if math.isnan(scored.score)]
+    assert failed
+    assert failed == [each for each in dict.fromkeys(tried) if sum(each) % 3 == 0]
+    assert all(tried.count(candidate) == 3 for candidate in failed)
+    tried.clear()
+    assert repr(search(tmp_path / "a", here(evaluate))) == repr(first)
+    assert tried == []
 
 
-def test_an_evaluator_that_ends_early_is_an_error(tmp_path: Path) -> None:
-    def evaluate(candidates: Sequence[Candidate]) -> Iterator[float]:
-        return iter([0.5] * (len(candidates) - 1))
+def test_an_executor_that_ends_early_is_an_error(tmp_path: Path) -> None:
+    class Idle:
+        def submit(self, tasks: Iterable[Candidate]) -> None:
+            """Forget them."""
 
-    with pytest.raises(RunError, match="ended before it gave a score"):
-        search(tmp_path / "a", evaluate)
-    with Archive(tmp_path / "a", fingerprint="test") as archive:
-        assert len(archive) == 6
+        def finished(self) -> list[Done[Candidate, float] | Failed[Candidate]]:
+            return []
+
+    with pytest.raises(RunError, match="the executor gave no score for 7 candidates"):
+        search(tmp_path / "a", Idle())
 
 
 def test_an_exhausted_space_ends_the_run(tmp_path: Path) -> None:
@@ -155,24 +180,129 @@ def test_an_exhausted_space_ends_the_run(tmp_path: Path) -> None:
         assert 0 < len(done) == len(archive) < 9
 
 
-@pytest.mark.parametrize(("evaluations", "batch"), [(0, 1), (1, 0)])
-def test_nothing_to_do_is_refused(tmp_path: Path, evaluations: int, batch: int) -> None:
-    with (
-        Archive(tmp_path / "a", fingerprint="test") as archive,
-        pytest.raises(ValueError, match="must be at least 1"),
-    ):
+@pytest.mark.parametrize(
+    ("evaluations", "batch", "in_flight", "sentence"),
+    [
+        (0, 1, None, "must be at least 1"),
+        (1, 0, None, "must be at least 1"),
+        (9, 3, 2, "in_flight=2 is less than a batch of 3"),
+    ],
+)
+def test_nothing_to_do_is_refused(
+    tmp_path: Path, evaluations: int, batch: int, in_flight: int | None, sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        search(
+            tmp_path / "a",
+            evaluator([]),
+            evaluations=evaluations,
+            batch=batch,
+            in_flight=in_flight,
+        )
+
+
+# -- many workers ----------------------------------------------------------------------------------
+
+
+def imagined(
+    workers: int, seed: int, mishaps: float = 0.0
+) -> tuple[Supervisor[Candidate, float], Simulated[Candidate, float]]:
+    """Workers whose evaluations take all sorts of times, and that die, hang or say NaN at times."""
+    rng = np.random.default_rng(seed)
+
+    def fate(candidate: Candidate, worker: int) -> Fate[float]:
+        seconds, luck = float(rng.lognormal(2, 1)), rng.random()
+        if luck >= mishaps:
+            return Fate(seconds, landscape(candidate))
+        return (Fate(seconds, None), Fate(FAR, 9.0), Fate(seconds, math.nan))[int(rng.integers(3))]
+
+    crew = Simulated(fate, [(0, workers), (50, workers + 1), (90, workers)], building=3.0)
+    return Supervisor(crew, refused=scored), crew
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5, 16])
+def test_the_number_of_workers_changes_nothing(tmp_path: Path, workers: int) -> None:
+    """Nor do their mishaps: the same candidates, told and on record in the same order."""
+    alone = search(tmp_path / "alone", evaluator([]))
+    executor, _ = imagined(workers, seed=workers, mishaps=0.1)
+    assert search(tmp_path / "many", executor) == alone
+    rows = [archived(tmp_path / name) for name in ("alone", "many")]
+    assert rows[0] == rows[1]
+
+
+def archived(path: Path) -> list[tuple[Candidate, float, int]]:
+    with Archive(path, fingerprint="test") as archive:
+        return [(row.candidate, row.score, row.asked_at) for row in archive.rows()]
+
+
+def test_workers_wait_for_the_end_of_a_batch_but_not_in_flight(tmp_path: Path) -> None:
+    executor, batches = imagined(5, seed=1)
+    search(tmp_path / "batches", executor, evaluations=200, batch=5)
+    executor, steady = imagined(5, seed=1)
+    search(tmp_path / "steady", executor, evaluations=200, batch=1, in_flight=7)
+    assert batches.useful / batches.available < 0.6
+    assert steady.useful / steady.available > 0.9
+
+
+def test_in_flight_all_are_scored_and_told_as_they_arrive(tmp_path: Path) -> None:
+    executor, _ = imagined(4, seed=5)
+    done = search(tmp_path / "a", executor, batch=2, in_flight=9, evaluations=31)
+    assert len(set(done)) == 31
+    assert all(scored.score == landscape(scored.candidate) for scored in done)
+    rows = archived(tmp_path / "a")
+    assert [Scored(candidate, score) for candidate, score, _ in rows] == done
+    steps = [step for *_, step in rows]
+    assert sorted(steps) == sorted(step // 2 for step in range(31))
+    assert steps != sorted(steps)  # some were faster than others
+
+
+@pytest.mark.parametrize("kept", [1, 4, 5, 6, 13, 30])
+def test_in_flight_what_is_recorded_is_told_again_in_that_order(tmp_path: Path, kept: int) -> None:
+    """Up to where it was stopped it is the same search, whoever is faster the second time."""
+
+    def stop(progress: Progress) -> None:
+        if progress.done == kept:
+            raise Stopped
+
+    first, _ = imagined(4, seed=7)
+    with pytest.raises(Stopped):
+        search(tmp_path / "a", first, batch=2, in_flight=9, on_progress=stop)
+    before = archived(tmp_path / "a")
+    again, _ = imagined(3, seed=8)
+    seen: list[Progress] = []
+    done = search(tmp_path / "a", again, batch=2, in_flight=9, on_progress=seen.append)
+    assert archived(tmp_path / "a")[: len(before)] == before
+    assert [Scored(*row[:2]) for row in archived(tmp_path / "a")] == done
+    assert sum(progress.replayed for progress in seen) == len(before)
+    assert len(done) == 30
+
+
+def test_in_flight_with_one_worker_is_as_if_each_was_asked_alone(tmp_path: Path) -> None:
+    one = search(tmp_path / "a", evaluator([]), batch=1)
+    assert search(tmp_path / "b", imagined(1, seed=0)[0], batch=1, in_flight=1) == one
+
+
+def test_what_arrives_together_is_one_transaction(tmp_path: Path) -> None:
+    crew: Simulated[Candidate, float] = Simulated(
+        lambda candidate, worker: Fate(1.0, landscape(candidate)), [(0, 7)]
+    )
+    began: list[str] = []
+    with Archive(tmp_path / "a", fingerprint="test") as archive:
+        archive._connection.set_trace_callback(began.append)
         run_search(
             Randomly(),
             SPACE,
             Budget.parse("macs=60%"),
             None,
-            evaluator([]),
+            Supervisor(crew),
             archive,
             Cost(SPACE),
-            evaluations=evaluations,
-            batch=batch,
+            evaluations=14,
+            batch=7,
             rng=np.random.default_rng(0),
         )
+    assert sum(statement.startswith("BEGIN") for statement in began) == 2
+    assert len(archived(tmp_path / "a")) == 14
 
 
 def test_an_impossible_budget_is_refused(tmp_path: Path) -> None:

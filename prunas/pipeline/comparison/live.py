@@ -1,9 +1,10 @@
 """An arena of a run: candidates are evaluated on its weights, each only once for all contenders."""
 
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
@@ -16,10 +17,12 @@ from prunas.pipeline.comparison.arena import Problem, require_choice
 from prunas.pipeline.comparison.contenders import DAIS, DI
 from prunas.pipeline.comparison.indicators import indicator_prior
 from prunas.pipeline.comparison.request import Comparison
+from prunas.pipeline.scores import evaluator
 from prunas.pipeline.sources import train_source
 from prunas.pipeline.stages import Job, sort_channels, train_full
 from prunas.search.archive import Archive, Evaluation
 from prunas.search.budget import Budget, Feasible, as_values
+from prunas.search.executors import Executor, Failed, in_order
 from prunas.search.prior import Prior
 from prunas.supernet.space import Candidate
 
@@ -158,12 +161,22 @@ def scoring(
             full, job.space, job.fixed(job.data.train, _IMAGES), device=job.device
         )
     calibration = job.fixed(job.data.train, job.request.calibration)
-    held_out = job.fixed(job.data.held_out, job.request.scoring)
-    with Archive(archive, fingerprint=job.request.fingerprint()) as opened:
+    with (
+        Archive(archive, fingerprint=job.request.fingerprint()) as opened,
+        evaluator(job, source, job.request.source) as executor,
+    ):
         yield Weights(
-            scorer(source, calibration, held_out),
+            partial(_scores, executor),
             scorer(source, calibration, job.fixed(job.data.test)),
             known,
             opened,
             dict(tested),
         )
+
+
+def _scores(
+    executor: Executor[Candidate, float], candidates: Sequence[Candidate]
+) -> Iterator[float]:
+    """NaN for one that cannot be scored."""
+    for outcome in in_order(executor, candidates):
+        yield math.nan if isinstance(outcome, Failed) else outcome.result

@@ -22,15 +22,16 @@ from prunas.pipeline.comparison.workers import played, table_arenas
 from prunas.pipeline.progress import Progress
 from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.stages import Job
+from prunas.pipeline.workers import Workers
 from prunas.search.table import Table, read_table
 from prunas.supernet.space import Candidate
 
 
 @dataclass(frozen=True)
 class Means:
-    """What a comparison computes with: processes on tables, a device on a run."""
+    """What a comparison computes with: workers play on tables, or evaluate on a run."""
 
-    jobs: int
+    workers: Workers
     device: torch.device
     progress: Progress
 
@@ -48,7 +49,7 @@ def compare_methods(request: Comparison, out: Path, means: Means) -> Results:
     Raises:
         InputError: a table or run cannot be used, a budget leaves nothing to search, or `out`
             holds something else or is in use.
-        RunError: the disk is full, or a process is ended from outside.
+        RunError: the disk is full, or a run cannot be played.
     """
     return _on_tables(request, out, means) if request.run is None else _on_run(request, out, means)
 
@@ -66,7 +67,7 @@ def _on_tables(request: Comparison, out: Path, means: Means) -> Results:
         rows, cells = _open_cells(folder, request, problems)
         with (
             _recorded(folder, rows, len(cells), means.progress) as record,
-            closing(played(cells, request, arenas, jobs=means.jobs)) as arriving,
+            closing(played(cells, request, arenas, means.workers)) as arriving,
         ):
             for row in arriving:
                 record(row)
@@ -75,7 +76,7 @@ def _on_tables(request: Comparison, out: Path, means: Means) -> Results:
 
 def _on_run(request: Comparison, out: Path, means: Means) -> Results:
     run = RunFolder.open(Path(str(request.run)))
-    job = Job(run, means.device, means.progress)
+    job = Job(run, means.device, means.progress, means.workers)
     require_prior(request, job)
     request = replace(request, budgets=request.budgets or (job.request.budget,))
     arenas = [RunArena(job, text, request.budget(text)) for text in request.budgets]

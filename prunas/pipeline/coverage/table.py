@@ -7,8 +7,9 @@ from pathlib import Path
 
 from prunas.errors import InputError
 from prunas.pipeline.coverage.row import Row
-from prunas.pipeline.coverage.workers import examined
+from prunas.pipeline.coverage.workers import examined, examined_elsewhere
 from prunas.pipeline.files import replacing, writing
+from prunas.pipeline.workers import Workers
 
 _COLUMNS = list(Row("", "").to_text())
 
@@ -21,6 +22,7 @@ def cover(
     limit: float,
     memory: int,
     on_row: Callable[[Row, int], None],
+    workers: Workers | None = None,
 ) -> list[Row]:
     """Examine the models that have no row in `file` yet; in the end it is sorted by name.
 
@@ -29,10 +31,11 @@ def cover(
     Args:
         models: names in timm.
         file: a .csv, made if missing.
-        jobs: processes.
+        jobs: processes of this machine.
         limit: seconds a model.
         memory: bytes a model.
         on_row: called with each new row and the number of models done.
+        workers: of a cluster, instead of `jobs`.
 
     Returns:
         The rows of the models, sorted by name.
@@ -45,7 +48,11 @@ def cover(
     _write(file, list(known.values()))  # without a row that was cut short
     open_ones = [model for model in models if model not in known]
     done = len(models) - len(open_ones)
-    for count, row in enumerate(examined(open_ones, jobs=jobs, limit=limit, memory=memory), 1):
+    if workers is None:
+        arriving = examined(open_ones, jobs=jobs, limit=limit, memory=memory)
+    else:
+        arriving = examined_elsewhere(open_ones, workers, limit=limit, memory=memory)
+    for count, row in enumerate(arriving, 1):
         with writing(file), file.open("a", newline="", encoding="utf-8") as opened:
             _writer(opened).writerow(row.to_text())
         known[row.model] = row

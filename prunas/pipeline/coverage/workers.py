@@ -4,14 +4,20 @@ import multiprocessing
 import resource
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from time import monotonic
+from typing import Final
 
 import torch
 
 from prunas.pipeline.coverage.protocol import examine
 from prunas.pipeline.coverage.row import Row
+from prunas.pipeline.workers import Workers
+from prunas.search.executors import Failed, Patience, Work
+
+_GRACE: Final = 120.0  # seconds beyond a model's limit, after which it is the worker that hangs
 
 
 @dataclass
@@ -47,6 +53,26 @@ def examined(models: Sequence[str], *, jobs: int, limit: float, memory: int) -> 
     finally:
         for work in running:
             work.process.kill()
+
+
+def examined_elsewhere(
+    models: Sequence[str], workers: Workers, *, limit: float, memory: int
+) -> Iterator[Row]:
+    """The same by workers of a cluster, each of which has a process for every model."""
+    patience = Patience(first=limit + _GRACE, factor=0.0, least=limit + _GRACE)
+    with workers.executor(partial(examiner, limit, memory), patience=patience) as executor:
+        executor.submit(models)
+        while outcomes := executor.finished():
+            for outcome in outcomes:
+                if isinstance(outcome, Failed):
+                    yield Row(outcome.task, "", stage="begin", error=outcome.reasons[-1])
+                else:
+                    yield outcome.result
+
+
+def examiner(limit: float, memory: int) -> Work[str, Row]:
+    """What examines models in a worker: the recipe of one."""
+    return lambda model: next(examined([model], jobs=1, limit=limit, memory=memory))
 
 
 def _begun(
