@@ -38,8 +38,9 @@ from prunas.eval.statistics import LEVEL, Paired, paired
 from prunas.pipeline.data import Data, load_data
 from prunas.pipeline.networks import create_network
 from prunas.pipeline.pruning import Adaptation, cut_to
+from prunas.pipeline.recipe import Recipe
 from prunas.pipeline.stages import Fixed, fixed
-from prunas.pipeline.training import Recipe, train
+from prunas.pipeline.training import train
 from prunas.search import Budget, Feasible
 
 BUDGETS: Final = (0.5, 0.3)

@@ -32,10 +32,11 @@ from prunas.pipeline.comparison.contenders import PRIORS
 from prunas.pipeline.comparison.indicators import indicator_prior
 from prunas.pipeline.data import Data, load_data
 from prunas.pipeline.files import replacing
+from prunas.pipeline.recipe import Recipe, optimizer_for
 from prunas.pipeline.seeding import seeded
 from prunas.pipeline.splits import Batch, Split
 from prunas.pipeline.stages import fixed
-from prunas.pipeline.training import Recipe, optimizer_for, train
+from prunas.pipeline.training import train
 from prunas.search.budget import as_candidates
 from prunas.search.prior import Prior
 from prunas.search.table import Counts, Table, enumerated, write_table
@@ -44,7 +45,7 @@ from prunas.supernet.grid import WidthGrid
 from prunas.supernet.permute import permute
 from prunas.supernet.schedules.sandwich import Sandwich
 from prunas.supernet.space import Candidate, SearchSpace
-from prunas.supernet.training import stratified, train_supernet
+from prunas.supernet.training import PlainDescent, stratified, train_supernet
 from prunas.supernet.tying import tied
 
 # timm after prunas, which makes torchvision's Python side importable
@@ -233,8 +234,9 @@ def train_shared(source: Supernet, data: Data, setting: Setting, seed: int) -> N
         _epochs(data.train, recipe, seed),
         Sandwich(source.space.full(), everywhere, paths=2),
         steps=steps,
-        optimizer=optimizer_for(source.learnt, recipe),
-        rate=lambda step: recipe.rate_at(step, steps),
+        descent=PlainDescent(
+            optimizer_for(source.learnt, recipe), lambda step: recipe.rate_at(step, steps)
+        ),
         label_smoothing=recipe.label_smoothing,
         rng=np.random.default_rng([seed, 1]),
     )

@@ -33,13 +33,14 @@ from prunas.pipeline.data import Data, load_data
 from prunas.pipeline.found import run_search_stages
 from prunas.pipeline.networks import create_network
 from prunas.pipeline.progress import Progress
+from prunas.pipeline.recipe import Recipe
 from prunas.pipeline.request import Request
 from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.seeking import Seeking, Settings
 from prunas.pipeline.shared_weights import Course, SharedWeights, Transformable
 from prunas.pipeline.small_images import Size
 from prunas.pipeline.stages import Job, fixed
-from prunas.pipeline.training import Recipe, train
+from prunas.pipeline.training import train
 from prunas.supernet.cut import cut
 from prunas.supernet.space import Candidate
 from prunas.transformer_nat import (

@@ -15,12 +15,13 @@ from prunas.eval.accuracy import accuracy
 from prunas.eval.recalibration import recalibrate_
 from prunas.pipeline.processes import cores as _cores
 from prunas.pipeline.processes import threads
+from prunas.pipeline.recipe import Recipe
 from prunas.pipeline.scores import job_of_worker
 from prunas.pipeline.sealed import read_sealed, write_sealed
 from prunas.pipeline.small_images import Size
 from prunas.pipeline.sources import train_source
 from prunas.pipeline.stages import Job, sort_channels, train_full
-from prunas.pipeline.training import Recipe, train
+from prunas.pipeline.training import train
 from prunas.pipeline.workers import Workers
 from prunas.search.executors import Failed, Work
 from prunas.search.prior import Prior
@@ -61,7 +62,7 @@ class Training:
     @property
     def name(self) -> str:
         """Differs when anything differs."""
-        decisive = asdict(self)
+        decisive = {**asdict(self), "recipe": self.recipe.decisive()}
         if not self.replacements:  # as names were before there were any
             del decisive["replacements"]
         digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
@@ -111,16 +112,35 @@ def network_of(job: Job, training: Training) -> nn.Module:
     with seeing(network, side_of(job.space, training.candidate)):
         # statistics of its own to start from: a short training would keep the full network's
         recalibrate_(network, job.fixed(job.data.train, job.request.calibration))
-        train(
-            network,
-            job.data.train,
-            training.recipe,
-            seed=training.seed,
-            teacher=teacher,
-            device=job.device,
-            checkpoint=job.folder.checkpoint(training.name) if training.purpose in _KEPT else None,
-        )
+        with job.leading(follow_alone, training):
+            file = job.folder.checkpoint(training.name) if training.purpose in _KEPT else None
+            _trained(job, network, training, teacher, file)
     return told(network, job.sees(training.candidate))
+
+
+def follow_alone(job: Job, training: Training) -> None:
+    """The part of another process in `network_of`; weights come from the first one."""
+    network, teacher = cut(job.untrained(0), job.space, training.candidate), job.untrained(0)
+    if training.replacements:
+        network = replaced(network, training.replacements, fresh=None)
+    with seeing(network, side_of(job.space, training.candidate)):
+        _trained(job, network, training, teacher, None)
+
+
+def _trained(
+    job: Job, network: nn.Module, training: Training, teacher: nn.Module, checkpoint: Path | None
+) -> None:
+    train(
+        network,
+        job.data.train,
+        training.recipe,
+        seed=training.seed,
+        teacher=teacher,
+        device=job.device,
+        checkpoint=checkpoint,
+        every=job.request.every(),
+        ranks=job.crew.ranks,
+    )
 
 
 def told(network: nn.Module, size: Size) -> nn.Module:
@@ -178,6 +198,11 @@ def _recorded(file: Path) -> Trained:
 
 def _run(job: Job, whole: Sequence[Training], open_ones: Sequence[Training]) -> Iterator[None]:
     """Train those that are open, yielding after each."""
+    if job.crew.ranks.count > 1:  # all processes train one after the other, together
+        for each in open_ones:
+            _train(job, each)
+            yield
+        return
     available = _cores()
     # two processes of one thread finish more training than one process of two threads; the number
     # of threads changes the last bits, so it must not depend on what an interruption left to do

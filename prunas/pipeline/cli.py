@@ -31,6 +31,7 @@ from prunas.pipeline.artifact import load, save
 from prunas.pipeline.comparison import Comparison, Means, compare_methods, read_request
 from prunas.pipeline.comparison.folder import kept_runs
 from prunas.pipeline.coverage import cover, lost, read_rows, zoo
+from prunas.pipeline.crew import launched
 from prunas.pipeline.criteria_study import study
 from prunas.pipeline.data import Data, load_data
 from prunas.pipeline.export import Exported, export_onnx, export_timm, export_torch
@@ -40,6 +41,7 @@ from prunas.pipeline.found import run_search_stages
 from prunas.pipeline.lock import LOCK, claimed
 from prunas.pipeline.log import LOGS, SILENT, Log, logged, require_logs
 from prunas.pipeline.networks import create_network
+from prunas.pipeline.precision import PRECISIONS
 from prunas.pipeline.processes import cores
 from prunas.pipeline.profile import profile as profiled
 from prunas.pipeline.progress import Progress
@@ -149,6 +151,18 @@ Limit = Annotated[
     typer.Option(help="Seconds after which an evaluation counts as hung. [10 x the usual]"),
 ]
 
+Compile = Annotated[
+    bool | None,
+    typer.Option(
+        "--compile/--no-compile",
+        help="Train the full network and the final ones through torch.compile.",
+    ),
+]
+CheckpointEvery = Annotated[
+    float | None,
+    typer.Option(help="Seconds between checkpoints within an epoch. [600]", metavar="SECONDS"),
+]
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
@@ -165,16 +179,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.simplefilter("ignore")
         warnings.filterwarnings("default", module="prunas")
         warnings.showwarning = _show_warning
-        try:
-            app(arguments, prog_name="prunas")
-        except SystemExit as end:
-            return end.code if isinstance(end.code, int) else 0
-        except InputError as error:
-            return _complain(error, 2)
-        except RunError as error:
-            return _complain(error, 1)
-        except KeyboardInterrupt:
-            return _complain("stopped", STOPPED)
+        return _code(lambda: _start(arguments))
+
+
+def _start(arguments: Sequence[str] | None) -> None:
+    """The program in the first process; the others do what it says. Ends with SystemExit."""
+    crew = launched()
+    if not crew.ranks.first:
+        crew.follow(_followed)
+    code = _code(lambda: app(arguments, prog_name="prunas"))
+    crew.dismiss(code)
+    raise SystemExit(code)
+
+
+def _followed(folder: Path, device: torch.device) -> Job:
+    return Job(RunFolder.open(folder), device, Progress(), crew=launched())
+
+
+def _code(work: Callable[[], None]) -> int:
+    """The exit code of work, whose errors are told."""
+    try:
+        work()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    except InputError as error:
+        return _complain(error, 2)
+    except RunError as error:
+        return _complain(error, 1)
+    except KeyboardInterrupt:
+        return _complain("stopped", STOPPED)
     return 0
 
 
@@ -525,6 +558,21 @@ def search(
     from_scratch: FromScratch = None,
     batch_size: Annotated[int | None, typer.Option(help="Images in a training step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak rate.")] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help=f"{', '.join(PRECISIONS)}. [auto: bf16 on CUDA, no on a CPU]", metavar="NAME"
+        ),
+    ] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(min=1, help="Parts in which a step runs, for less memory. [1]")
+    ] = None,
+    ema: Annotated[
+        float | None,
+        typer.Option(help="Decay of an average of weights, which is the result. [0: none]"),
+    ] = None,
+    compiled: Compile = None,
+    checkpoint_every: CheckpointEvery = None,
     paths: Annotated[
         int | None, typer.Option(min=1, help="Candidates in a step of the shared weights.")
     ] = None,
@@ -609,6 +657,11 @@ def search(
         "from_scratch": from_scratch,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
+        "precision": precision,
+        "accumulate": accumulate,
+        "ema": ema,
+        "compile": compiled,
+        "checkpoint_every": checkpoint_every,
         "paths": paths,
         "schedule": schedule,
         "kernel_transform": kernel_transform or None,
@@ -699,7 +752,7 @@ def _begun(
         folder = RunFolder.create(path, request, resume=resume)
         if new:
             undo.callback(_take_back, path)
-        job = Job(folder, device, Progress(visible=True, log=log), workers)
+        job = Job(folder, device, Progress(visible=True, log=log), workers, launched())
         for recipe in (
             request.full_recipe,
             request.supernet_recipe,
@@ -784,6 +837,8 @@ def train(
     seeds: Seeds = None,
     final_epochs: FinalEpochs = None,
     from_scratch: FromScratch = None,
+    compiled: Compile = None,
+    checkpoint_every: CheckpointEvery = None,
     device: Device = "auto",
     workers: WorkerCount = None,
     executor: Executor = None,
@@ -796,7 +851,13 @@ def train(
     folder = RunFolder.open(run)
     where = _device(device)
     crew, words = _workers(workers, executor, address, gpus_per_worker)
-    stated = {"seeds": seeds, "final_epochs": final_epochs, "from_scratch": from_scratch}
+    stated = {
+        "seeds": seeds,
+        "final_epochs": final_epochs,
+        "from_scratch": from_scratch,
+        "compile": compiled,
+        "checkpoint_every": checkpoint_every,
+    }
     given = {name: value for name, value in stated.items() if value is not None}
     request = Request.from_json({**folder.request().to_json(), **given})
     require_logs(log or ())
@@ -806,7 +867,9 @@ def train(
         logged(log or (), run, "train", request.to_json()) as curves,
     ):
         folder.update({"request": request.to_json(), "goal": "train"})
-        result = train_finals(Job(folder, where, Progress(visible=True, log=curves), crew))
+        result = train_finals(
+            Job(folder, where, Progress(visible=True, log=curves), crew, launched())
+        )
         report = write_report(run)
     entries = folder.read()
     if as_json:
@@ -838,7 +901,7 @@ def rank(
     """Train random networks alone and tell how well scores had ordered them."""
     folder = RunFolder.open(run)
     crew, words = _workers(workers, executor, address, gpus_per_worker)
-    job = Job(folder, _device(device), Progress(visible=True), crew)
+    job = Job(folder, _device(device), Progress(visible=True), crew, launched())
     names = list(dict.fromkeys(weights or [job.request.source]))
     length = job.request.final_epochs if epochs is None else epochs
     options = ["--candidates", candidates, "--epochs", length]

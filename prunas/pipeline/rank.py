@@ -10,11 +10,11 @@ import numpy as np
 from prunas.errors import InputError, RunError
 from prunas.eval.ranking import Agreement, Estimate, agreement, tau_difference
 from prunas.pipeline.alone import Training, train_alone
+from prunas.pipeline.recipe import Recipe
 from prunas.pipeline.request import SOURCES
 from prunas.pipeline.scores import evaluator
 from prunas.pipeline.sources import train_source
 from prunas.pipeline.stages import Job, sort_channels, train_full
-from prunas.pipeline.training import Recipe
 from prunas.search.budget import as_values
 from prunas.search.executors import Failed, in_order
 from prunas.search.prior import Prior

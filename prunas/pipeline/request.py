@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from prunas.errors import InputError
 from prunas.eval.latency.backends import BACKENDS
+from prunas.pipeline.checkpoints import Every
 from prunas.pipeline.fields import require_types
-from prunas.pipeline.training import Recipe
+from prunas.pipeline.recipe import Recipe
 from prunas.search.methods import SEARCHES
 from prunas.supernet.schedules.table import DEFAULT, require_schedule
 from prunas.supernet.trace import kinds_of
@@ -69,6 +70,11 @@ class Request:
             from those of the source.
         batch_size: images in a training step.
         learning_rate: peak rate of all trainings.
+        precision: one of `PRECISIONS`.
+        accumulate: parts in which a batch is run, so as to need less memory; see `Recipe`.
+        ema: decay of the average of weights that is the result of all trainings; 0: the last ones.
+        compile: the full network and the final ones are trained through `torch.compile`.
+        checkpoint_every: seconds between checkpoints within an epoch.
         paths: random candidates in each supernet step; a schedule may run several times as many.
         schedule: what the steps of the shared weights run (`prunas.supernet.schedules.table`).
         kernel_transform: learn how smaller kernels come from larger ones.
@@ -109,6 +115,11 @@ class Request:
     from_scratch: bool = False
     batch_size: int = 64
     learning_rate: float = 0.05
+    precision: str = "auto"
+    accumulate: int = 1
+    ema: float = 0.0
+    compile: bool = False
+    checkpoint_every: float = 600.0
     paths: int = 1
     schedule: str = DEFAULT
     kernel_transform: bool = False
@@ -139,6 +150,7 @@ class Request:
                 f"kernels are transformed among shared weights, and those of {self.source} are"
                 " generated; use the supernet, or leave the transform out"
             )
+        self.every()
         for name in _POSITIVE:
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -173,7 +185,8 @@ class Request:
 
     def fingerprint(self) -> str:
         """Short text that differs when anything differs that a candidate's score depends on."""
-        # more evaluations, other seeds of the end, less memory: the scores stay what they were
+        # more evaluations, other seeds of the end, less memory: the scores stay what they were, but
+        # for the rounding of what is compiled
         free = (
             "evaluations",
             "batch",
@@ -184,6 +197,8 @@ class Request:
             "final_epochs",
             "from_scratch",
             "small_memory",
+            "compile",
+            "checkpoint_every",
             "transform",
         )
         decisive = {key: value for key, value in self.to_json().items() if key not in free}
@@ -199,7 +214,7 @@ class Request:
         """Training of the full network; None if the given weights are to be used as they are."""
         started = self.pretrained or self.weights is not None
         epochs = (5 if started else 40) if self.epochs is None else self.epochs
-        return self._recipe(epochs) if epochs else None
+        return self._recipe(epochs, compiled=self.compile) if epochs else None
 
     def supernet_recipe(self) -> Recipe:
         return self._recipe(self.supernet_epochs)
@@ -214,11 +229,22 @@ class Request:
         return self._recipe(epochs, rate=0.5)
 
     def final_recipe(self) -> Recipe:
-        return self._recipe(self.final_epochs, rate=1.0 if self.from_scratch else 0.5)
+        rate = 1.0 if self.from_scratch else 0.5
+        return self._recipe(self.final_epochs, rate=rate, compiled=self.compile)
 
-    def _recipe(self, epochs: int, rate: float = 1.0) -> Recipe:
+    def every(self) -> Every:
+        """When trainings are written down."""
+        return Every(self.checkpoint_every)
+
+    def _recipe(self, epochs: int, *, rate: float = 1.0, compiled: bool = False) -> Recipe:
         return Recipe(
-            epochs=epochs, batch_size=self.batch_size, learning_rate=self.learning_rate * rate
+            epochs=epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate * rate,
+            precision=self.precision,
+            accumulate=self.accumulate,
+            ema=self.ema,
+            compile=compiled,
         )
 
 

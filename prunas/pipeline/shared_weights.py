@@ -17,14 +17,14 @@ from prunas.eval.accuracy import Batches
 from prunas.eval.scoring import scorer
 from prunas.pipeline.files import replacing
 from prunas.pipeline.progress import Progress
+from prunas.pipeline.recipe import Recipe, optimizer_for
 from prunas.pipeline.seeding import seeded
 from prunas.pipeline.splits import Batch, Split
-from prunas.pipeline.training import Recipe, optimizer_for
 from prunas.supernet.elastic import Supernet
 from prunas.supernet.resolution import seeing
 from prunas.supernet.schedules.schedule import Step
 from prunas.supernet.space import Candidate, SearchSpace
-from prunas.supernet.training import train_supernet
+from prunas.supernet.training import PlainDescent, train_supernet
 from prunas.transformer_nat.transformation import TransformationSpace
 
 _MOST_REPLACED: Final = 0.5
@@ -124,9 +124,6 @@ class SharedWeights:
         self._shared, self._course = shared, course
         self._file, self._owner, self._progress = file, owner, progress or Progress()
         self._optimizer = optimizer_for(self.source.learnt, course.recipe)
-        for parameter in self.source.learnt.parameters():
-            # torch's fused SGD takes no step where some parameters have momentum and some not yet
-            self._optimizer.state[parameter] = {"momentum_buffer": torch.zeros_like(parameter)}
         self._done = self._load(file) if file is not None and file.exists() else 0
 
     @property
@@ -155,8 +152,9 @@ class SharedWeights:
                     self._batches(epoch),
                     _Transformations(self._shared, course.paths),
                     steps=each * recipe.epochs,
-                    optimizer=self._optimizer,
-                    rate=lambda step: recipe.rate_at(step, each * recipe.epochs),
+                    descent=PlainDescent(
+                        self._optimizer, lambda step: recipe.rate_at(step, each * recipe.epochs)
+                    ),
                     label_smoothing=recipe.label_smoothing,
                     rng=np.random.default_rng([course.seed, 8, epoch]),
                     first_step=epoch * each,

@@ -1,27 +1,19 @@
 """Where the weights of candidates come from in a run: made, trained, kept."""
 
 import copy
-import hashlib
-import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
 import numpy as np
-import torch
 from torch import nn
 
-from prunas.errors import InputError, RunError
-from prunas.json_text import parsed
+from prunas.errors import RunError
 from prunas.pipeline.files import writing
 from prunas.pipeline.request import WHOLE_FRONT, Request
-from prunas.pipeline.seeding import seeded
-from prunas.pipeline.splits import Batch
+from prunas.pipeline.source_files import load_source, save_source
+from prunas.pipeline.source_training import learn
 from prunas.pipeline.stages import Job
-from prunas.pipeline.tensor_file import read_tensors, write_tensors
-from prunas.pipeline.training import Recipe, optimizer_for
 from prunas.pruningnet.forms import lean_net, published_net, require_memory
 from prunas.pruningnet.layers import generated_layers
 from prunas.search.budget import Feasible, as_candidates, as_values
@@ -31,7 +23,7 @@ from prunas.supernet.kernel_transform import KernelTransform
 from prunas.supernet.schedules.schedule import Paths, Schedule
 from prunas.supernet.schedules.table import Setting, schedule_of
 from prunas.supernet.space import Candidate, SearchSpace
-from prunas.supernet.training import stratified, train_supernet
+from prunas.supernet.training import stratified
 
 
 def made_source(request: Request, name: str, network: nn.Module, space: SearchSpace) -> Elastic:
@@ -46,12 +38,6 @@ def made_source(request: Request, name: str, network: nn.Module, space: SearchSp
         return Supernet(network, space, kernels)
     form = lean_net if name == "pruningnet" else published_net
     return form(network, space, small_memory=request.small_memory, seed=request.seed)
-
-
-# A generated weight is a product of what is learnt, so its gradient grows with it: one of 24
-# trainings of the study diverged, and does not with this norm, which few of its steps exceed
-# (benchmarks/RESULTS.md).
-_LARGEST_GRADIENT: Final = 10.0
 
 
 def require_source(job: Job) -> None:
@@ -74,7 +60,8 @@ def train_source(
 ) -> Elastic:
     """Weights for every candidate, from the sorted full network, which is not changed.
 
-    Kept after every epoch; goes on where it was stopped, to the result of an uninterrupted run.
+    Kept after every epoch and at times in between; goes on where it was stopped, to the result of
+    an uninterrupted run.
 
     Args:
         job: says how to train.
@@ -84,7 +71,7 @@ def train_source(
 
     Raises:
         InputError: kept weights are damaged, or of another run, network or grid.
-        RunError: the loss diverges; the weights of the last good epoch are kept.
+        RunError: the loss diverges; the last good weights are kept.
     """
     name = name or job.request.source
     source = made_source(job.request, name, copy.deepcopy(network), job.space)
@@ -93,58 +80,33 @@ def train_source(
     if file.exists():
         _tell(job, name, load_source(source, file, owner=owner))
         return source
-    recipe = job.request.supernet_recipe()
-    optimizer = _optimizer(source, recipe)
-    losses = _load_training(source, optimizer, unfinished, owner) if unfinished.exists() else []
-    _tell(job, name, losses)
-    steps_of_epoch = max(1, len(job.data.train) // recipe.batch_size)
-    steps = recipe.epochs * steps_of_epoch
-    schedule = _schedule(job, prior)
-    with job.folder.stage("train the shared weights"), job.progress.task(name) as task:
-        for epoch in range(len(losses), recipe.epochs):
-            dropout = np.random.default_rng([job.request.seed, 4, epoch])
-            with (
-                _good_weights_kept(unfinished, epoch),
-                seeded(int(dropout.integers(2**62)), job.device),
-            ):
-                train_supernet(
-                    source,
-                    _epoch(job, epoch, recipe.batch_size),
-                    schedule,
-                    steps=steps,
-                    optimizer=optimizer,
-                    rate=lambda step: recipe.rate_at(step, steps),
-                    label_smoothing=recipe.label_smoothing,
-                    rng=np.random.default_rng([job.request.seed, 1, epoch]),
-                    largest_gradient=_LARGEST_GRADIENT if name != "supernet" else math.inf,
-                    first_step=epoch * steps_of_epoch,
-                    on_step=lambda done: task.update(done, steps),
-                    on_loss=losses.append,
-                )
-            _tell(job, name, losses)
-            if epoch + 1 < recipe.epochs:
-                _save_training(source, optimizer, unfinished, owner, losses)
+    with (
+        job.folder.stage("train the shared weights"),
+        job.progress.task(name) as task,
+        job.leading(follow_source, name),
+    ):
+        job.crew.ranks.hand_out(network)
+        with _good_weights_kept(unfinished):
+            losses = learn(
+                job,
+                source,
+                _schedule(job, prior),
+                unfinished,
+                task.update,
+                lambda losses: _tell(job, name, losses),
+            )
         save_source(source, file, owner=owner, losses=losses)
         with writing(unfinished):
             unfinished.unlink(missing_ok=True)
     return source
 
 
-def _optimizer(source: Elastic, recipe: Recipe) -> torch.optim.Optimizer:
-    """Momentum is there from the start, zero: what no path has used yet has none in torch, whose
-    fused steps take either none for all parameters or one for each."""
-    optimizer = optimizer_for(source.learnt, recipe)
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            optimizer.state[parameter] = {"momentum_buffer": torch.zeros_like(parameter)}
-    return optimizer
-
-
-def _schedule(job: Job, prior: Prior | None) -> Schedule:
-    request = job.request
-    paths = paths_in_budget(job.feasible, prior, whole_front=request.search in WHOLE_FRONT)
-    setting = Setting(job.space, paths, paths=request.paths, seed=request.seed)
-    return schedule_of(request.schedule, setting)
+def follow_source(job: Job, name: str) -> None:
+    """The part of another process in `train_source`; weights and paths come from the first one."""
+    network = job.untrained(0)
+    job.crew.ranks.hand_out(network)
+    source = made_source(job.request, name, network, job.space)
+    learn(job, source)
 
 
 def _tell(job: Job, name: str, losses: Sequence[float]) -> None:
@@ -152,25 +114,22 @@ def _tell(job: Job, name: str, losses: Sequence[float]) -> None:
         job.progress.log.write(f"{name}/loss", loss, epoch)
 
 
-def _epoch(job: Job, epoch: int, batch_size: int) -> Iterator[Batch]:
-    yield from job.data.train.batches(
-        batch_size,
-        shuffle=np.random.default_rng([job.request.seed, 2, epoch]),
-        augment=True,
-        device=job.device,
-        channels_last=True,
-    )
-
-
 @contextmanager
-def _good_weights_kept(file: Path, epoch: int) -> Iterator[None]:
-    """Says of a failure where the weights of the last good epoch are."""
+def _good_weights_kept(file: Path) -> Iterator[None]:
+    """Says of a failure where the last good weights are."""
     try:
         yield
     except RunError as error:
         if not file.exists():
             raise
-        raise RunError(f"{error}; the weights after epoch {epoch} are kept in {file}") from None
+        raise RunError(f"{error}; the last good weights are kept in {file}") from None
+
+
+def _schedule(job: Job, prior: Prior | None) -> Schedule:
+    request = job.request
+    paths = paths_in_budget(job.feasible, prior, whole_front=request.search in WHOLE_FRONT)
+    setting = Setting(job.space, paths, paths=request.paths, seed=request.seed)
+    return schedule_of(request.schedule, setting)
 
 
 def paths_in_budget(feasible: Feasible, prior: Prior | None, *, whole_front: bool = False) -> Paths:
@@ -194,105 +153,3 @@ def paths_in_budget(feasible: Feasible, prior: Prior | None, *, whole_front: boo
         return as_candidates(feasible.repair(drawn, rng))
 
     return paths
-
-
-# -- files -----------------------------------------------------------------------------------------
-
-
-def save_source(
-    source: Elastic, file: Path, *, owner: str = "", losses: Sequence[float] = ()
-) -> None:
-    """Write all that a weights source has learnt, aside and then renamed.
-
-    Args:
-        source: a supernet or a PruningNet.
-        file: a .safetensors file.
-        owner: the run that it belongs to.
-        losses: of each epoch of its training.
-    """
-    notes = {"owner": owner, "space": _digest(source.space), "losses": json.dumps(list(losses))}
-    write_tensors(file, source.learnt.state_dict(), notes)
-
-
-def load_source(source: Elastic, file: Path, *, owner: str = "") -> list[float]:
-    """Load what `save_source` wrote into a source of the same kind.
-
-    Returns:
-        The losses of each epoch of its training; none in files of before they were kept.
-
-    Raises:
-        InputError: the file is missing or damaged, of another run, of another network or grid of
-            widths, or of another kind of source.
-    """
-    tensors, notes = read_tensors(file)
-    _require_kin(source, file, notes, owner)
-    held = source.learnt.state_dict()
-    wrong = [n for n, t in held.items() if n not in tensors or tensors[n].shape != t.shape]
-    if wrong or len(tensors) > len(held):
-        name = wrong[0] if wrong else next(n for n in tensors if n not in held)
-        raise InputError(
-            f"{file} holds another kind of weights source ({name} does not fit); make the source"
-            " as it was made when the file was written"
-        )
-    losses = _losses(file, notes.get("losses", "[]"))
-    source.learnt.load_state_dict(tensors)
-    return losses
-
-
-def _save_training(
-    source: Elastic,
-    optimizer: torch.optim.Optimizer,
-    file: Path,
-    owner: str,
-    losses: Sequence[float],
-) -> None:
-    tensors = {f"learnt/{name}": tensor for name, tensor in source.learnt.state_dict().items()}
-    for name, parameter in source.learnt.named_parameters():
-        if parameter in optimizer.state:  # absent where nothing is learnt
-            tensors[f"momentum/{name}"] = optimizer.state[parameter]["momentum_buffer"]
-    notes = {"owner": owner, "space": _digest(source.space), "losses": json.dumps(list(losses))}
-    write_tensors(file, tensors, notes)
-
-
-def _load_training(
-    source: Elastic, optimizer: torch.optim.Optimizer, file: Path, owner: str
-) -> list[float]:
-    """The losses of the epochs that were done."""
-    tensors, notes = read_tensors(file)
-    _require_kin(source, file, notes, owner)
-    start = len("learnt/")
-    try:
-        before = [math.nan] * int(notes.get("epochs", 0))  # files of before losses were kept
-        losses = _losses(file, notes["losses"]) if "losses" in notes else before
-        source.learnt.load_state_dict(
-            {name[start:]: t for name, t in tensors.items() if name.startswith("learnt/")}
-        )
-        for name, parameter in source.learnt.named_parameters():
-            if f"momentum/{name}" in tensors:
-                momentum = torch.empty_like(parameter).copy_(tensors[f"momentum/{name}"])
-                optimizer.state[parameter] = {"momentum_buffer": momentum.detach()}
-    except (KeyError, ValueError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"{file} cannot be read ({reason}); delete it to redo it") from None
-    return losses
-
-
-def _losses(file: Path, text: str) -> list[float]:
-    try:
-        return [float(loss) for loss in parsed(text)]
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{file} cannot be read ({error}); delete it to redo it") from None
-
-
-def _require_kin(source: Elastic, file: Path, notes: Mapping[str, str], owner: str) -> None:
-    if notes.get("owner", "") != owner:
-        raise InputError(f"{file} belongs to another run; delete it to make it again")
-    if notes.get("space") != _digest(source.space):
-        raise InputError(
-            f"{file} holds the weights of another network or of another grid of widths; give those"
-            " that it was made for, or train it again"
-        )
-
-
-def _digest(space: SearchSpace) -> str:
-    return hashlib.sha256(space.to_json().encode()).hexdigest()[:16]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -17,10 +18,12 @@ from prunas.eval.cost import Cost
 from prunas.eval.criteria.selection import di_prior
 from prunas.eval.latency.backends import backend_of
 from prunas.eval.prices import Prices
+from prunas.pipeline.crew import NOBODY, Crew
 from prunas.pipeline.data import Data, load_data
 from prunas.pipeline.log import Log
 from prunas.pipeline.networks import create_network
 from prunas.pipeline.progress import Progress, Task
+from prunas.pipeline.recipe import Recipe
 from prunas.pipeline.request import Request
 from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.sealed import read_sealed, write_sealed
@@ -95,12 +98,14 @@ class Job:
         device: where to compute.
         progress: shows what is going on.
         workers: who evaluates and trains candidates.
+        crew: the processes that train.
     """
 
     folder: RunFolder
     device: torch.device
     progress: Progress
     workers: Workers = HERE
+    crew: Crew = NOBODY
 
     @cached_property
     def request(self) -> Request:
@@ -237,6 +242,12 @@ class Job:
         channels, height, width = seen(self.data.input_size, side_of(self.space, candidate))
         return channels, height, width
 
+    def leading(
+        self, follow: Callable[..., None], *arguments: object
+    ) -> AbstractContextManager[None]:
+        """The other processes call `follow(their job, *arguments)` meanwhile."""
+        return self.crew.leading(self.folder.path, self.device, follow, *arguments)
+
     def rng(self, purpose: int) -> np.random.Generator:
         """An independent stream of the run's seed for each purpose."""
         return np.random.default_rng([self.request.seed, purpose])
@@ -261,7 +272,11 @@ def train_full(job: Job) -> nn.Module:
     recipe = job.request.full_recipe()
     if recipe is None:
         return network.eval()
-    with job.folder.stage("train the full network"), job.progress.task("full network") as task:
+    with (
+        job.folder.stage("train the full network"),
+        job.progress.task("full network") as task,
+        job.leading(follow_full, recipe),
+    ):
         train(
             network,
             job.data.train,
@@ -271,8 +286,22 @@ def train_full(job: Job) -> nn.Module:
             on_step=task.update,
             on_epoch=lambda epoch: log_epoch(job.progress.log, "full network", epoch),
             checkpoint=job.folder.checkpoint("full"),
+            every=job.request.every(),
+            ranks=job.crew.ranks,
         )
     return network.eval()
+
+
+def follow_full(job: Job, recipe: Recipe) -> None:
+    """The part of another process in `train_full`; weights come from the first one."""
+    train(
+        job.untrained(0),
+        job.data.train,
+        recipe,
+        seed=job.request.seed,
+        device=job.device,
+        ranks=job.crew.ranks,
+    )
 
 
 def sort_channels(job: Job, network: nn.Module) -> tuple[nn.Module, Prior | None]:

@@ -1,9 +1,10 @@
 """Train one set of weights for every candidate, as a schedule says: slices of it, step by step."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from itertools import count
-from typing import Final
+from typing import Final, Protocol, final
 
 import numpy as np
 import torch
@@ -20,20 +21,87 @@ from prunas.supernet.space import Candidate, SearchSpace
 _STEPS_BETWEEN_CHECKS: Final = 16  # reading a loss waits for the accelerator, so not every step
 
 
+class Descent(Protocol):
+    """How weights change in a step: the optimiser, and what is around it."""
+
+    def rate_at(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        ...
+
+    def begin(self, step: int) -> None:
+        """Before the forwards of a step; there are no gradients then."""
+        ...
+
+    def parts(self, images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor, float]]:
+        """The batch in parts that run one after the other, each with its share of the images."""
+        ...
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """In which forwards run."""
+        ...
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of a part of the step's loss."""
+        ...
+
+    def finish(self, step: int, losses: Tensor) -> Tensor:
+        """Change the weights; returns the losses of the whole batch, wherever it ran."""
+        ...
+
+
+@final
+class PlainDescent:
+    """One process, float32, whole batches.
+
+    Args:
+        optimizer: over the parameters of a source.
+        rate: learning rate of every step, by its number.
+        largest_gradient: the gradient of all parameters is scaled down to this norm.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        rate: Callable[[int], float],
+        largest_gradient: float = math.inf,
+    ) -> None:
+        self._optimizer, self.rate_at = optimizer, rate
+        self._largest_gradient = largest_gradient
+
+    def begin(self, step: int) -> None:
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.rate_at(step)
+        self._optimizer.zero_grad()
+
+    def parts(self, images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor, float]]:
+        yield images, labels, 1.0
+
+    def autocast(self) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()
+
+    def finish(self, step: int, losses: Tensor) -> Tensor:
+        if self._largest_gradient < math.inf:
+            learnt = [p for group in self._optimizer.param_groups for p in group["params"]]
+            clip_grad_norm_(learnt, self._largest_gradient)
+        self._optimizer.step()
+        return losses
+
+
 def train_supernet(
     source: Elastic,
     batches: Iterable[tuple[Tensor, Tensor]],
     schedule: Schedule,
     *,
     steps: int,
-    optimizer: torch.optim.Optimizer,
-    rate: Callable[[int], float],
+    descent: Descent,
     label_smoothing: float,
     rng: np.random.Generator,
-    largest_gradient: float = math.inf,
     first_step: int = 0,
     on_step: Callable[[int], None] | None = None,
-    on_loss: Callable[[float], None] | None = None,
+    on_loss: Callable[[Tensor], None] | None = None,
 ) -> None:
     """Train a weights source in place.
 
@@ -46,71 +114,69 @@ def train_supernet(
         batches: (images, labels); training ends with them.
         schedule: what runs.
         steps: of the whole training, from step 0 on.
-        optimizer: over the parameters of the source.
-        rate: learning rate of every step, by its number.
+        descent: over the parameters of the source.
         label_smoothing: of the cross entropy with labels.
         rng: of the schedule.
-        largest_gradient: the gradient of all parameters is scaled down to this norm.
         first_step: number of the first step, where training goes on.
         on_step: called with the number of steps done.
-        on_loss: called at the end, with the mean loss over all networks that were run.
+        on_loss: called after every step, with the losses of the networks that it ran, (networks,),
+            still on the device.
 
     Raises:
         RunError: the loss is not finite; the weights are then of no use.
     """
     source.network.train()
-    learnt = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     losses: list[Tensor] = []
-    every: list[Tensor] = []
     for number, (images, labels) in zip(count(first_step), batches, strict=False):
-        for group in optimizer.param_groups:
-            group["lr"] = rate(number)
-        optimizer.zero_grad()
+        descent.begin(number)
         step = schedule.step(number, steps, rng)
-        losses += _descended(source, step, images, labels, label_smoothing)
-        if largest_gradient < math.inf:
-            clip_grad_norm_(learnt, largest_gradient)
-        optimizer.step()
+        of_step = images.new_zeros(len(step.candidates))
+        for some, their_labels, share in descent.parts(images, labels):
+            found = _descended(source, step, some, their_labels, share, label_smoothing, descent)
+            of_step += torch.stack(found)
+        losses.append(descent.finish(number, of_step))
+        if on_loss is not None:
+            on_loss(losses[-1])
         if number % _STEPS_BETWEEN_CHECKS == 0:
-            every += losses
-            losses = _finite(losses, number, rate(number))
+            losses = _finite(losses, number, descent.rate_at(number))
         if on_step is not None:
             on_step(number + 1)
-    every += losses
-    _finite(losses, number, rate(number))
-    if on_loss is not None:
-        on_loss(float(torch.stack(every).mean()))
+    _finite(losses, number, descent.rate_at(number))
 
 
 def _descended(
-    source: Elastic, step: Step, images: Tensor, labels: Tensor, smoothing: float
+    source: Elastic,
+    step: Step,
+    images: Tensor,
+    labels: Tensor,
+    share: float,
+    smoothing: float,
+    descent: Descent,
 ) -> list[Tensor]:
-    """The losses of a step, whose gradients are in the parameters."""
-    losses = []
+    """The losses of a step on a share of its images; their gradients are in the parameters."""
+
+    def learning(candidate: Candidate, targets: Tensor, smoothing: float) -> Tensor:
+        with source.running(candidate) as network:
+            with descent.autocast():
+                logits: Tensor = network(images)
+            answers = logits.float()
+            loss = share * F.cross_entropy(answers, targets, label_smoothing=smoothing)
+            descent.backward(loss)
+        losses.append(loss.detach())
+        return answers.detach()
+
+    losses: list[Tensor] = []
     targets = labels
     if step.teacher is not None:
-        logits, loss = _learning(source, step.teacher, images, labels, smoothing)
-        losses.append(loss)
-        targets, smoothing = logits.softmax(1), 0.0
+        targets, smoothing = learning(step.teacher, labels, smoothing).softmax(1), 0.0
     for path in step.paths:
-        losses.append(_learning(source, path, images, targets, smoothing)[1])
+        learning(path, targets, smoothing)
     return losses
-
-
-def _learning(
-    source: Elastic, candidate: Candidate, images: Tensor, targets: Tensor, smoothing: float
-) -> tuple[Tensor, Tensor]:
-    """What a candidate answers, and its loss, whose gradient is added to the parameters'."""
-    with source.running(candidate) as network:
-        logits = network(images)
-        loss = F.cross_entropy(logits, targets, label_smoothing=smoothing)
-        loss.backward()
-    return logits.detach(), loss.detach()
 
 
 def _finite(losses: list[Tensor], step: int, rate: float) -> list[Tensor]:
     """An empty list, if all of `losses` are finite."""
-    if losses and not bool(torch.isfinite(torch.stack(losses)).all()):
+    if losses and not bool(torch.isfinite(torch.cat(losses)).all()):
         raise RunError(
             f"the loss of the shared weights is not finite at step {step} with learning rate"
             f" {rate:.3g}; train them with a lower learning rate"

@@ -2,27 +2,32 @@
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
 import prunas
-from prunas.pipeline import alone, sources
+from prunas.pipeline import alone, source_training, sources
 from prunas.pipeline.cli import main
 from prunas.pipeline.found import run_search_stages
+from prunas.pipeline.learner import Learner
 from prunas.pipeline.progress import Progress
+from prunas.pipeline.recipe import optimizer_for
 from prunas.pipeline.request import SOURCES, Request
 from prunas.pipeline.run_folder import RunFolder
-from prunas.pipeline.sources import load_source, save_source, train_source
+from prunas.pipeline.source_files import load_source, save_source
+from prunas.pipeline.sources import train_source
 from prunas.pipeline.stages import Job
-from prunas.pipeline.training import optimizer_for
 from prunas.pruningnet import forms
 from prunas.pruningnet.forms import lean_net
 from prunas.supernet.elastic import Elastic, Supernet
@@ -93,7 +98,7 @@ def test_training_goes_on_to_the_same_weights(
             raise KeyboardInterrupt
 
     again = job_of(tmp_path / "stopped", request)
-    monkeypatch.setattr(sources, "train_supernet", stopped)
+    monkeypatch.setattr(source_training, "train_supernet", stopped)
     with pytest.raises(KeyboardInterrupt):
         train_source(again, again.network(), None)
     unfinished = again.folder.checkpoint(f"{name}-training")
@@ -120,7 +125,7 @@ def stopped_and_taken_up(
         if calls == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(sources, "train_supernet", stopped)
+    monkeypatch.setattr(source_training, "train_supernet", stopped)
     with pytest.raises(KeyboardInterrupt):
         train_source(job, network(), None)
     found = learnt(train_source(job, network(), None))
@@ -280,15 +285,12 @@ def test_a_loss_that_diverges_leaves_the_last_good_weights(
     name: str, request_: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = job_of(tmp_path / "run", replace(request_, source=name))
-    plain = train_supernet
-
-    def hot(source: Elastic, *rest: object, first_step: int, **options: object) -> None:
-        if first_step:
-            options["rate"] = lambda step: 1e30
-        plain(source, *rest, first_step=first_step, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(sources, "train_supernet", hot)
-    sentence = rf"not finite at step \d+.*after epoch 1 are kept in .*{name}-training"
+    of_epoch = len(job.data.train) // request_.batch_size
+    plain = Learner.rate_at
+    monkeypatch.setattr(
+        Learner, "rate_at", lambda self, step: plain(self, step) if step < of_epoch else 1e30
+    )
+    sentence = rf"not finite at step \d+.*the last good weights are kept in .*{name}-training"
     with pytest.raises(prunas.RunError, match=sentence):
         train_source(job, job.network(), None)
     kept = load_file(job.folder.checkpoint(f"{name}-training"))
@@ -296,19 +298,69 @@ def test_a_loss_that_diverges_leaves_the_last_good_weights(
     assert not job.folder.checkpoint(name).exists()
 
 
+@pytest.mark.parametrize("every", [0.0, 600.0])
 def test_a_loss_that_diverges_at_once_leaves_nothing(
-    request_: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    every: float, request_: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = job_of(tmp_path / "run", request_)
-    plain = train_supernet
-
-    def hot(*args: object, **options: object) -> None:
-        plain(*args, **{**options, "rate": lambda step: 1e30})  # type: ignore[arg-type]
-
-    monkeypatch.setattr(sources, "train_supernet", hot)
+    """Not even a checkpoint of a step before one hears of it."""
+    job = job_of(tmp_path / "run", replace(request_, checkpoint_every=every))
+    monkeypatch.setattr(Learner, "rate_at", lambda self, step: float("inf"))
     with pytest.raises(prunas.RunError, match=r"lower learning rate$"):
         train_source(job, job.network(), None)
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def stopping(monkeypatch: pytest.MonkeyPatch, steps: Sequence[int]) -> None:
+    """Training stops after so many steps, of this run and then of each that goes on."""
+    plain, left, done = Learner.finish, list(steps), 0
+
+    def finish(self: Learner, step: int, losses: torch.Tensor) -> torch.Tensor:
+        nonlocal done
+        if left and done == left[0]:
+            del left[0]
+            done = 0
+            raise KeyboardInterrupt
+        done += 1
+        return plain(self, step, losses)
+
+    monkeypatch.setattr(Learner, "finish", finish)
+
+
+@every
+@settings(max_examples=2, deadline=None)
+@given(stops=st.lists(st.integers(0, 11), min_size=1, max_size=3))
+@example(stops=[1, 1, 1])
+def test_training_goes_on_from_any_step(
+    name: str, stops: list[int], request_: Request, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Stopped in the middle of epochs, with an average, in parts, and with blocks left out."""
+    request = replace(
+        request_, source=name, supernet_epochs=2, ema=0.5, accumulate=2, checkpoint_every=0.0,
+        genes=("width", "depth") if name == "supernet" else ("width",),
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("runs")
+    job = job_of(folder / "whole", request)
+    wanted = learnt(train_source(job, job.network(), None))
+    again = job_of(folder / "stopped", request)
+    with pytest.MonkeyPatch.context() as patch:
+        stopping(patch, stops)
+        for _ in stops:
+            with suppress(KeyboardInterrupt):
+                train_source(again, again.network(), None)
+    found = learnt(train_source(again, again.network(), None))
+    for key, tensor in wanted.items():
+        assert torch.equal(found[key], tensor), key
+
+
+def test_source_training_learn_in_narrow_types(request_: Request, tmp_path: Path) -> None:
+    job = job_of(tmp_path / "run", replace(request_, precision="bf16"))
+    wide = job_of(tmp_path / "wide", replace(request_, precision="no"))
+    found, near = (learnt(train_source(each, each.network(), None)) for each in (job, wide))
+    for key, tensor in found.items():
+        assert tensor.dtype == near[key].dtype
+        if tensor.dim() > 1:
+            assert torch.isfinite(tensor).all()
+            assert 0 < (tensor - near[key]).norm() < 0.2 * near[key].norm()
 
 
 def test_small_memory_learns_the_same(request_: Request, tmp_path: Path) -> None:

@@ -1,15 +1,18 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from prunas.errors import InputError
 from prunas.pipeline.splits import (
+    Ints,
     Preparation,
+    Share,
     Split,
-    flipped,
     from_memory,
     from_reader,
     shifted,
@@ -24,9 +27,8 @@ def numbered(count: int, preparation: Preparation = PLAIN) -> Split:
     return Split(from_memory(pictures), np.arange(count), np.arange(count), preparation)
 
 
-def one_by_one(pictures: Tensor, limit: int, seed: int) -> Tensor:
+def one_by_one(pictures: Tensor, offsets: Ints) -> Tensor:
     """The obvious oracle of `shifted`: copy pixel by pixel."""
-    offsets = np.random.default_rng(seed).integers(0, 2 * limit + 1, (2, len(pictures))) - limit
     moved = torch.zeros_like(pictures)
     _, _, height, width = pictures.shape
     for n, (down, right) in enumerate(offsets.T):
@@ -42,14 +44,15 @@ def one_by_one(pictures: Tensor, limit: int, seed: int) -> Tensor:
 )
 def test_shift_equals_the_pixel_loop(n: int, c: int, h: int, w: int, limit: int) -> None:
     pictures = torch.arange(1, n * c * h * w + 1).reshape(n, c, h, w)
-    moved = shifted(pictures, limit, np.random.default_rng(n))
-    assert torch.equal(moved, one_by_one(pictures, limit, n))
+    offsets = np.random.default_rng(n).integers(0, 2 * limit + 1, (2, n))
+    assert torch.equal(shifted(pictures, limit, offsets), one_by_one(pictures, offsets - limit))
 
 
 def test_flip_mirrors_about_half_and_leaves_the_rest() -> None:
     pictures = torch.arange(400 * 6).reshape(400, 1, 2, 3)
-    mirrored = (flipped(pictures, np.random.default_rng(0)) == pictures.flip(3)).all((1, 2, 3))
-    same = (flipped(pictures, np.random.default_rng(0)) == pictures).all((1, 2, 3))
+    preparation = Preparation((0.0,), (1.0,), shift=0, flip=True)
+    after = preparation.varied(pictures, preparation.variation(400, np.random.default_rng(0)))
+    mirrored, same = ((after == each).all((1, 2, 3)) for each in (pictures.flip(3), pictures))
     assert torch.equal(mirrored, ~same)
     assert 150 < mirrored.sum() < 250
 
@@ -81,6 +84,39 @@ def test_order_and_augmentation_follow_the_generator() -> None:
 
     assert torch.equal(run(1), run(1))
     assert not torch.equal(run(1), run(2))
+
+
+@settings(deadline=None)
+@given(
+    count=st.integers(1, 40),
+    size=st.integers(1, 12),
+    skip=st.integers(0, 9),
+    ranks=st.integers(1, 4),
+    parts=st.integers(1, 3),
+    augment=st.booleans(),
+)
+def test_shares_and_the_end_of_an_epoch_are_what_they_are_in_the_whole(
+    count: int, size: int, skip: int, ranks: int, parts: int, augment: bool
+) -> None:
+    pictures = torch.arange(count * 9, dtype=torch.float32).reshape(count, 1, 3, 3)
+    preparation = Preparation((0.0,), (1.0,), shift=1, flip=True)
+    split = Split(from_memory(pictures), np.arange(count), np.arange(count), preparation)
+
+    def batches(**options: Any) -> list[tuple[Tensor, Tensor]]:
+        rng = np.random.default_rng(count)
+        return list(split.batches(size, shuffle=rng, augment=augment, **options))
+
+    shares = [Share(rank, ranks, parts) for rank in range(ranks)]
+    theirs = [batches(skip=skip, share=share) for share in shares]
+    whole = batches()[skip:]
+    assert [len(each) for each in theirs] == [len(whole)] * ranks
+    for batch, *several in zip(whole, *theirs, strict=True):
+        sizes = [[len(piece) for piece in share.pieces(len(batch[1]))] for share in shares]
+        for tensor, of_ranks in zip(batch, zip(*several, strict=True), strict=True):
+            pieces = [each.split(own) for each, own in zip(of_ranks, sizes, strict=True)]
+            for part, *of_part in zip(tensor.tensor_split(parts), *pieces, strict=True):
+                assert torch.equal(torch.cat(of_part), part)
+                assert max(map(len, of_part)) - min(map(len, of_part)) <= 1
 
 
 def test_pictures_are_normalised_float32_in_the_layout_asked_for() -> None:

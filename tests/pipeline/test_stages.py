@@ -15,7 +15,7 @@ from torch import nn
 
 import prunas
 from prunas.eval.accuracy import accuracy
-from prunas.pipeline import alone, finals, found, sources, stages, training
+from prunas.pipeline import alone, finals, found, source_training, sources, stages, training
 from prunas.pipeline.finals import train_finals
 from prunas.pipeline.found import run_search_stages
 from prunas.pipeline.networks import create_network
@@ -166,7 +166,7 @@ def _interrupting(monkeypatch: pytest.MonkeyPatch, module: object, name: str, ca
     ("module", "name", "calls"),
     [
         (stages, "di_prior", 1),
-        (sources, "train_supernet", 1),
+        (source_training, "train_supernet", 1),
         (found, "save", 1),
         (Archive, "record", 1),
         (Archive, "record", 5),

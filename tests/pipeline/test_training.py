@@ -1,21 +1,28 @@
+import contextlib
 import dataclasses
 import pickle
 import random
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
 from torch.nn import functional as F
 
 from prunas.errors import InputError, RunError
-from prunas.pipeline import training
+from prunas.pipeline import precision, training
+from prunas.pipeline.checkpoints import Every
 from prunas.pipeline.data import load_data
+from prunas.pipeline.recipe import Recipe
 from prunas.pipeline.splits import Preparation, Split, from_memory
-from prunas.pipeline.training import Epoch, Recipe, train
+from prunas.pipeline.training import Epoch, train
 
 QUICK = Recipe(epochs=3, batch_size=16, learning_rate=0.05)
 
@@ -161,6 +168,219 @@ def test_a_resumed_run_equals_an_uninterrupted_one(steps: int, tmp_path: Path) -
     assert [file.name for file in path.parent.iterdir()] == ["run.safetensors"]
 
 
+VARIANTS = {
+    "plain": QUICK,
+    "parts": dataclasses.replace(QUICK, accumulate=3),
+    "average": dataclasses.replace(QUICK, ema=0.8),
+    "bf16": dataclasses.replace(QUICK, precision="bf16"),
+    "fp16": dataclasses.replace(QUICK, precision="fp16", ema=0.8),
+}
+
+
+@pytest.fixture(scope="module")
+def whole() -> dict[str, tuple[nn.Module, list[Epoch]]]:
+    """Every variant, uninterrupted."""
+    networks = {name: small_network() for name in VARIANTS}
+    return {
+        name: (network, train(network, small_split(), VARIANTS[name], seed=1))
+        for name, network in networks.items()
+    }
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@settings(max_examples=6, deadline=None)
+@given(stops=st.lists(st.integers(1, 12), min_size=1, max_size=3), every=st.integers(1, 5))
+def test_a_training_goes_on_from_any_step(
+    name: str, stops: list[int], every: int, whole: dict[str, tuple[nn.Module, list[Epoch]]]
+) -> None:
+    """The checkpoint is some steps old; what was done since is done again, to the bit."""
+    expected, epochs = whole[name]
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "run.safetensors"
+
+        def go_on(stop: int) -> tuple[nn.Module, list[Epoch]]:
+            network = small_network(seed=9 if file.exists() else 0)  # the weights are in the file
+            done = train(
+                network,
+                small_split(),
+                VARIANTS[name],
+                seed=1,
+                on_step=stop_after(stop),
+                checkpoint=file,
+                every=Every(steps=every),
+            )
+            return network, done
+
+        for stop in stops:
+            with contextlib.suppress(KeyboardInterrupt):
+                go_on(stop)
+        resumed, again = go_on(stop=0)
+    assert again == epochs
+    assert same(resumed, expected)
+
+
+def test_checkpoints_are_written_as_often_as_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    steps = [0]
+    monkeypatch.setattr(training, "write_tensors", lambda *_: written.append(steps[-1]))
+
+    def run(every: Every) -> list[int]:
+        written.clear()
+        file = tmp_path / "run.safetensors"
+        step = lambda done, _: steps.append(done)  # noqa: E731
+        train(
+            small_network(), small_split(), QUICK, seed=0, checkpoint=file, every=every,
+            on_step=step,
+        )  # fmt: skip
+        return list(written)
+
+    assert run(Every()) == [4, 8, 12]
+    assert run(Every(seconds=0)) == list(range(1, 13))
+    assert run(Every(steps=3)) == [3, 4, 7, 8, 11, 12]
+
+
+@pytest.mark.parametrize("every", [{"seconds": -1.0}, {"seconds": float("nan")}, {"steps": 0}])
+def test_checkpoints_at_no_time_are_refused(every: Any) -> None:
+    with pytest.raises(InputError, match="checkpoints cannot be written every"):
+        Every(**every)
+
+
+def test_a_batch_in_parts_has_the_gradient_of_the_whole() -> None:
+    """Without batch norms; 16 images in 5 parts are 4, 3, 3, 3, 3."""
+    recipe = Recipe(2, 16, 0.1)
+    networks = [small_network(dropout=0.0) for _ in range(2)]
+    teacher = small_network(seed=5)
+    for network, parts in zip(networks, (1, 5), strict=True):
+        network[1] = nn.Identity()
+        split, own = small_split(), dataclasses.replace(recipe, accumulate=parts)
+        train(network, split, own, seed=0, teacher=teacher)
+    for name, tensor in networks[0].state_dict().items():
+        torch.testing.assert_close(networks[1].state_dict()[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_a_part_of_one_value_a_channel_is_refused() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10))
+    with pytest.raises(InputError, match="in 16 parts of a batch of 16 images a batch norm sees"):
+        train(network, small_split(), Recipe(1, 16, accumulate=16), seed=0)
+
+
+def test_what_no_gradient_reaches_stays() -> None:
+    """Neither decay nor momentum moves it."""
+
+    class Idle(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.idle = nn.Linear(64, 10), nn.Linear(64, 10)
+
+        def forward(self, pictures: Tensor) -> Tensor:
+            answers: Tensor = self.used(pictures.flatten(1))
+            return answers
+
+    network = Idle()
+    before = network.idle.weight.detach().clone()
+    train(network, small_split(), dataclasses.replace(QUICK, weight_decay=0.1), seed=0)
+    assert torch.equal(network.idle.weight, before)
+
+
+def test_the_average_of_weights_by_hand() -> None:
+    recipe = Recipe(2, 16, 0.1, ema=0.3)
+    network, averaged = small_network(), small_network()
+    expected = {n: t.clone().double() for n, t in network.state_dict().items()}
+
+    def follow(done: int, _: int) -> None:
+        decay = min(0.3, done / (9 + done))
+        for name, tensor in network.state_dict().items():
+            expected[name] = decay * expected[name] + (1 - decay) * tensor.double()
+
+    train(network, small_split(), dataclasses.replace(recipe, ema=0.0), seed=0, on_step=follow)
+    train(averaged, small_split(), recipe, seed=0)
+    for name, tensor in averaged.state_dict().items():
+        if name.endswith("num_batches_tracked"):
+            assert tensor == 8
+        else:
+            torch.testing.assert_close(tensor.double(), expected[name], rtol=1e-4, atol=1e-5)
+    assert not same(network, averaged)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_products_are_narrow_and_weights_are_not(precision: str) -> None:
+    network = small_network()
+    seen: list[torch.dtype] = []
+    network[5].register_forward_hook(lambda *args: seen.append(args[-1].dtype))
+    recipe = Recipe(8, 20, 0.1, augment=False, precision=precision)
+    epochs = train(network, small_split(200), recipe, seed=0)
+    assert set(seen) == {torch.bfloat16 if precision == "bf16" else torch.float16}
+    assert {each.dtype for each in network.parameters()} == {torch.float32}
+    assert epochs[-1].loss < 0.7 * epochs[0].loss
+
+
+def test_a_scale_that_overflows_is_halved_and_its_step_left_out() -> None:
+    """A gradient of 2 times 2^16 is more than the 65504 of float16."""
+
+    class Steep(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(64, 10, bias=False)
+
+        def forward(self, pictures: Tensor) -> Tensor:
+            answers: Tensor = self.linear(pictures.flatten(1) * 100.0)
+            return answers
+
+    network = Steep()
+    before = network.linear.weight.detach().clone()
+    found: list[bool] = []
+    train(
+        network,
+        small_split(),
+        Recipe(3, 16, 1e-4, precision="fp16"),
+        seed=0,
+        on_step=lambda *_: found.append(torch.equal(network.linear.weight, before)),
+    )
+    assert found[0]
+    assert not found[-1]
+    assert torch.isfinite(network.linear.weight).all()
+
+
+def test_auto_is_what_accelerate_was_launched_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert precision._chosen("auto", cpu) == "no"
+    assert precision._chosen("auto", cuda) == "bf16"
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    assert precision._chosen("auto", cuda) == "fp16"
+    assert precision._chosen("no", cuda) == "no"
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")  # which it always says
+    assert precision._chosen("auto", cuda) == "bf16"
+
+
+def test_a_network_that_cannot_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(network: nn.Module) -> nn.Module:
+        raise TorchDynamoException("no compiler was found\nand a page of advice")
+
+    monkeypatch.setattr(torch, "compile", lambda network: lambda images: fail(network))
+    with pytest.raises(RunError, match=r"\(no compiler was found\); train without --compile"):
+        train(small_network(), small_split(), Recipe(1, compile=True), seed=0)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_trains_as_an_eager_one(tmp_path: Path) -> None:
+    recipe = dataclasses.replace(QUICK, compile=True)
+    eager, compiled = (small_network(dropout=0.0) for _ in range(2))
+    train(eager, small_split(), QUICK, seed=1)
+    whole = train(compiled, small_split(), recipe, seed=1)
+    for name, tensor in eager.state_dict().items():
+        torch.testing.assert_close(compiled.state_dict()[name], tensor, rtol=1e-3, atol=1e-4)
+    file, resumed = tmp_path / "run.safetensors", small_network(dropout=0.0)
+    kept: Any = {"checkpoint": file, "every": Every(steps=1)}
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            small_network(dropout=0.0), small_split(), recipe, seed=1, on_step=stop_after(7), **kept
+        )
+    assert train(resumed, small_split(), recipe, seed=1, **kept) == whole
+    assert same(resumed, compiled)
+
+
 def test_checkpoints_of_other_runs_are_refused(tmp_path: Path) -> None:
     path, split = tmp_path / "run.safetensors", small_split()
     train(small_network(), split, QUICK, seed=1, checkpoint=path)
@@ -230,11 +450,19 @@ def test_frozen_parameters_stay() -> None:
         ("warmup", 2),
         ("distillation", 1.1),
         ("temperature", 0),
+        ("accumulate", 0),
+        ("accumulate", 17),
+        ("ema", 1.0),
     ],
 )
 def test_recipes_out_of_range(field: str, value: Any) -> None:
     with pytest.raises(InputError, match=f"{field}="):
         dataclasses.replace(QUICK, **{field: value})
+
+
+def test_precisions_that_do_not_exist() -> None:
+    with pytest.raises(InputError, match="no precision is called 'int3'; choose auto, no"):
+        Recipe(1, precision="int3")
 
 
 def test_seconds_do_not_count_in_comparisons() -> None:

@@ -35,7 +35,7 @@ from prunas.supernet.schedules.table import (
 from prunas.supernet.schedules.warm_up import WarmUp
 from prunas.supernet.space import Candidate, Gene, SearchSpace
 from prunas.supernet.trace import KINDS
-from prunas.supernet.training import train_supernet
+from prunas.supernet.training import PlainDescent, train_supernet
 from tests.search.toys import chain_space, feasible, toy_space
 from tests.supernet.networks import Residual, SqueezeExcite, choice_block
 
@@ -204,8 +204,7 @@ def trained(
         [batch()],
         Fixed(step),
         steps=1,
-        optimizer=optimizer,
-        rate=lambda number: 0.1,
+        descent=PlainDescent(optimizer, lambda number: 0.1),
         label_smoothing=0.1,
         rng=np.random.default_rng(0),
     )

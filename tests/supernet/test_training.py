@@ -19,7 +19,7 @@ from prunas.supernet.schedules.sandwich import Sandwich
 from prunas.supernet.schedules.schedule import Schedule
 from prunas.supernet.schedules.single_path import SinglePath
 from prunas.supernet.space import Candidate
-from prunas.supernet.training import stratified, train_supernet
+from prunas.supernet.training import PlainDescent, stratified, train_supernet
 from tests.search.toys import space_with_blocks
 
 
@@ -61,11 +61,11 @@ def _train(
         _batches(len(paths)),
         schedule,
         steps=len(paths),
-        optimizer=torch.optim.SGD(supernet.network.parameters(), 1.0),
-        rate=lambda step: rate,
+        descent=PlainDescent(
+            torch.optim.SGD(supernet.network.parameters(), 1.0), lambda step: rate, largest_gradient
+        ),
         label_smoothing=0.0,
         rng=np.random.default_rng(0),
-        largest_gradient=largest_gradient,
     )
 
 
