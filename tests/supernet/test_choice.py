@@ -15,7 +15,7 @@ from prunas.errors import InputError
 from prunas.eval.cost import Cost
 from prunas.search.budget import Budget, Feasible, as_candidates, as_values
 from prunas.search.prior import allocate
-from prunas.supernet.choice import Choice, Chosen, choosing
+from prunas.supernet.choice import Choice, Chosen, choices_of, choosing
 from prunas.supernet.cut import cut
 from prunas.supernet.elastic import Supernet
 from prunas.supernet.grid import EVERY
@@ -202,7 +202,8 @@ def test_what_keeps_a_choice_from_being_a_gene() -> None:
 def test_a_choice_without_a_gene_costs_what_runs(chosen: int, searched: str) -> None:
     """Of a nested one too; all its parameters stay."""
     network = nn.Sequential(nn.Conv2d(3, 8, 1), choice_block(), choice_block(), nn.Conv2d(8, 4, 1))
-    network[1].chosen = network[2].chosen = chosen
+    for _, choice in choices_of(network):
+        choice.chosen = chosen
     genes = ("width",) if searched == "not searched" else ("width", "operator")
     kept = {"not searched": (), "kept": ("1.small", "2.small"), "another": ("1.small",)}[searched]
     space = trace(network, IMAGE, grid=EVERY, keep=kept, genes=genes)
