@@ -158,7 +158,8 @@ def run_and_kill_a_worker(commands: Sequence[Words], after: float) -> tuple[bool
     process.join(after)
     killed = False
     while process.is_alive() and not killed:
-        workers = [each for each in _descendants(process.pid) if _computes(each)]
+        found = _descendants(process.pid)
+        workers = [each for each, parent in found if _computes(each, parent == process.pid)]
         if workers:
             with suppress(ProcessLookupError):
                 os.kill(workers[int(after * 1e6) % len(workers)], signal.SIGKILL)
@@ -171,8 +172,8 @@ def run_and_kill_a_worker(commands: Sequence[Words], after: float) -> tuple[bool
     return killed, process.exitcode
 
 
-def _descendants(parent: int | None) -> list[int]:
-    """Processes that a process has begun, and theirs (Linux)."""
+def _descendants(parent: int | None) -> list[tuple[int, int]]:
+    """Processes that a process has begun, and theirs, each with its parent (Linux)."""
     parents = {}
     for status in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
@@ -181,12 +182,15 @@ def _descendants(parent: int | None) -> list[int]:
     found = [parent]
     for each in found:
         found += [child for child, its in parents.items() if its == each]
-    return [each for each in found[1:] if each is not None]
+    return [(each, parents[each]) for each in found[1:] if each is not None]
 
 
-def _computes(process: int) -> bool:
-    """Whether it is a worker, and not what multiprocessing keeps for itself."""
+def _computes(process: int, is_child: bool) -> bool:
+    """Whether it is a worker, and not what multiprocessing keeps for itself.
+
+    Workers are forked from a server, which is a child of the driver and looks like them.
+    """
     with suppress(OSError):
         words = Path(f"/proc/{process}/cmdline").read_bytes()
-        return b"resource_tracker" not in words and b"semaphore_tracker" not in words
+        return b"_tracker" not in words and not (is_child and b"forkserver" in words)
     return False
