@@ -9,3 +9,5 @@ from prunas.allocator import keep_freed_memory
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 keep_freed_memory()
+
+collect_ignore = ["faults/trap.py"]  # which must never be imported

@@ -6,7 +6,8 @@ from pathlib import Path
 import prunas
 
 TIME_OF_DAY = re.compile(
-    r"\b(time\.time|time_ns|datetime|getmtime|getctime|st_mtime|st_ctime|localtime|gmtime)\b"
+    r"\b(time\.time\b|time_ns|datetime\.(now|utcnow|today)|date\.today|getmtime|getctime|st_mtime"
+    r"|st_ctime|localtime|gmtime)"
 )
 
 

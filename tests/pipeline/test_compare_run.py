@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from prunas.eval.scoring import scorer
 from prunas.pipeline.cli import main
 from prunas.pipeline.comparison import Comparison, Means, Results, compare_methods, live, study
 from prunas.pipeline.progress import Progress
@@ -46,22 +45,14 @@ def compared(
     """A finished comparison, and the candidates that were evaluated on held-out images."""
     folder = tmp_path_factory.mktemp("compared") / "out"
     evaluated: list[Candidate] = []
-    plain = scorer
-    scorers = 0
+    plain = live._scores
 
-    def watched(source: Any, calibration: Any, images: Any) -> Any:
-        nonlocal scorers
-        scorers += 1
-        score, held_out = plain(source, calibration, images), scorers == 1
-
-        def scored(candidates: Sequence[Candidate]) -> Iterator[float]:
-            evaluated.extend(candidates if held_out else ())
-            yield from score(candidates)
-
-        return scored
+    def watched(executor: Any, candidates: Sequence[Candidate]) -> Iterator[float]:
+        evaluated.extend(candidates)
+        yield from plain(executor, candidates)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(live, "scorer", watched)
+        patch.setattr(live, "_scores", watched)
         yield folder, compare_methods(request_of, folder, ALONE), evaluated
 
 

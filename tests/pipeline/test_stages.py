@@ -369,7 +369,9 @@ def test_a_run_that_goes_on_tells_its_log_everything_again(
 def _no_training(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patch:
         patch.setattr(training._Run, "epoch", lambda *_: pytest.fail("it is on record"))
-        patch.setattr(sources, "train_supernet", lambda *_, **__: pytest.fail("it is on record"))
+        patch.setattr(
+            source_training, "train_supernet", lambda *_, **__: pytest.fail("it is on record")
+        )
         yield
 
 

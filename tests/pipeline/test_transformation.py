@@ -455,7 +455,7 @@ def test_runs_without_transformations_keep_their_records(pictures: Path) -> None
     assert training.name == "final-" + _digest(
         {
             "candidate": [1, 2],
-            "recipe": vars(request.final_recipe()),
+            "recipe": request.final_recipe().decisive(),
             "seed": 0,
             "purpose": "final",
         }
