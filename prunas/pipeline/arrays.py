@@ -1,11 +1,10 @@
 """Pictures and labels in an .npz file, checked before anything is made of them."""
 
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from prunas.errors import InputError
+from prunas.npz import UNREADABLE
 from prunas.pipeline.splits import Ints
 
 Array = npt.NDArray[Any]
@@ -75,15 +75,8 @@ def _read(path: Path) -> dict[str, Array]:
             file.seek(0)
             archive = np.load(file, allow_pickle=False)
             return {name: archive[name] for name in wanted if name in archive}
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise InputError(f"{path} cannot be read as .npz without pickle: {error}") from None
-
-
-_UNREADABLE: Final = (
-    *(OSError, EOFError, ValueError, LookupError, TypeError, AttributeError),
-    *(zipfile.BadZipFile, zlib.error, MemoryError, NotImplementedError, RuntimeError),
-)
-"""What numpy and zipfile raise on files that are not, or say of themselves what is not so."""
 
 
 def _pair(path: Path, stored: Mapping[str, Array], names: tuple[str, str]) -> tuple[Tensor, Array]:

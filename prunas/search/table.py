@@ -6,7 +6,6 @@ right. A search on a table asks and is told as on a network, in microseconds.
 """
 
 import json
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -14,7 +13,6 @@ from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO, Final
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +20,7 @@ from numpy.typing import NDArray
 from prunas.errors import InputError
 from prunas.eval.cost import Cost
 from prunas.json_text import parsed
+from prunas.npz import UNREADABLE
 from prunas.search.costs import Values
 from prunas.search.prior import Prior
 from prunas.supernet.space import Candidate, SearchSpace
@@ -144,17 +143,10 @@ def read_table(name_or_path: str | Path) -> Table:
         raise InputError(f"no table is called {str(name_or_path)!r}, nor is it a file; {hint}")
     try:
         return _table(path)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise InputError(
             f"the table {path} is damaged or no table ({error}); make it anew"
         ) from None
-
-
-_UNREADABLE: Final = (
-    *(OSError, EOFError, ValueError, LookupError, TypeError, AttributeError),
-    *(BadZipFile, zlib.error, MemoryError, NotImplementedError, RuntimeError),
-)
-"""What numpy and zipfile raise on files that are not, or say of themselves what is not so."""
 
 
 def write_table(table: Table, file: BinaryIO) -> None:
