@@ -18,10 +18,12 @@ from prunas.eval.scoring import scorer
 from prunas.pipeline.networks import create_network
 from prunas.search import Budget, Feasible
 from prunas.supernet.elastic import Supernet
+from prunas.supernet.resolution import resized, side_of
 
 ROUNDS = 9
 COLD, WARM = 40, 40  # training steps
 SIDE = 32
+GENES = ("width", "depth", "operator", "kernel")
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -34,6 +36,24 @@ def main() -> None:
         middle = space.uniform(0.6)
         evaluation(name, Supernet(network, space), middle)
         step(name, Supernet(network, space), middle)
+    for name in ("mobilenetv2_100", "mobilenetv3_small_100", "resnet18"):
+        joint(name)
+
+
+def joint(name: str) -> None:
+    """Evaluations with genes of all kinds, of random candidates.
+
+    Shared weights resize images on the way in, as the main job does; the bare network is given
+    small ones.
+    """
+    network = create_network(name, classes=10, input_size=(3, SIDE, SIDE))
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    sides = (SIDE // 2, 3 * SIDE // 4)
+    space = prunas.trace(network, (3, SIDE, SIDE), genes=GENES, resolutions=sides)
+    kinds = ", ".join(sorted({gene.kind for gene in space.genes}))
+    for candidate in space.sample(np.random.default_rng(0), 4):
+        print(f"{kinds}, images of side {side_of(space, candidate)}: ", end="")
+        evaluation(name, Supernet(network, space), candidate)
 
 
 def images(count: int, batch: int) -> list[Batch]:
@@ -55,10 +75,15 @@ def evaluation(name: str, supernet: Supernet, candidate: prunas.Candidate) -> No
     score = scorer(supernet, calibration, held_out)
     small = prunas.cut(supernet.network, supernet.space, candidate)
     small.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    side = side_of(supernet.space, candidate)
+    small_ones = [
+        [(resized(pictures, side), labels) for pictures, labels in batches]
+        for batches in (calibration, held_out)
+    ]
 
     def bare() -> None:
-        recalibrate_(small, calibration)
-        accuracy(small, held_out)
+        recalibrate_(small, small_ones[0])
+        accuracy(small, small_ones[1])
 
     seconds = interleaved({"ours": lambda: list(score([candidate])), "bare": bare}, ROUNDS)
     print(f"{name}, one evaluation: {ratio(seconds, 'ours', 'bare')}", end="; ")

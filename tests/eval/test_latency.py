@@ -7,6 +7,7 @@ from itertools import count
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
@@ -151,7 +152,7 @@ def test_a_busy_device_is_said_measured_again_and_refused() -> None:
     work, place = work_of(clock, [0.1, 0.1, 0.3, 0.3, 0.2, 0.2])
     plan = Plan(visit=0.1, least=9, most=9, attempts=3)
     with pytest.raises(
-        RunError, match=r"too busy to be timed: in 3 attempts .* 10% is sound; stop"
+        RunError, match=r"too busy to be timed, in 3 attempts: .* 10% is sound; stop"
     ):
         timed([work], np.random.default_rng(0), plan=plan, clock=clock, told=told.append)
     assert len(told) == 3
@@ -605,6 +606,20 @@ def test_backends_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         OnnxRuntime()
     assert set(BACKENDS) == {"eager", "compile", "onnxruntime", "cuda"}
+
+
+def test_threads_of_a_session_stop_with_its_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else they look for work on the cores of the next network, for longer than its visit."""
+    session, given = onnxruntime.InferenceSession, list[Any]()
+
+    def noted(content: bytes, options: Any, **others: Any) -> Any:
+        given.append(options)
+        return session(content, options, **others)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", noted)
+    OnnxRuntime().prepared(Network(["Plain"]).eval(), torch.zeros(1, *IMAGE))()
+    (options,) = given
+    assert options.get_session_config_entry("session.force_spinning_stop") == "1"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

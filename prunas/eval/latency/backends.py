@@ -140,6 +140,8 @@ class OnnxRuntime:
         options.log_severity_level = 3  # errors
         options.intra_op_num_threads = torch.get_num_threads()
         options.inter_op_num_threads = 1
+        # or its threads go on to spin, for longer than a visit, on the cores of the next network
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         content = _exported(network, images)
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         given = {session.get_inputs()[0].name: images.numpy()}

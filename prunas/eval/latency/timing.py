@@ -3,14 +3,15 @@
 Pieces of work that are compared run in rounds. In each round every piece is visited once, in random
 order, so that what disturbs the machine for a while (another program, heat, a lower clock)
 disturbs all of them alike. A visit is one run that is not timed, which brings the weights back
-into the caches, and some that are; its time is their median. The time of a piece is the median of
-its visits, its spread their interquartile range. Rounds go on until
+into the caches, and some that are; its time is their median. What is common to all pieces for a
+while is taken out (`prunas.eval.latency.pace`). The time of a piece is then the median of its
+visits, its spread their interquartile range. Rounds go on until
 
     interquartile range / median / sqrt(rounds) <= precision
 
-for nine tenths of the pieces. Where the typical spread is too wide, the device is busy with
-something else, and a median of what it does means nothing: that is said, measured again, and after
-some attempts refused.
+for nine tenths of the pieces. Where the typical spread is too wide, or the pace wavers too much,
+the device is busy with something else, and a median of what it does means nothing: that is said,
+measured again, and after some attempts refused.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunas.errors import InputError, RunError
+from prunas.eval.latency.pace import at_usual_pace
 
 Clock = Callable[[], float]
 """Seconds since some moment."""
@@ -31,6 +33,8 @@ Work = Callable[[], object]
 
 Told = Callable[[str], None]
 """Is told sentences while something runs."""
+
+Values = NDArray[np.float64]
 
 _MOST_RUNS: Final = 50  # in one visit
 _SETTLED: Final = 0.9  # the share of the pieces that must be precise
@@ -50,6 +54,7 @@ class Plan:
         seconds: no new round begins after so many seconds of one attempt, once there are `least`.
         widest: typical interquartile range, as a share of the median, above which the device is
             busy.
+        wavering: the same of its pace.
         attempts: how often to measure a busy device anew before giving up.
 
     Raises:
@@ -63,6 +68,7 @@ class Plan:
     precision: float = 0.01
     seconds: float = 90.0
     widest: float = 0.1
+    wavering: float = 0.5
     attempts: int = 3
 
     def __post_init__(self) -> None:
@@ -77,7 +83,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Timed:
-    """How long one piece of work takes.
+    """How long one piece of work takes, at the usual pace of the device.
 
     Attributes:
         milliseconds: median over rounds.
@@ -133,37 +139,52 @@ def timed(
         for piece in work:
             piece()
     for attempt in range(1, chosen.attempts + 1):
-        found = _summarised(_rounds(work, rng, chosen, clock))
+        seconds, pace = _rounds(work, rng, chosen, clock)
+        found = _summarised(seconds)
         spread = float(np.median([entry.spread for entry in found]))
-        if spread <= chosen.widest:
+        if spread <= chosen.widest and _spread(pace) <= chosen.wavering:
             return found
         told(
-            f"the device is busy: times of the same work spread by {spread:.0%} of their median"
-            f" (attempt {attempt} of {chosen.attempts}, at most {chosen.widest:.0%} is sound)"
+            f"the device is busy: {_seen(spread, pace, chosen)} (attempt {attempt} of"
+            f" {chosen.attempts})"
         )
     raise RunError(
-        f"the device is too busy to be timed: in {chosen.attempts} attempts times of the same work"
-        f" spread by {spread:.0%} of their median or more, and at most {chosen.widest:.0%} is"
-        " sound; stop what else runs there, and measure again"
+        f"the device is too busy to be timed, in {chosen.attempts} attempts:"
+        f" {_seen(spread, pace, chosen)}; stop what else runs there, and measure again"
     )
+
+
+def _seen(spread: float, pace: Values, plan: Plan) -> str:
+    if spread > plan.widest:
+        return (
+            f"times of the same work spread by {spread:.0%} of their median, and at most"
+            f" {plan.widest:.0%} is sound"
+        )
+    return f"its pace wavers by {_spread(pace):.0%}, and at most {plan.wavering:.0%} is sound"
+
+
+def _spread(values: Values) -> float:
+    low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
+    return float((high - low) / middle)
 
 
 def _rounds(
     work: Sequence[Work], rng: np.random.Generator, plan: Plan, clock: Clock
-) -> NDArray[np.float64]:
-    """(rounds, pieces) seconds."""
+) -> tuple[Values, Values]:
+    """(rounds, pieces) seconds at the usual pace, and the paces."""
     start = clock()
     runs = [_runs_of(piece, plan, clock) for piece in work]
-    rows: list[NDArray[np.float64]] = []
-    while len(rows) < plan.most:
-        row = np.empty(len(work))
-        for index in rng.permutation(len(work)).tolist():
-            row[index] = _visit(work[index], runs[index], clock)
-        rows.append(row)
+    orders: list[NDArray[np.intp]] = []
+    rows: list[list[float]] = []
+    while True:
+        orders.append(rng.permutation(len(work)))
+        rows.append([_visit(work[index], runs[index], clock) for index in orders[-1].tolist()])
+        if len(rows) < plan.least:
+            continue
+        seconds, pace = at_usual_pace(np.array(orders), np.array(rows))
         late = clock() - start > plan.seconds
-        if len(rows) >= plan.least and (late or _settled(np.array(rows), plan.precision)):
-            break
-    return np.array(rows)
+        if late or len(rows) == plan.most or _settled(seconds, plan.precision):
+            return seconds, pace
 
 
 def _runs_of(piece: Work, plan: Plan, clock: Clock) -> int:
@@ -184,13 +205,13 @@ def _visit(piece: Work, runs: int, clock: Clock) -> float:
     return float(np.median(seconds))
 
 
-def _settled(seconds: NDArray[np.float64], precision: float) -> bool:
+def _settled(seconds: Values, precision: float) -> bool:
     low, middle, high = np.quantile(seconds, (0.25, 0.5, 0.75), axis=0)
     errors = (high - low) / middle / np.sqrt(len(seconds))
     return float(np.quantile(errors, _SETTLED)) <= precision
 
 
-def _summarised(seconds: NDArray[np.float64]) -> tuple[Timed, ...]:
+def _summarised(seconds: Values) -> tuple[Timed, ...]:
     low, middle, high = _MILLI * np.quantile(seconds, (0.25, 0.5, 0.75), axis=0)
     rows = zip(middle.tolist(), low.tolist(), high.tolist(), strict=True)
     return tuple(Timed(*row, rounds=len(seconds)) for row in rows)
