@@ -5,9 +5,9 @@ meanwhile seems slower. What is timed beside it seems slower too, by the same fa
 therefore seen in it and taken out:
 
     seconds = time of the piece * pace at the visit * noise
-    pace at a visit = median of seconds / time of the piece over the nearest visits to other pieces
+    pace at a visit = median of seconds / time of the piece over the visits to others around it
 
-Times and paces are found in turn. A visit never has a part in its own pace, so that noise of its
+Times and paces are found in turn. A piece never has a part in its own pace, so that noise of its
 own stays noise.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 NEAR: Final = 5
-"""Visits before and after, of the same round, that show the pace of one."""
+"""Visits before and after that show the pace of one, but for those to the same piece."""
 
 _TURNS: Final = 5  # more change times by less than a thousandth
 
@@ -33,19 +33,25 @@ def at_usual_pace(order: NDArray[np.intp], seconds: Values) -> tuple[Values, Val
 
     Returns:
         (rounds, pieces) seconds, a column a piece; and (rounds, pieces) paces in order of time,
-        with median 1. Of `NEAR` pieces or fewer none shows the pace of another, and it is 1.
+        with median 1. Nothing shows the pace of a single piece, and it is 1.
     """
     logs, column = np.log(seconds), np.argsort(order, axis=1)
     pace = np.zeros_like(logs)
-    for _ in range(_TURNS if order.shape[1] > NEAR else 0):
+    others = _others(order.ravel())
+    for _ in range(_TURNS if order.shape[1] > 1 else 0):
         usual = np.median(np.take_along_axis(logs - pace, column, axis=1), axis=0)
-        pace = _around(logs - usual[order])
+        around = np.where(others, _windows((logs - usual[order]).ravel()), np.nan)
+        pace = np.nanmedian(around, axis=1).reshape(logs.shape)
         pace -= np.median(pace)
     return np.exp(np.take_along_axis(logs - pace, column, axis=1)), np.exp(pace)
 
 
-def _around(values: Values) -> Values:
-    """Median of the neighbours in each row, without the value itself; there must be one."""
-    padded = np.pad(values, ((0, 0), (NEAR, NEAR)), constant_values=np.nan)
-    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * NEAR + 1, axis=1)
-    return np.nanmedian(np.delete(windows, NEAR, axis=2), axis=2)
+def _others(pieces: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """(visits, 2 `NEAR` + 1): which visits around each are to other pieces."""
+    around = _windows(pieces.astype(np.float64))
+    return (around != pieces[:, None]) & ~np.isnan(around)
+
+
+def _windows(values: Values) -> Values:
+    padded = np.pad(values, NEAR, constant_values=np.nan)
+    return np.lib.stride_tricks.sliding_window_view(padded, 2 * NEAR + 1)
