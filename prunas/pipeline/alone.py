@@ -23,7 +23,7 @@ from prunas.pipeline.sources import train_source
 from prunas.pipeline.stages import Job, sort_channels, train_full
 from prunas.pipeline.training import train
 from prunas.pipeline.workers import Workers
-from prunas.search.executors import Failed, Work
+from prunas.search.executors import Failed, Work, as_finished
 from prunas.search.prior import Prior
 from prunas.supernet.cut import cut
 from prunas.supernet.resolution import seeing, side_of
@@ -218,15 +218,12 @@ def _run(job: Job, whole: Sequence[Training], open_ones: Sequence[Training]) -> 
         return
     recipe = partial(trainer_of_run, str(job.folder.path.resolve()), str(job.device))
     with workers.executor(recipe, threads=count) as executor:
-        executor.submit(open_ones)
-        while outcomes := executor.finished():
-            for outcome in outcomes:
-                if isinstance(outcome, Failed):
-                    raise RunError(
-                        f"a network cannot be trained: {outcome.reasons[-1]}; what is finished is"
-                        " kept"
-                    )
-                yield
+        for outcome in as_finished(executor, open_ones):
+            if isinstance(outcome, Failed):
+                raise RunError(
+                    f"a network cannot be trained: {outcome.reasons[-1]}; what is finished is kept"
+                )
+            yield
 
 
 def trainer_of_run(folder: str, device: str) -> Work[Training, None]:

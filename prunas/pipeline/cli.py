@@ -12,7 +12,6 @@ from shutil import get_terminal_size, rmtree
 from typing import Annotated, Any, Final, cast, get_args
 
 import numpy as np
-import timm
 import torch
 import typer
 from torch import nn
@@ -32,15 +31,15 @@ from prunas.pipeline.comparison import Comparison, Means, compare_methods, read_
 from prunas.pipeline.comparison.folder import kept_runs
 from prunas.pipeline.coverage import cover, lost, read_rows, zoo
 from prunas.pipeline.crew import launched
-from prunas.pipeline.criteria_study import study
-from prunas.pipeline.data import Data, load_data
+from prunas.pipeline.criteria_study import Subject, study
+from prunas.pipeline.data import load_data
 from prunas.pipeline.export import Exported, export_onnx, export_timm, export_torch
 from prunas.pipeline.files import write_text, writing
 from prunas.pipeline.finals import train_finals
 from prunas.pipeline.found import run_search_stages
 from prunas.pipeline.lock import LOCK, claimed
 from prunas.pipeline.log import LOGS, SILENT, Log, logged, require_logs
-from prunas.pipeline.networks import create_network
+from prunas.pipeline.networks import create_network, network_for, pictures_of
 from prunas.pipeline.precision import PRECISIONS
 from prunas.pipeline.processes import cores
 from prunas.pipeline.profile import profile as profiled
@@ -55,7 +54,6 @@ from prunas.pipeline.report.rank_page import rank_page
 from prunas.pipeline.request import SOURCES, Request, demo_request
 from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.runs.command import app as runs
-from prunas.pipeline.small_images import Size
 from prunas.pipeline.sources import require_source
 from prunas.pipeline.spaces import space_of
 from prunas.pipeline.stages import Job, fixed
@@ -273,7 +271,7 @@ def profile(
     """Show what a network costs, what of it can be searched, and what cannot."""
     with _stoppable():
         source = None if data is None else load_data(data, seed=0)
-        size, count = _pictures(model, source, input_size, classes)
+        size, count = pictures_of(model, source, input_size, classes)
         network = create_network(model, classes=count, input_size=size)
         widths = as_grid(grid or "default")
         space = space_of(
@@ -297,35 +295,6 @@ def profile(
     typer.echo(terminal.profile_text(found, title, max(60, width)))
     if form:
         typer.echo(form["sentence"])
-
-
-def _pictures(
-    model: str, data: Data | None, text: str | None, classes: int | None
-) -> tuple[Size, int]:
-    """The image size and the number of classes of a network for these data, or of its own."""
-    if data is not None:
-        count = len(data.classes)
-        if classes not in (None, count):
-            raise InputError(f"{data.name} has {count} classes, not {classes}; leave out --classes")
-        return _size(text, data.input_size), count
-    config: Any = timm.get_pretrained_cfg(model) if timm.is_model(model) else None
-    own_size: Size = tuple(config.input_size) if config else (3, 224, 224)
-    own_classes = config.num_classes if config else 0
-    return _size(text, own_size), classes or own_classes or 1000
-
-
-def _size(text: str | None, own: Size) -> Size:
-    """Reads "224", "1,28,28" or "3x224x224"; None is `own`, a single side takes its channels."""
-    if text is None:
-        return own
-    parts = text.replace("x", ",").split(",")
-    if not all(part.strip().isdecimal() and int(part) for part in parts) or len(parts) not in (
-        1,
-        3,
-    ):
-        raise InputError(f"input size {text!r} is not understood; write 224 or 3,224,224")
-    sides = [int(part) for part in parts]
-    return (own[0], sides[0], sides[0]) if len(sides) == 1 else (sides[0], sides[1], sides[2])
 
 
 # -- latency ---------------------------------------------------------------------------------------
@@ -357,7 +326,7 @@ def latency(
     progress = Progress(visible=True)
     with _stoppable():
         source = None if data is None else load_data(data, seed=0)
-        size, count = _pictures(model, source, input_size, classes)
+        size, count = pictures_of(model, source, input_size, classes)
         network = create_network(model, classes=count, input_size=size)
         space = space_of(
             model,
@@ -423,7 +392,9 @@ def prune(
     folder = out or Path(f"{Path(model).name}-{criterion}")
     with _stoppable():
         source = None if data is None else load_data(data, seed=0, input_size=input_size)
-        network, size = _trained(model, source, input_size, classes, pretrained, weights, where)
+        network, size = network_for(
+            source, model, input_size, classes, pretrained, weights, device=where
+        )
         widths_offered = as_grid(grid or "default")
         space = space_of(
             model, network, size, grid=widths_offered, keep=keep or (), genes=_kinds(genes)
@@ -463,24 +434,6 @@ def prune(
     typer.echo(terminal.loading_text(folder, size))
 
 
-def _trained(
-    model: str,
-    data: Data | None,
-    side: int | None,
-    classes: int | None,
-    pretrained: bool,
-    weights: str | None,
-    device: torch.device,
-) -> tuple[nn.Module, Size]:
-    """A network with the weights asked for, on the device, and the size of its images."""
-    size, count = _pictures(model, data, None if side is None else str(side), classes)
-    network = create_network(
-        model, classes=count, input_size=size, pretrained=pretrained, weights=weights
-    )
-    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return network, size
-
-
 # -- criteria --------------------------------------------------------------------------------------
 
 
@@ -502,18 +455,29 @@ def criteria(
     classes: Annotated[int | None, typer.Option(min=1)] = None,
     keep: Keep = None,
     device: Device = "auto",
+    workers: WorkerCount = None,
+    executor: Executor = None,
+    address: Address = None,
+    gpus_per_worker: GpusPerWorker = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a page about what criteria say of a network, and where choosing is pointless."""
     where = _device(device)
     file = out or Path(f"{Path(model).name}-criteria.html")
+    crew, _ = _workers(workers, executor, address, gpus_per_worker)
+    subject = Subject(
+        model=model,
+        data=data,
+        side=input_size,
+        classes=classes,
+        pretrained=pretrained,
+        weights=weights,
+        keep=tuple(keep or ()),
+        images=images,
+        device=str(where),
+    )
     with _stoppable():
-        source = None if data is None else load_data(data, seed=0, input_size=input_size)
-        network, size = _trained(model, source, input_size, classes, pretrained, weights, where)
-        space = space_of(model, network, size, keep=keep or ())
-        found = study(
-            network, space, source, names or None, model, images, where, Progress(visible=True)
-        )
+        found = study(subject, names or None, crew, Progress(visible=True))
         write_text(file, criteria_page(found))
     said = findings(found.comparison)
     if as_json:

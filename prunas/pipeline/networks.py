@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from prunas.errors import InputError
+from prunas.pipeline.data import Data
 from prunas.pipeline.seeding import seeded
 from prunas.pipeline.small_images import (
     Size,
@@ -84,6 +85,74 @@ def create_network(
         "weights": None if weights is None else load_weights(network, weights),
     }
     return network
+
+
+def network_for(
+    data: Data | None,
+    model: str,
+    side: int | None,
+    classes: int | None,
+    pretrained: bool,
+    weights: str | None,
+    *,
+    device: torch.device,
+) -> tuple[nn.Module, Size]:
+    """A network with the weights asked for, on the device, and the size of its images.
+
+    Args:
+        data: what it sees, at this side; None for images and classes of its own.
+        model: name of a timm network.
+        side: of images; None for that of the data, or of the network.
+        classes: how many; None for those of the data, or of the network.
+        pretrained: as in `create_network`, and so is `weights`.
+        device: where it goes.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    size, count = pictures_of(model, data, None if side is None else str(side), classes)
+    network = create_network(
+        model, classes=count, input_size=size, pretrained=pretrained, weights=weights
+    )
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network, size
+
+
+def pictures_of(
+    model: str, data: Data | None, text: str | None, classes: int | None
+) -> tuple[Size, int]:
+    """The image size and the number of classes of a network for these data, or of its own.
+
+    Args:
+        model: name of a timm network.
+        data: what it sees; None for images of its own.
+        text: "224", "1,28,28" or "3x224x224"; None for the size of the data, or of the network.
+        classes: how many; those of the data, if there are data.
+
+    Raises:
+        InputError: the size is not understood, or the data have another number of classes.
+    """
+    if data is not None:
+        count = len(data.classes)
+        if classes not in (None, count):
+            raise InputError(f"{data.name} has {count} classes, not {classes}; leave out --classes")
+        return _size(text, data.input_size), count
+    config: Any = timm.get_pretrained_cfg(model) if timm.is_model(model) else None
+    own_size: Size = tuple(config.input_size) if config else (3, 224, 224)
+    own_classes = config.num_classes if config else 0
+    return _size(text, own_size), classes or own_classes or 1000
+
+
+def _size(text: str | None, own: Size) -> Size:
+    """None is `own`, a single side takes its channels."""
+    if text is None:
+        return own
+    parts = text.replace("x", ",").split(",")
+    numbers = all(part.strip().isdecimal() and int(part) for part in parts)
+    if not numbers or len(parts) not in (1, 3):
+        raise InputError(f"input size {text!r} is not understood; write 224 or 3,224,224")
+    sides = [int(part) for part in parts]
+    return (own[0], sides[0], sides[0]) if len(sides) == 1 else (sides[0], sides[1], sides[2])
 
 
 def rebuild(origin: Mapping[str, Any]) -> nn.Module:

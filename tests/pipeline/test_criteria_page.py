@@ -10,11 +10,17 @@ import pytest
 import torch
 
 import prunas
+from prunas.errors import RunError
 from prunas.eval.accuracy import accuracy
 from prunas.eval.criteria.sensitivity import sensitivities
 from prunas.eval.criteria.verdict import width_genes
 from prunas.eval.recalibration import recalibrated
+from prunas.pipeline import criteria_study
 from prunas.pipeline.cli import main
+from prunas.pipeline.criteria_study import Subject, study
+from prunas.pipeline.processes import single_threaded
+from prunas.pipeline.progress import Progress
+from prunas.pipeline.workers import HERE, Workers
 from tests.supernet.networks import IMAGE, Network
 
 
@@ -36,6 +42,28 @@ def test_a_sensitivity_is_the_accuracy_of_that_cut() -> None:
             small = prunas.cut(ordered, space, space.candidate(candidate))
             with recalibrated(small, batches):
                 assert found == accuracy(small, batches)
+
+
+def test_workers_judge_and_measure_as_this_process_does() -> None:
+    subject = Subject("test_byobnet", "digits", images=64)
+    silent = Progress()
+    with single_threaded():
+        here = study(subject, ["l1", "di", "hrank"], HERE, silent)
+    there = study(subject, ["l1", "di", "hrank"], Workers("processes", 2), silent)
+    assert list(there.verdicts) == ["l1", "di", "hrank"]
+    assert there.verdicts == here.verdicts
+    assert there.sensitivities == here.sensitivities
+    assert [row.gene for row in there.sensitivities] == list(width_genes(there.space))
+    assert there.ordered_by == here.ordered_by == "di"
+
+
+def test_a_criterion_at_which_every_worker_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*given: object, **named: object) -> None:
+        raise ValueError("a fault of its own")
+
+    monkeypatch.setattr(criteria_study, "criterion", lambda name, images: broken)
+    with pytest.raises(RunError, match=r"criteria: l1 cannot be done: .*a fault of its own"):
+        study(Subject("test_byobnet"), ["l1"], HERE, Progress())
 
 
 class Reader(HTMLParser):
@@ -90,6 +118,7 @@ def test_without_data_only_weights_are_compared(
     [
         (["--criterion", "di"], "'di' looks at images"),
         (["--criterion", "best"], "there is no criterion 'best'"),
+        (["--executor", "processes"], "say how many processes"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(

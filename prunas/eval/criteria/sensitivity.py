@@ -1,6 +1,6 @@
 """How much accuracy goes when one gene alone is narrowed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,7 +39,21 @@ def sensitivities(
     *,
     shares: Sequence[float] = (0.25, 0.5, 0.75),
 ) -> Iterator[Sensitivity]:
-    """Narrow every gene of width in turn, best channels first, and measure.
+    """Narrow every gene of width in turn, best channels first, and measure; see `narrowing`."""
+    measure = narrowing(network, space, orders, batches, calibration, shares=shares)
+    return map(measure, width_genes(space))
+
+
+def narrowing(
+    network: nn.Module,
+    space: SearchSpace,
+    orders: Sequence[Sequence[int]],
+    batches: Batches,
+    calibration: Batches,
+    *,
+    shares: Sequence[float] = (0.25, 0.5, 0.75),
+) -> Callable[[int], Sensitivity]:
+    """What narrows a gene of width, best channels first, and measures.
 
     Args:
         network: trained, on the device of the batches; not changed.
@@ -54,7 +68,8 @@ def sensitivities(
     """
     ordered = permute(network, space, orders)
     whole = _measured(ordered, batches, calibration)
-    for gene in width_genes(space):
+
+    def measure(gene: int) -> Sensitivity:
         choices = np.array(space.genes[gene].choices)
         found = {space.widths[gene]: whole}
         for share in shares:
@@ -64,7 +79,9 @@ def sensitivities(
                 candidate[gene] = width
                 small = cut(ordered, space, space.candidate(candidate)).eval()
                 found[width] = _measured(small, batches, calibration)
-        yield Sensitivity(gene, tuple(sorted(found)), tuple(found[w] for w in sorted(found)))
+        return Sensitivity(gene, tuple(sorted(found)), tuple(found[w] for w in sorted(found)))
+
+    return measure
 
 
 def _measured(network: nn.Module, batches: Batches, calibration: Batches) -> float:

@@ -49,7 +49,9 @@ def at_usual_pace(order: NDArray[np.intp], seconds: Values) -> tuple[Values, Val
 def _others(pieces: NDArray[np.intp]) -> NDArray[np.bool_]:
     """(visits, 2 `NEAR` + 1): which visits around each are to other pieces."""
     around = _windows(pieces.astype(np.float64))
-    return (around != pieces[:, None]) & ~np.isnan(around)
+    there: NDArray[np.bool_] = ~np.isnan(around)
+    other: NDArray[np.bool_] = around != pieces[:, None]
+    return there & other
 
 
 def _windows(values: Values) -> Values:

@@ -9,7 +9,7 @@ from prunas.pipeline.comparison.request import Comparison
 from prunas.pipeline.comparison.runs import Cell, Row, play
 from prunas.pipeline.processes import single_threaded
 from prunas.pipeline.workers import Workers
-from prunas.search.executors import Failed, Work
+from prunas.search.executors import Failed, Work, as_finished
 from prunas.search.table import read_table
 
 Arenas = Callable[[str, str], Arena]
@@ -37,15 +37,13 @@ def played(
             yield row
         return
     with workers.executor(partial(player, request)) as executor:
-        executor.submit(cells)
-        while outcomes := executor.finished():
-            for outcome in outcomes:
-                if isinstance(outcome, Failed):
-                    raise RunError(
-                        f"{outcome.task.contender} on {outcome.task.space} cannot be played:"
-                        f" {outcome.reasons[-1]}; finished runs are kept"
-                    )
-                yield outcome.result
+        for outcome in as_finished(executor, cells):
+            if isinstance(outcome, Failed):
+                raise RunError(
+                    f"{outcome.task.contender} on {outcome.task.space} cannot be played:"
+                    f" {outcome.reasons[-1]}; finished runs are kept"
+                )
+            yield outcome.result
 
 
 def player(request: Comparison) -> Work[Cell, Row]:

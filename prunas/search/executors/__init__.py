@@ -12,4 +12,5 @@ from prunas.search.executors.supervisor import Executor as Executor
 from prunas.search.executors.supervisor import Failed as Failed
 from prunas.search.executors.supervisor import Patience as Patience
 from prunas.search.executors.supervisor import Supervisor as Supervisor
+from prunas.search.executors.supervisor import as_finished as as_finished
 from prunas.search.executors.supervisor import in_order as in_order

@@ -285,6 +285,15 @@ class Supervisor(Generic[Task, Result]):
         yield Failed(piece.task, tuple(piece.reasons), piece.seconds)
 
 
+def as_finished(
+    executor: Executor[Task, Result], tasks: Iterable[Task]
+) -> Iterator[Done[Task, Result] | Failed[Task]]:
+    """What comes of distinct tasks, each as soon as it is finished."""
+    executor.submit(tasks)
+    while outcomes := executor.finished():
+        yield from outcomes
+
+
 def in_order(
     executor: Executor[Task, Result], tasks: Iterable[Task]
 ) -> Iterator[Done[Task, Result] | Failed[Task]]:
