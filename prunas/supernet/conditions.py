@@ -132,5 +132,6 @@ class Held:
     def _one(self, pair: tuple[int, frozenset[int]]) -> NDArray[np.bool_]:
         if pair not in self._known:
             gene, values = pair
-            self._known[pair] = np.isin(self._table[:, gene], list(values))
+            chosen = self._table[:, gene]  # np.isin takes ten times as long for few values
+            self._known[pair] = np.logical_or.reduce([chosen == value for value in values])
         return self._known[pair]

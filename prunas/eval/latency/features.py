@@ -19,7 +19,7 @@ another side it stays in the family that it has on the largest ones, whose quant
 the share of the positions. What is left out, or not chosen, counts nothing.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Final, final
@@ -43,10 +43,6 @@ PART: Final = 4
 """ONNX Runtime's blocks can be filled from multiples of this."""
 
 _FREE: Final = frozenset(f"aten.{name}" for name in ("empty", "empty_like", "detach", "alias"))
-
-
-Add = Callable[[str, Columns], None]
-"""Adds to the column of that name, (n,)."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +89,12 @@ class Features:
         found = {side: activations(network, space, side) for side in sides_of(space)}
         *_, largest = found.values()
         self._at = {side: _Quantities(each, largest, space) for side, each in found.items()}
-        full = table_of(space, [space.full()])
-        names = dict.fromkeys(name for at in self._at.values() for name in at.columns(full))
+        names = dict.fromkeys(name for at in self._at.values() for name in at.names)
         self.names: tuple[str, ...] = (*names, "start")
+        place = {name: index for index, name in enumerate(self.names)}
+        self._places = {
+            side: np.array([place[name] for name in at.names]) for side, at in self._at.items()
+        }
 
     def values(self, candidates: Sequence[Candidate] | ArrayLike) -> Columns:
         """(n, quantities) of candidates, or of an integer array (n, genes) of chosen values.
@@ -104,11 +103,9 @@ class Features:
             InputError: the rows do not have one value per gene.
         """
         table = table_of(self.space, candidates)
-        place = {name: index for index, name in enumerate(self.names)}
-        result = np.zeros((len(table), len(place)))
+        result = np.zeros((len(table), len(self.names)))
         for side, rows in rows_by_side(self.space, table):
-            for name, column in self._at[side].columns(table[rows]).items():
-                result[rows, place[name]] = column
+            result[np.ix_(rows, self._places[side])] = self._at[side].values(table[rows])
         result[:, -1] = 1
         return result
 
@@ -119,35 +116,23 @@ class _Quantities:
     def __init__(self, found: Activations, largest: Activations, space: SearchSpace) -> None:
         self._stored = Products(found.stored, found.conditions)
         self._passages = _resizing(found)
-        self._layers = list(_layers(found, largest, space))
-        self._sizes = [Products(Stored(1, (s,)) for s in layer.sizes) for layer in self._layers]
-        self._others: dict[str, list[Step]] = {}
-        for step in found.steps:
-            if not step.contractions and _works(step):
-                self._others.setdefault(step.operator, []).append(step)
+        layers = list(_layers(found, largest, space))
+        numbers = sorted({len(layer.sizes) for layer in layers})
+        places = len(found.stored)
+        self._layers = [
+            _Layers([layer for layer in layers if len(layer.sizes) == number], places)
+            for number in numbers
+        ]
+        steps = [step for step in found.steps if not step.contractions and _works(step)]
+        self._others = _Others(steps, places)
+        self.names = (*(n for each in self._layers for n in each.names), *self._others.names)
 
-    def columns(self, table: NDArray[np.int64]) -> dict[str, Columns]:
-        """{name: (n,)} for chosen values (n, genes)."""
-        columns: dict[str, Columns] = {}
-
-        def add(name: str, values: Columns) -> None:
-            columns[name] = columns[name] + values if name in columns else values
-
+    def values(self, table: NDArray[np.int64]) -> Columns:
+        """(n, names) for chosen values (n, genes)."""
         held = Held(table)
         stored = self._bytes(table, held)
-        for layer, products in zip(self._layers, self._sizes, strict=True):
-            runs = held.all(layer.runs).astype(np.float64)
-            sizes = products.values(table)
-            _add_family(layer, sizes, runs, add)
-            moved = stored[:, list(layer.moves)].sum(axis=1) * runs
-            _add_strays(layer, sizes, runs, moved, add)
-        for operator, steps in self._others.items():
-            for step in steps:
-                runs = held.all(step.runs).astype(np.float64)
-                moved = stored[:, sorted({*step.reads, *step.writes})].sum(axis=1)
-                add(f"{operator}: runs", runs)
-                add(f"{operator}: bytes", moved * runs)
-        return columns
+        parts = [each.values(table, held, stored) for each in self._layers]
+        return np.concatenate([*parts, self._others.values(held, stored)], axis=1)
 
     def _bytes(self, table: NDArray[np.int64], held: Held) -> Columns:
         """(n, places) of all memory; what is handed on is as large as what it was handed."""
@@ -156,6 +141,116 @@ class _Quantities:
             there = held.all(passage.when)
             stored[there, passage.after] = stored[there, passage.before]
         return stored
+
+
+class _Layers:
+    """The quantities of layers with equally many sizes.
+
+    Args:
+        layers: which.
+        places: how many pieces of memory there are.
+
+    Attributes:
+        names: of the quantities.
+    """
+
+    def __init__(self, layers: Sequence[_Layer], places: int) -> None:
+        self._shape = (len(layers), len(layers[0].sizes))
+        self._sizes = Products(Stored(1, (size,)) for layer in layers for size in layer.sizes)
+        self._runs = [layer.runs for layer in layers]
+        self._share = np.array([layer.share for layer in layers])
+        self._constant = np.array([layer.constant for layer in layers], dtype=np.float64)
+        self._moves = _incidence([layer.moves for layer in layers], places)
+        families, self._family = _grouped([layer.family for layer in layers])
+        operators, self._operator = _grouped([layer.operator for layer in layers])
+        kinds = [f"{operator}, {self._shape[1]} sizes" for operator in operators]
+        self.names = tuple(
+            [f"{family}: {what}" for what in self._of_family() for family in families]
+            + [f"{kind}: {what}" for what in self._of_kind() for kind in kinds]
+        )
+
+    def _of_family(self) -> list[str]:
+        positions = range(self._shape[1])
+        product = ["product"] if len(positions) > 1 else []
+        return ["runs", *(f"size {position}" for position in positions), *product, "filled"]
+
+    def _of_kind(self) -> list[str]:
+        return [
+            f"{what}, size {position} no multiple of {length}"
+            for length in (VECTOR, PART)
+            for position in range(self._shape[1])
+            for what in ("macs", "bytes")
+        ]
+
+    def values(self, table: NDArray[np.int64], held: Held, stored: Columns) -> Columns:
+        """(n, names) for chosen values (n, genes), and the bytes (n, places) of all memory."""
+        sizes = self._sizes.values(table).reshape(len(table), *self._shape)
+        each = np.moveaxis(sizes, 2, 0)
+        runs = _there(held, self._runs)
+        work, product = runs * self._share, sizes.prod(axis=2)
+        filled = _filled(sizes, VECTOR).prod(axis=2)
+        products = [product * work] if len(each) > 1 else []
+        of_family = [runs, *(each * work), *products, filled * work]
+        # what layers do whose sizes do not fill vectors, shared by those with as many sizes
+        macs, moved = self._constant * product * runs, (stored @ self._moves) * runs
+        of_kind = [
+            what * (_filled(size, length) != size)
+            for length in (VECTOR, PART)
+            for size in each
+            for what in (macs, moved)
+        ]
+        parts = [part @ self._family for part in of_family]
+        return np.concatenate([*parts, *(part @ self._operator for part in of_kind)], axis=1)
+
+
+class _Others:
+    """How often every operator runs that contracts nothing, and the bytes that it moves.
+
+    Args:
+        steps: of these operators.
+        places: how many pieces of memory there are.
+
+    Attributes:
+        names: of the quantities.
+    """
+
+    def __init__(self, steps: Sequence[Step], places: int) -> None:
+        self._runs = [step.runs for step in steps]
+        self._moves = _incidence([{*step.reads, *step.writes} for step in steps], places)
+        operators, self._operator = _grouped([step.operator for step in steps])
+        self.names = tuple(f"{each}: {what}" for what in ("runs", "bytes") for each in operators)
+
+    def values(self, held: Held, stored: Columns) -> Columns:
+        """(n, names) for the bytes (n, places) of all memory."""
+        runs = _there(held, self._runs)
+        moved = (stored @ self._moves) * runs
+        return np.concatenate([runs @ self._operator, moved @ self._operator], axis=1)
+
+
+def _filled(sizes: Columns, length: int) -> Columns:
+    """Whole numbers, up to the next multiple."""
+    return np.ceil(sizes / length) * length
+
+
+def _there(held: Held, conditions: Sequence[Condition]) -> Columns:
+    """(n, conditions) 1 where one holds, and 0 where it does not."""
+    known = {each: held.all(each) for each in set(conditions)}
+    found = [known[each] for each in conditions]
+    return np.array(found, dtype=np.float64).reshape(len(found), -1).T
+
+
+def _incidence(moves: Sequence[Collection[int]], places: int) -> Columns:
+    """(places, rows) 1 where a row moves what lies there."""
+    result = np.zeros((places, len(moves)))
+    for row, each in enumerate(moves):
+        result[list(each), row] = 1
+    return result
+
+
+def _grouped(names: Sequence[str]) -> tuple[list[str], Columns]:
+    """The distinct names, and (rows, distinct) 1 where a row has that one."""
+    distinct = list(dict.fromkeys(names))
+    return distinct, np.array([[name == each for each in distinct] for name in names], dtype=float)
 
 
 def _resizing(found: Activations) -> list[Passage]:
@@ -207,28 +302,6 @@ def _positions(stored: Stored, genes: int) -> int:
     """Bytes but for what genes decide, which are the first variables; with the largest kernel."""
     margins = (s for s in stored.sizes if min(v for _, variables in s for v in variables) >= genes)
     return stored.constant * prod(max(count for count, _ in size) for size in margins)
-
-
-def _add_family(layer: _Layer, sizes: Columns, runs: Columns, add: Add) -> None:
-    work = runs * layer.share
-    add(f"{layer.family}: runs", runs)
-    for position in range(sizes.shape[1]):
-        add(f"{layer.family}: size {position}", sizes[:, position] * work)
-    if sizes.shape[1] > 1:
-        add(f"{layer.family}: product", sizes.prod(axis=1) * work)
-    filled = (np.ceil(sizes / VECTOR) * VECTOR).prod(axis=1)
-    add(f"{layer.family}: filled", filled * work)
-
-
-def _add_strays(layer: _Layer, sizes: Columns, runs: Columns, moved: Columns, add: Add) -> None:
-    """What layers do whose sizes do not fill vectors, shared by those with as many sizes."""
-    kind = f"{layer.operator}, {sizes.shape[1]} sizes"
-    macs = layer.constant * sizes.prod(axis=1) * runs
-    for length in (VECTOR, PART):
-        for position in range(sizes.shape[1]):
-            strays = (sizes[:, position] % length != 0).astype(np.float64)
-            add(f"{kind}: macs, size {position} no multiple of {length}", macs * strays)
-            add(f"{kind}: bytes, size {position} no multiple of {length}", moved * strays)
 
 
 def _works(step: Step) -> bool:
