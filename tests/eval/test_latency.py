@@ -235,6 +235,17 @@ SPACE = space_of()
 # -- features --------------------------------------------------------------------------------------
 
 
+def test_a_network_of_layers_and_nothing_else() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 5, 3))
+    space = trace(network, IMAGE, grid=EVERY)
+    features = Features(network, space)
+    assert not any("relu" in name for name in features.names)
+    candidates = [space.full(), space.smallest()]
+    assert features.values(candidates).shape == (2, len(features.names))
+    assert features.values([]).shape == (0, len(features.names))
+    assert (features.values(candidates)[:, -1] == 1).all()
+
+
 def test_features_against_the_layers_of_cut_networks() -> None:
     network, space = SPACE
     features = Features(network, space)

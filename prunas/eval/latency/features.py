@@ -186,7 +186,7 @@ class _Layers:
         """(n, names) for chosen values (n, genes), and the bytes (n, places) of all memory."""
         sizes = self._sizes.values(table).reshape(len(table), *self._shape)
         each = np.moveaxis(sizes, 2, 0)
-        runs = _there(held, self._runs)
+        runs = _there(held, self._runs, len(table))
         work, product = runs * self._share, sizes.prod(axis=2)
         filled = _filled(sizes, VECTOR).prod(axis=2)
         products = [product * work] if len(each) > 1 else []
@@ -222,7 +222,7 @@ class _Others:
 
     def values(self, held: Held, stored: Columns) -> Columns:
         """(n, names) for the bytes (n, places) of all memory."""
-        runs = _there(held, self._runs)
+        runs = _there(held, self._runs, len(stored))
         moved = (stored @ self._moves) * runs
         return np.concatenate([runs @ self._operator, moved @ self._operator], axis=1)
 
@@ -232,11 +232,11 @@ def _filled(sizes: Columns, length: int) -> Columns:
     return np.ceil(sizes / length) * length
 
 
-def _there(held: Held, conditions: Sequence[Condition]) -> Columns:
+def _there(held: Held, conditions: Sequence[Condition], n: int) -> Columns:
     """(n, conditions) 1 where one holds, and 0 where it does not."""
     known = {each: held.all(each) for each in set(conditions)}
     found = [known[each] for each in conditions]
-    return np.array(found, dtype=np.float64).reshape(len(found), -1).T
+    return np.array(found, dtype=np.float64).reshape(len(found), n).T
 
 
 def _incidence(moves: Sequence[Collection[int]], places: int) -> Columns:
@@ -250,7 +250,9 @@ def _incidence(moves: Sequence[Collection[int]], places: int) -> Columns:
 def _grouped(names: Sequence[str]) -> tuple[list[str], Columns]:
     """The distinct names, and (rows, distinct) 1 where a row has that one."""
     distinct = list(dict.fromkeys(names))
-    return distinct, np.array([[name == each for each in distinct] for name in names], dtype=float)
+    result = np.zeros((len(names), len(distinct)))
+    result[range(len(names)), [distinct.index(name) for name in names]] = 1
+    return distinct, result
 
 
 def _resizing(found: Activations) -> list[Passage]:
