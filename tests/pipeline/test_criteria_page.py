@@ -12,7 +12,7 @@ import torch
 import prunas
 from prunas.errors import RunError
 from prunas.eval.accuracy import accuracy
-from prunas.eval.criteria.sensitivity import sensitivities
+from prunas.eval.criteria.sensitivity import narrowing
 from prunas.eval.criteria.verdict import width_genes
 from prunas.eval.recalibration import recalibrated
 from prunas.pipeline import criteria_study
@@ -31,7 +31,8 @@ def test_a_sensitivity_is_the_accuracy_of_that_cut() -> None:
     orders = [rng.permutation(width).tolist() for width in space.widths]
     images = torch.randn(64, *IMAGE, generator=torch.Generator().manual_seed(0))
     batches = [(images, network(images).argmax(1).detach())]
-    rows = list(sensitivities(network, space, orders, batches, batches, shares=(0.5,)))
+    measure = narrowing(network, space, orders, batches, batches, shares=(0.5,))
+    rows = [measure(gene) for gene in width_genes(space)]
     assert [row.gene for row in rows] == list(width_genes(space))
     ordered = prunas.permute(network, space, orders)
     for row in rows:

@@ -1,6 +1,6 @@
 """How much accuracy goes when one gene alone is narrowed."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from prunas.eval.accuracy import Batches, accuracy
-from prunas.eval.criteria.verdict import width_genes
 from prunas.eval.recalibration import recalibrated
 from prunas.supernet.cut import cut
 from prunas.supernet.permute import permute
@@ -28,20 +27,6 @@ class Sensitivity:
     gene: int
     widths: tuple[int, ...]
     accuracies: tuple[float, ...]
-
-
-def sensitivities(
-    network: nn.Module,
-    space: SearchSpace,
-    orders: Sequence[Sequence[int]],
-    batches: Batches,
-    calibration: Batches,
-    *,
-    shares: Sequence[float] = (0.25, 0.5, 0.75),
-) -> Iterator[Sensitivity]:
-    """Narrow every gene of width in turn, best channels first, and measure; see `narrowing`."""
-    measure = narrowing(network, space, orders, batches, calibration, shares=shares)
-    return map(measure, width_genes(space))
 
 
 def narrowing(
