@@ -1,7 +1,6 @@
 """Many products of sizes at once, for many candidates."""
 
 from collections.abc import Iterable, Sequence
-from math import prod
 from typing import Protocol
 
 import numpy as np
@@ -21,7 +20,10 @@ class Product(Protocol):
 
 
 class Products:
-    """Values of k products for n candidates; sizes that are alike are computed once.
+    """Values of k products for n candidates, in as many steps as the longest product has factors.
+
+    Sizes that are alike are computed once. Every term of a size has as many variables as the
+    longest one, and every product as many sizes: what is missing is 1.
 
     Args:
         products: what to compute.
@@ -33,29 +35,39 @@ class Products:
     ) -> None:
         self._conditions = tuple(conditions)
         place: dict[Size, int] = {}
-        self._rows = [
-            (row.constant, [place.setdefault(size, len(place)) for size in row.sizes])
-            for row in products
-        ]
-        self._sizes = list(place)
+        given = list(products)
+        rows = [[place.setdefault(size, len(place)) for size in row.sizes] for row in given]
+        self._constants = np.array([row.constant for row in given], dtype=np.float64)
+        terms = [(at, *term) for size, at in place.items() for term in size]
+        self._variables = _padded([variables for _, _, variables in terms], -1)
+        self._sizes = np.zeros((len(terms), len(place) + 1))
+        for row, (at, coefficient, _) in enumerate(terms):
+            self._sizes[row, at] = coefficient
+        self._rows = _padded(rows, len(place))
 
     def values(self, table: NDArray[np.int64]) -> NDArray[np.float64]:
         """(n, k) for chosen values (n, genes); whole numbers below 2**53 are exact."""
         wide = variables(table, self._conditions).astype(np.float64)
-        lengths = [_length(size, wide) for size in self._sizes]
-        result = np.empty((len(table), len(self._rows)))
-        for column, (constant, places) in enumerate(self._rows):
-            result[:, column] = constant
-            for place in places:
-                result[:, column] *= lengths[place]
-        return result
+        wide = np.concatenate([wide, np.ones((len(wide), 1))], axis=1)
+        lengths = _multiplied(wide, self._variables) @ self._sizes
+        lengths[:, -1] = 1
+        return self._constants * _multiplied(lengths, self._rows)
 
 
-def _length(size: Size, table: NDArray[np.float64]) -> NDArray[np.float64]:
-    total = np.zeros(len(table))
-    for coefficient, genes in size:
-        total += coefficient * prod((table[:, gene] for gene in genes), start=np.float64(1))
-    return total
+def _padded(rows: Sequence[Sequence[int]], filler: int) -> NDArray[np.intp]:
+    """(longest, rows): a column for each row, filled up; one entry at least."""
+    longest = max([1, *map(len, rows)])
+    filled = [[*row, *[filler] * (longest - len(row))] for row in rows]
+    return np.array(filled, dtype=np.intp).reshape(len(rows), longest).T
+
+
+def _multiplied(table: NDArray[np.float64], places: NDArray[np.intp]) -> NDArray[np.float64]:
+    """(n, columns) the product of the entries at each column of places."""
+    first, *others = places
+    result = table[:, first]
+    for place in others:
+        result *= table[:, place]
+    return result
 
 
 def variables(table: NDArray[np.int64], conditions: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
