@@ -15,14 +15,17 @@ import numpy as np
 from prunas.errors import InputError, RunError
 from prunas.pipeline.alone import Purpose, Training, train_alone
 from prunas.pipeline.stages import Job
-from prunas.search.budget import as_values
+from prunas.search.budget import Budget, Feasible, as_candidates, as_values
 from prunas.search.costs import COSTS
 from prunas.search.method import Scored
 from prunas.search.prior import Prior, allocate
 from prunas.supernet.space import Candidate
 
 _ROUNDS: Final = 4
-"""How many times as many as finalists are measured, at most, to find those that are in time."""
+"""How often candidates are measured, at most, to find as many finalists that are in time."""
+
+_MORE: Final = 0.01
+"""So much narrower candidates become with each further round."""
 
 
 @dataclass(frozen=True)
@@ -52,21 +55,24 @@ def last_round(job: Job, scored: Sequence[Scored], prior: Prior | None) -> list[
     does with those of the source (measured: benchmarks/RESULTS.md). Of equals the better
     score wins. The test set is not touched.
 
-    Where the budget limits latency, which scores go by predictions of, only candidates enter that
-    are inside when they are measured whole.
+    Where the budget limits latency, which the search goes by predictions of, only candidates enter
+    that are inside when they are measured whole. In place of one that is not, the next best enters;
+    failing that, it is made narrower by what its time is above its prediction, which the search
+    has then not scored.
 
     Raises:
         InputError: no candidate inside the budget has a score.
-        RunError: a training diverges, the disk is full, the device is too busy to be timed, or none
-            of the candidates measured is fast enough.
+        RunError: a training diverges, the disk is full, the device is too busy to be timed, or no
+            candidate is fast enough.
     """
     request = job.request
-    ranked = _measured(job, _ranked(job, scored))
-    if request.finalists == 1:
-        return [Finalist(ranked[0].candidate, ranked[0].score, None)]
+    ranked = _ranked(job, scored)
     scores = {entry.candidate: entry.score for entry in ranked}
-    anchors = _in_time(job, _anchors(job, prior))
-    entrants = list(dict.fromkeys([*anchors, *scores]))[: request.finalists]
+    best = _best(job, ranked)
+    if request.finalists == 1:
+        return [Finalist(best[0], scores.get(best[0]), None)]
+    anchors, _ = _in_time(job, _anchors(job, prior))
+    entrants = list(dict.fromkeys([*anchors, *best]))[: request.finalists]
     recipe = request.finalist_recipe()
     purpose: Purpose = "scratch-finalist" if request.from_scratch else "finalist"
     trainings = [Training(each, recipe, request.seed, purpose) for each in entrants]
@@ -90,36 +96,60 @@ def _anchors(job: Job, prior: Prior | None) -> list[Candidate]:
     return [candidate for candidate in known if candidate is not None]
 
 
-def _measured(job: Job, ranked: Sequence[Scored]) -> list[Scored]:
-    """The best that are in time when measured: as many as can be finalists."""
-    wanted = job.request.finalists
-    if "latency" not in job.feasible.limits:
-        return list(ranked[:wanted])
-    found: list[Scored] = []
-    for start in range(0, min(len(ranked), _ROUNDS * wanted), wanted):
-        group = {entry.candidate: entry for entry in ranked[start : start + wanted]}
-        found += [group[candidate] for candidate in _in_time(job, list(group))]
-        if len(found) >= wanted:
+def _best(job: Job, ranked: Sequence[Scored]) -> list[Candidate]:
+    """The best scores, as many as can be finalists; where latency is limited, `_in_time`."""
+    best = [entry.candidate for entry in ranked]
+    wanted, limit = job.request.finalists, job.feasible.limits.get("latency")
+    if limit is None or job.stopwatch is None:
+        return best[:wanted]
+    found: list[Candidate] = []
+    narrowed: list[Candidate] = []
+    open_ones, ratios = best[:wanted], list[float]()
+    for attempt in range(_ROUNDS):
+        inside, slow = _in_time(job, open_ones)
+        found += [candidate for candidate in inside if candidate in best]
+        narrowed += [candidate for candidate in inside if candidate not in best]
+        missing = wanted - len(found) - len(narrowed)
+        if missing <= 0 or not slow:
             break
-    if not found:
-        count = min(len(ranked), _ROUNDS * wanted)
-        limit = COSTS["latency"].written(job.feasible.limits["latency"])
+        ratios += slow.values()
+        factor = float(np.median(ratios)) + _MORE * attempt
+        start = wanted * (attempt + 1)
+        open_ones = [*best[start : start + missing], *_narrowed(job, list(slow), factor)]
+    if not found + narrowed:
         raise RunError(
-            f"of the {count} best candidates none is within {limit} when it is measured whole,"
-            " though all are predicted to be; ask for a little more, or for more evaluations"
+            f"none of the {min(wanted, len(best))} best candidates is within"
+            f" {COSTS['latency'].written(limit)} when it is measured whole, nor made narrower, nor"
+            " those after them, though all are predicted to be; ask for a little more"
         )
-    return found[:wanted]
+    return [*found, *narrowed][:wanted]
 
 
-def _in_time(job: Job, candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Those that are within the limit on latency, if there is one, when they are measured."""
+def _in_time(
+    job: Job, candidates: Sequence[Candidate]
+) -> tuple[list[Candidate], dict[Candidate, float]]:
+    """Those that are within the limit when measured; the others, with measured / predicted."""
     limit = job.feasible.limits.get("latency")
     if limit is None or job.stopwatch is None or not candidates:
-        return list(candidates)
+        return list(candidates), {}
     with job.folder.stage("measure the best candidates"):
         times = job.stopwatch.times(candidates)
-    pairs = zip(candidates, times, strict=True)
-    return [candidate for candidate, time in pairs if 1e6 * time.milliseconds <= limit]
+    measured = [1e6 * time.milliseconds for time in times]
+    predicted = job.prices.latency(as_values(candidates)).tolist()
+    rows = list(zip(candidates, measured, predicted, strict=True))
+    inside = [candidate for candidate, time, _ in rows if time <= limit]
+    return inside, {each: time / price for each, time, price in rows if time > limit}
+
+
+def _narrowed(job: Job, candidates: Sequence[Candidate], factor: float) -> list[Candidate]:
+    """Made so much cheaper that they are in time if predictions are short by this factor."""
+    limits = dict(job.feasible.limits)
+    limits["latency"] = max(1, int(limits["latency"] / factor))
+    try:
+        tighter = Feasible(job.space, Budget(tuple(limits.items())), job.prices)
+    except InputError:  # nothing is as cheap as that
+        return []
+    return as_candidates(tighter.repair(as_values(candidates), job.rng(7)))
 
 
 def _ranked(job: Job, scored: Sequence[Scored]) -> list[Scored]:

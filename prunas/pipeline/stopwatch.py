@@ -1,8 +1,9 @@
 """What a run knows of time: a table of its space, and single networks, measured whole."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Final, final
 
@@ -24,7 +25,10 @@ from prunas.supernet.space import Candidate, SearchSpace
 NEAR: Final = 12
 """Networks near the budget that are measured to set the predictor right there."""
 
-_DRIFT: Final = 0.1  # of the full network's time, from which on it is said
+AGAIN: Final = 8
+"""Networks, besides the full one, that each session measures again."""
+
+_DRIFT: Final = 0.1  # of their times, from which on it is said
 
 
 @final
@@ -33,7 +37,8 @@ class Stopwatch:
     """Times candidates of one network on one backend; every time is kept in files.
 
     All times are told as if the full network took what the table says: each session measures it
-    again beside the others, and divides by what the device has become slower since.
+    again beside the others, with some more of those that are known, and divides by what they have
+    become slower since, in the median.
 
     Args:
         network: the traced network, with weights; it is not changed.
@@ -61,7 +66,7 @@ class Stopwatch:
         if self.table.exists():
             return self._table.full
         self._measure([self.space.full()])
-        return self._kept().full
+        return self._known()[self.space.full()]
 
     @property
     def nanoseconds(self) -> int:
@@ -95,8 +100,7 @@ class Stopwatch:
             RunError: the device is too busy, or the disk full.
         """
         self._measure(candidates)
-        table = self._kept()
-        known = dict(zip(table.candidates, table.times, strict=True))
+        known = self._known()
         return tuple(known[candidate] for candidate in candidates)
 
     @cached_property
@@ -112,47 +116,59 @@ class Stopwatch:
         return table
 
     def _measure(self, candidates: Sequence[Candidate]) -> None:
-        before = self._kept() if self.kept.exists() else None
-        known = before.candidates if before else ()
-        full = self.space.full()
+        known, full = self._known(), self.space.full()
         new = [each for each in dict.fromkeys(candidates) if each not in known and each != full]
-        if before and not new:
+        if known and not new:
             return
+        before = self._before(known)
+        together = list(dict.fromkeys([full, *before, *new]))
         found = measured(
             self._network,
             self.space,
-            [full, *new],
+            together,
             self.backend,
             self._rng(2, len(known)),
             batch=self.batch,
             told=self.told,
         )
-        reference = self._reference(before, found[0])
-        factor = reference.milliseconds / found[0].milliseconds
-        if abs(factor - 1) > _DRIFT:
-            self.told(
-                f"the full network took {reference.milliseconds:.3g} ms before and takes"
-                f" {found[0].milliseconds:.3g} ms now; times are told as if it took what it did"
-            )
-        times = [time.scaled(factor) for time in found[1:]]
-        earlier = before.times[1:] if before else ()
+        now = dict(zip(together, found, strict=True))
+        factor = self._since(before, now)
+        times = {full: before.get(full, now[full]), **known}
+        times |= {each: now[each].scaled(factor) for each in new}
         table = LatencyTable(
             device=self.backend.device,
             space=fingerprint(self.space),
             batch=self.batch,
             dtype="float32",
-            candidates=(full, *known[1:], *new),
-            times=(reference, *earlier, *times),
+            candidates=tuple(times),
+            times=tuple(times.values()),
         )
         save_table(table, self.kept)
 
-    def _reference(self, before: LatencyTable | None, now: Timed) -> Timed:
-        if self.table.exists():
-            return self._table.full
-        return before.full if before else now
+    def _before(self, known: Mapping[Candidate, Timed]) -> dict[Candidate, Timed]:
+        """What networks took that are measured again, the full one first; {} at the first time."""
+        if not known and self.table.exists():
+            known = _times_of(self._table)
+        return dict(islice(known.items(), 1 + AGAIN))
 
-    def _kept(self) -> LatencyTable:
-        return load_table(self.kept, self.space, self.backend.device, self.batch)
+    def _since(self, before: Mapping[Candidate, Timed], now: Mapping[Candidate, Timed]) -> float:
+        """What times of now are multiplied by, to be as they were before."""
+        if not before:
+            return 1.0
+        ratios = [time.milliseconds / now[each].milliseconds for each, time in before.items()]
+        factor = float(np.median(ratios))
+        if abs(factor - 1) > _DRIFT:
+            self.told(
+                f"what was measured before takes {1 / factor:.2g} times as long now; times are told"
+                " as if it did not"
+            )
+        return factor
+
+    def _known(self) -> dict[Candidate, Timed]:
+        """What was measured alone, the full network first; {} before that."""
+        if not self.kept.exists():
+            return {}
+        return _times_of(load_table(self.kept, self.space, self.backend.device, self.batch))
 
     @cached_property
     def _network(self) -> nn.Module:
@@ -162,3 +178,7 @@ class Stopwatch:
 
     def _rng(self, *purpose: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, *purpose])
+
+
+def _times_of(table: LatencyTable) -> dict[Candidate, Timed]:
+    return dict(zip(table.candidates, table.times, strict=True))

@@ -165,7 +165,28 @@ def test_a_device_that_became_slower(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert time.milliseconds == pytest.approx(milliseconds(job, job.space.smallest()))
     assert time.spread == pytest.approx(0.02)
     assert len(said) == 1
-    assert said[0].startswith("the full network took ")
+    assert said[0].startswith("what was measured before takes 1.5 times as long now")
+
+
+def test_a_device_of_which_one_network_is_misjudged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several are measured again, so that the full one alone does not decide."""
+    wrong = [1.0]
+
+    def uneven(space: SearchSpace, candidates: Sequence[Candidate]) -> Any:
+        times, full = honest(space, candidates), honest(space, [space.full()])
+        return np.where(times == full, times * wrong[0], times)
+
+    sessions = device_of(monkeypatch, uneven)
+    job = job_of(tmp_path / "run", "latency=60%")
+    job.feasible  # noqa: B018
+    wrong[0] = 1.3
+    assert job.stopwatch is not None
+    (time,) = job.stopwatch.times([job.space.smallest()])
+    assert time.milliseconds == pytest.approx(milliseconds(job, job.space.smallest()))
+    assert job.stopwatch.full.milliseconds == pytest.approx(milliseconds(job, job.space.full()))
+    assert len(sessions[-1]) == 1 + stopwatch.AGAIN + 1
 
 
 def test_a_table_of_another_device(
@@ -204,6 +225,19 @@ def scored(job: Job, n: int) -> list[Scored]:
     return [Scored(candidate, 1 - index / 100) for index, candidate in enumerate(drawn)]
 
 
+def for_strangers(late: list[float]) -> Formula:
+    """A device that is `late` for all networks but those that it knows from before."""
+    familiar: set[Candidate] = set()
+
+    def slowing(space: SearchSpace, candidates: Sequence[Candidate]) -> Any:
+        if late[0] == 1:
+            familiar.update(candidates)
+        factors = [1 if each in familiar else late[0] for each in candidates]
+        return honest(space, candidates) * factors
+
+    return slowing
+
+
 def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def train(job: Job, trainings: Sequence[Any], on_done: object) -> list[Trained]:
         return [Trained(0.5, None) for _ in trainings]
@@ -228,18 +262,35 @@ def test_only_what_is_in_time_enters(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert job.folder.read()["stages"][-2]["name"] == "measure the best candidates"
 
 
+def test_predictions_that_are_short_for_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the search scored is made narrower, until it is in time."""
+    late = [1.0]
+    slowing = for_strangers(late)
+    device_of(monkeypatch, slowing)
+    no_training(monkeypatch)
+    job = job_of(tmp_path / "run", "latency=60%")
+    rows = scored(job, 20)
+    late[0] = 1.06
+    found = last_round(job, rows, None)
+    limit = job.feasible.limits["latency"] / 1e6
+    times = [slowing(job.space, [each.candidate]).item() for each in found]
+    assert len(found) == 3
+    assert max(times) <= limit
+    assert min(times) >= 0.93 * limit
+    assert all(each.score is None for each in found)
+    assert not {each.candidate for each in found} & {row.candidate for row in rows}
+
+
 def test_nothing_is_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     late = [1.0]
-
-    def slowing(space: SearchSpace, candidates: Sequence[Candidate]) -> Any:
-        times, full = honest(space, candidates), honest(space, [space.full()])
-        return np.where(times < full, np.minimum(times * late[0], full), times)
-
+    slowing = for_strangers(late)
     device_of(monkeypatch, slowing)
     job = job_of(tmp_path / "run", "latency=60%")
     rows = scored(job, 20)
-    late[0] = 9.0
-    with pytest.raises(RunError, match=r"of the 12 best candidates none is within [\d.]+ ms when"):
+    late[0] = 99.0
+    with pytest.raises(RunError, match=r"none of the 3 best candidates is within [\d.]+ ms when"):
         last_round(job, rows, None)
 
 
