@@ -69,7 +69,7 @@ def main() -> None:
     alike = 2 * len(fresh) // 3
     print(f"table of {len(table.times)} networks: {seconds:.0f} s, {spread(table.times)}")
     print(f"full network {table.full.milliseconds:.3f} ms, and {slower - 1:+.1%} in the check, by")
-    print(f"which its times are divided, as runs do; check: {spread(times)}")
+    print(f"which its times are divided; check: {spread(times)}")
     print(f"expected error (cross-validation) {predictor.error:.1%}")
     print("\n| candidates | n | ms | Spearman | median error | 90 % below | bias |")
     print("|---|---|---|---|---|---|---|")
