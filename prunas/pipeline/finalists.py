@@ -104,7 +104,7 @@ def _best(job: Job, ranked: Sequence[Scored]) -> list[Candidate]:
         return best[:wanted]
     found: list[Candidate] = []
     narrowed: list[Candidate] = []
-    open_ones, ratios = best[:wanted], list[float]()
+    open_ones, ratios, next_best = best[:wanted], list[float](), wanted
     for attempt in range(_ROUNDS):
         inside, slow = _in_time(job, open_ones)
         found += [candidate for candidate in inside if candidate in best]
@@ -114,8 +114,8 @@ def _best(job: Job, ranked: Sequence[Scored]) -> list[Candidate]:
             break
         ratios += slow.values()
         factor = float(np.median(ratios)) + _MORE * attempt
-        start = wanted * (attempt + 1)
-        open_ones = [*best[start : start + missing], *_narrowed(job, list(slow), factor)]
+        others, next_best = best[next_best : next_best + missing], next_best + missing
+        open_ones = [*others, *_narrowed(job, list(slow), factor)]
     if not found + narrowed:
         raise RunError(
             f"none of the {min(wanted, len(best))} best candidates is within"
