@@ -30,7 +30,7 @@ lint: $(READY)
 	$(BIN)/mypy prunas tests
 
 # Studies that take hours from their first row on are run by themselves.
-STUDIES := coverage_page faults joint_space schedules transformation_accuracy
+STUDIES := coverage_page faults joint_space latency_budget schedules transformation_accuracy
 bench: $(READY)
 	set -e; for script in $(filter-out $(STUDIES:%=benchmarks/%.py),$(wildcard benchmarks/*.py)); do $(BIN)/python $$script; done
 

@@ -6,7 +6,8 @@ while what that finds is too slow, with a smaller budget, and while it could be 
 larger one, as somebody would who can only limit multiply-accumulates; `RUNS` runs at most. In the
 end all found networks of the seed are measured side by side. The latency arm is compared with the
 slowest network of the others that is inside the time, and, if none is, with the fastest of all.
-Finished rows are kept in a .jsonl file beside this script.
+Finished rows are kept in a .jsonl file beside this script. Seeds run one after another: two at once
+disturb each other's measurements until they are refused.
 
 Run: OMP_NUM_THREADS=1 python benchmarks/latency_budget.py [--seeds 8] [--latency 50]
 """
@@ -19,7 +20,6 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from pinned import pinned
 
 from prunas.eval.latency.whole import measured
 from prunas.eval.statistics import paired, spread
@@ -60,10 +60,8 @@ def main() -> None:
     missing = [seed for seed in range(given.seeds) if seed not in done]
     with TemporaryDirectory() as place:
         table = str(Path(place) / "table.json")
-        if missing:  # on a quiet machine, before the others begin
-            job_of(Path(place) / "first", 0, f"latency={given.latency}%", table).budget  # noqa: B018
-        work = [(seed, given.latency, table) for seed in missing]
-        for found in pinned(one_seed, work):
+        for seed in missing:
+            found = one_seed(seed, given.latency, table)
             with ROWS.open("a") as file:
                 file.writelines(json.dumps(row) + "\n" for row in found)
     report([row for row in rows() if row["budget"] == given.latency])
@@ -87,7 +85,6 @@ def rows() -> list[Row]:
 
 def one_seed(seed: int, latency: int, table: str) -> list[Row]:
     """The row of the latency arm, and those of the others in the order in which they ran."""
-    torch.set_num_threads(1)
     with TemporaryDirectory() as place:
         job = job_of(Path(place) / "latency", seed, f"latency={latency}%", table)
         found = [arm(job, "latency")]
