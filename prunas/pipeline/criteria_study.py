@@ -129,7 +129,8 @@ def study(
     """
     bench = subject.made()
     space, data = bench.space, bench.data
-    chosen = list(names or (CRITERIA if data is not None else sorted(WEIGHTS_ALONE)))
+    offered = CRITERIA if data is not None else sorted(WEIGHTS_ALONE)
+    chosen = list(dict.fromkeys(names or offered))
     for name in chosen:
         criterion(name, images=data is not None)  # refuses it before anything is computed
     verdicts = dict(_spread(bench, Bench.judging, chosen, workers, progress, "criteria"))

@@ -50,7 +50,8 @@ def test_workers_judge_and_measure_as_this_process_does() -> None:
     silent = Progress()
     with single_threaded():
         here = study(subject, ["l1", "di", "hrank"], HERE, silent)
-    there = study(subject, ["l1", "di", "hrank"], Workers("processes", 2), silent)
+    named = ["l1", "l1", "di", "hrank"]  # what is named twice is judged once
+    there = study(subject, named, Workers("processes", 2), silent)
     assert list(there.verdicts) == ["l1", "di", "hrank"]
     assert there.verdicts == here.verdicts
     assert there.sensitivities == here.sensitivities
