@@ -1,7 +1,7 @@
 """Whatever can look for transformations: the methods of NAT, and every search of prunas."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, Protocol, final
 
 import numpy as np
@@ -118,7 +118,7 @@ class _Searching:
         return False
 
     def anew(self) -> None:
-        self.state = replace(self.state, asked=(), told=())
+        self.state = searching.unasked(self.state)
 
     def proposals(self) -> list[Candidate]:
         return []

@@ -23,6 +23,7 @@ import numpy as np
 from prunas.errors import InputError
 from prunas.json_text import parsed
 from prunas.search.budget import Feasible
+from prunas.search.history import History
 from prunas.search.learnt import Learnt
 from prunas.search.prior import Prior, allocate
 from prunas.supernet.space import Candidate, SearchSpace
@@ -38,6 +39,18 @@ class Scored:
 
     candidate: Candidate
     score: float
+
+
+def _itself(candidate: Candidate) -> Candidate:
+    return candidate
+
+
+def _candidate_of(entry: Scored) -> Candidate:
+    return entry.candidate
+
+
+_NOTHING_ASKED: Final = History(_itself)
+_NOTHING_TOLD: Final = History(_candidate_of)
 
 
 @dataclass(frozen=True)
@@ -56,8 +69,8 @@ class State:
     feasible: Feasible = field(compare=False, repr=False)
     prior: Prior | None = field(compare=False, repr=False)
     stream: dict[str, Any]
-    asked: tuple[Candidate, ...] = ()
-    told: tuple[Scored, ...] = ()
+    asked: History[Candidate] = _NOTHING_ASKED
+    told: History[Scored] = _NOTHING_TOLD
     learnt: Learnt = field(default_factory=Learnt)
 
 
@@ -141,30 +154,32 @@ def propose(state: State, n: int, *draws: Draw) -> tuple[State, list[Candidate]]
 
     Each draw has ten times `n` tries before the next one is used.
     """
-    rng = generator(state)
-    seen = set(state.asked)
+    rng, seen = generator(state), state.asked
     found: dict[Candidate, None] = {}
     for draw, tries in product(draws, _ROUNDS):
         missing = n - len(found)
         if missing <= 0:
             break
-        fresh = (c for c in draw(rng, n * tries) if c not in seen and c not in found)
+        fresh = (c for c in draw(rng, n * tries) if not seen.has(c) and c not in found)
         found |= dict.fromkeys(islice(dict.fromkeys(fresh), missing))
     asked = list(found)
-    return replace(
-        state, stream=dict(rng.bit_generator.state), asked=state.asked + tuple(asked)
-    ), asked
+    return replace(state, stream=dict(rng.bit_generator.state), asked=seen + asked), asked
 
 
 def told(state: State, scored: Sequence[Scored]) -> State:
     """`state` with the scores appended; this is `tell` of every search here."""
-    open_candidates = set(state.asked) - {known.candidate for known in state.told}
+    known = state.told
     for entry in scored:
-        if entry.candidate not in open_candidates:
+        if not state.asked.has(entry.candidate) or known.has(entry.candidate):
             raise ValueError(f"{entry.candidate} was never asked, or its score was told before")
-        open_candidates.remove(entry.candidate)
-    ranked = (Scored(s.candidate, -math.inf if math.isnan(s.score) else s.score) for s in scored)
-    return replace(state, told=state.told + tuple(ranked))
+        score = -math.inf if math.isnan(entry.score) else entry.score
+        known += [Scored(entry.candidate, score)]
+    return replace(state, told=known)
+
+
+def unasked(state: State) -> State:
+    """The state with nothing asked or told, where scores became void; what was learnt stays."""
+    return replace(state, asked=_NOTHING_ASKED, told=_NOTHING_TOLD)
 
 
 def given(state: State, scored: Sequence[Scored]) -> State:
@@ -178,15 +193,15 @@ def given(state: State, scored: Sequence[Scored]) -> State:
     """
     if state.asked:
         raise ValueError(f"{len(state.asked)} candidates were asked already; give scores first")
-    asked = tuple(dict.fromkeys(entry.candidate for entry in scored))
-    return told(replace(state, asked=asked), scored)
+    asked = dict.fromkeys(entry.candidate for entry in scored)
+    return told(replace(state, asked=state.asked + asked), scored)
 
 
 def state_to_json(state: State) -> str:
     """The plain part of a state as text; the problem (space, budget, prior) is not in it."""
     place = {candidate: index for index, candidate in enumerate(state.asked)}
     told_rows = [[place[s.candidate], _number(s.score)] for s in state.told]
-    rows = {"stream": state.stream, "asked": state.asked, "told": told_rows}
+    rows = {"stream": state.stream, "asked": state.asked[:], "told": told_rows}
     return json.dumps({**rows, "learnt": state.learnt.to_json()})
 
 
@@ -198,8 +213,8 @@ def state_from_json(text: str, start: State) -> State:
     """
     try:
         data = parsed(text)
-        asked = tuple(Candidate(row) for row in data["asked"])
-        rows = tuple(Scored(asked[place], float(score)) for place, score in data["told"])
+        asked = _NOTHING_ASKED + [Candidate(row) for row in data["asked"]]
+        rows = _NOTHING_TOLD + [Scored(asked[place], float(score)) for place, score in data["told"]]
         learnt = Learnt.from_json(data["learnt"])
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(f"the text is not a saved search ({error})") from None

@@ -59,7 +59,7 @@ class Regression:
         def draw(rng: np.random.Generator, missing: int) -> list[Candidate]:
             bred = self.breeder.children(state, rng, self.brood * missing)
             values = feasible.repair(as_values(bred), rng)
-            fresh = list(dict.fromkeys(as_candidates(values)).keys() - set(state.asked))
+            fresh = {each for each in as_candidates(values) if not state.asked.has(each)}
             if not fresh:
                 return []
             brood = as_values(sorted(fresh))

@@ -287,7 +287,7 @@ starts = {
     name: method.start(problem.space, problem, prior_of(problem.space), np.random.default_rng(5))
     for name, method in METHODS.items()
 }
-print(json.dumps({name: play(METHODS[name], start).asked for name, start in starts.items()}))
+print(json.dumps({name: play(METHODS[name], start).asked[:] for name, start in starts.items()}))
 """
 
 

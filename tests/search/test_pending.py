@@ -2,13 +2,12 @@
 
 import json
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from prunas.errors import InputError
-from prunas.search.method import Scored, begin, state_from_json, state_to_json
+from prunas.search.method import Scored, begin, given, state_from_json, state_to_json
 from prunas.search.pending import recalled, remembered, rewards
 from tests.search.toys import chain_space, feasible
 
@@ -50,7 +49,7 @@ def test_infinite_scores_are_the_worst_or_the_best_finite_ones() -> None:
     state = begin(PROBLEM, None, np.random.default_rng(0))
     candidates = list(dict.fromkeys(PROBLEM.sample(np.random.default_rng(0), 50)))
     scores = (0.5, -math.inf, math.inf, 2.0, -1.0)
-    told = tuple(Scored(*row) for row in zip(candidates, scores, strict=False))
-    assert rewards(replace(state, told=told)).tolist() == [0.5, -1.0, 2.0, 2.0, -1.0]
-    assert rewards(replace(state, told=told[1:3])).tolist() == [0.0, 0.0]
+    told = [Scored(*row) for row in zip(candidates, scores, strict=False)]
+    assert rewards(given(state, told)).tolist() == [0.5, -1.0, 2.0, 2.0, -1.0]
+    assert rewards(given(state, told[1:3])).tolist() == [0.0, 0.0]
     assert rewards(state).tolist() == []
