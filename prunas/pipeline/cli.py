@@ -756,10 +756,20 @@ def transform(
         int | None, typer.Option(help="Transformations to score on shared weights. [80]")
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Of the shared weights; 0 leaves them as they are. [4]")
+        int | None,
+        typer.Option(
+            help="Of the shared weights; 0 leaves them as they are. [those of the run's supernet]"
+        ),
     ] = None,
     finalists: Annotated[
         int | None, typer.Option(help="Trained alone before one is chosen; 1: by score. [4]")
+    ] = None,
+    paths: Annotated[
+        int | None, typer.Option(help="Transformations in a step of the shared weights. [3]")
+    ] = None,
+    thrift: Annotated[
+        float | None,
+        typer.Option(help="Accuracy that saving all work is worth; 0: accuracy alone. [0.2]"),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random. [the run's]")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget an earlier one.")] = False,
@@ -773,6 +783,8 @@ def transform(
         "evaluations": evaluations,
         "epochs": epochs,
         "finalists": finalists,
+        "paths": paths,
+        "thrift": thrift,
         "seed": seed,
     }
     stated = {name: value for name, value in options.items() if value is not None}

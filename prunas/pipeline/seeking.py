@@ -1,7 +1,7 @@
 """Looking for transformations on weights that are trained meanwhile."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, final
 
@@ -15,6 +15,9 @@ from prunas.transformer_nat.method import Scored
 from prunas.transformer_nat.transformation import TransformationSpace
 
 _BATCH: Final = 4  # candidates asked for at once: one update of a policy
+_ROUNDS: Final = 4
+"""Of a policy, in the course of training; half of all scores are left for the trained weights."""
+_LEAST: Final = {"evaluations": 1, "epochs": 0, "finalists": 1, "seed": 0, "paths": 1}
 
 
 @final
@@ -27,15 +30,21 @@ class Settings:
         evaluations: transformations to score on the shared weights.
         epochs: of training the shared weights; 0 leaves those of the found network as they are.
         finalists: transformations that are trained alone before one is chosen, the found network
-            among them; 1 takes the best score.
+            among them; 1 takes what ranks first.
         seed: of everything random.
+        paths: transformations in a step of the shared training, beside the network itself.
+        thrift: what a network without multiply-accumulates would be worth more, in accuracy: 0.2
+            takes two right answers in a hundred for a tenth of the work. 0 looks for accuracy
+            alone, as NAT does. That is a matter of looking; see `preferred` for choosing.
     """
 
     method: str = "policy"
     evaluations: int = 80
-    epochs: int = 4
+    epochs: int = 20
     finalists: int = 4
     seed: int = 0
+    paths: int = 3
+    thrift: float = 0.2
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -43,11 +52,13 @@ class Settings:
                 f"no way to look for transformations is called {self.method!r}; choose"
                 f" {', '.join(METHODS)}"
             )
-        for name, least in (("evaluations", 1), ("epochs", 0), ("finalists", 1), ("seed", 0)):
+        for name, least in _LEAST.items():
             if getattr(self, name) < least:
                 raise InputError(
                     f"{name}={getattr(self, name)} of the transformation must be at least {least}"
                 )
+        if not 0 <= self.thrift <= 1:
+            raise InputError(f"thrift={self.thrift} of the transformation must be between 0 and 1")
 
 
 class Weights(Protocol):
@@ -76,7 +87,7 @@ class Seeking:
         moves: the transformations.
         weights: what they are scored on.
         settings: how.
-        scores: {epoch: {transformation: score}} that are known, and are not measured again.
+        scores: {epochs: {transformation: score}} that are known, and are not measured again.
         keep: called whenever there is a new one.
         progress: shows what is going on.
     """
@@ -89,43 +100,55 @@ class Seeking:
     progress: Progress
 
     def ranked(self) -> list[Scored]:
-        """Different transformations with scores on the same weights, the best first.
+        """Different transformations with scores on the same weights, the one worth most first.
 
-        The source is one of them; of equals the cheaper comes first. A method that learns asks
-        after every epoch, others after the last one, as their scores would be about older weights.
+        A transformation is worth its score, and `thrift` times the share of the source's
+        multiply-accumulates that it saves; that is also what methods are told. The source is one of
+        them; of equals the cheaper comes first. A method that learns asks four times in the course
+        of the training, most at the end, others then only: their scores would be about older
+        weights.
         """
         settings = self.settings
         rng = np.random.default_rng([settings.seed, 7])
         seek = seeker(settings.method, self.moves, rng)
-        rounds = max(1, settings.epochs)
-        alternately = seek.learns and rounds > 1
-        wanted = math.ceil(settings.evaluations / rounds) if alternately else settings.evaluations
+        plan = self._plan(seek.learns)
         latest: dict[Candidate, float] = {}
-        for index in range(rounds):
-            self.weights.train(min(index + 1, settings.epochs))
-            if alternately or index + 1 == rounds:
-                seek.anew()
-                latest = self._round(index, seek, wanted)
+        for epochs, wanted in plan:
+            self.weights.train(epochs)
+            seek.anew()
+            latest = self._round(epochs, seek, wanted)
         final = [self.moves.source, *seek.proposals()]
-        latest |= zip(final, self._measured(rounds - 1, final), strict=True)
+        latest |= zip(final, self._measured(settings.epochs, final), strict=True)
         return self._sorted(latest)
 
-    def _round(self, index: int, seek: Seeker, wanted: int) -> dict[Candidate, float]:
+    def _plan(self, learns: bool) -> list[tuple[int, int]]:
+        """After how many epochs how many transformations are scored."""
+        epochs, evaluations = self.settings.epochs, self.settings.evaluations
+        early = min(_ROUNDS, epochs) - 1 if learns else 0
+        each = evaluations // (2 * early) if early > 0 else 0
+        rounds = [(epochs * (i + 1) // (early + 1), each) for i in range(early)] if each else []
+        return [*rounds, (epochs, evaluations - each * len(rounds))]
+
+    def _round(self, epochs: int, seek: Seeker, wanted: int) -> dict[Candidate, float]:
         latest: dict[Candidate, float] = {}
         with self.progress.task("transform") as task:
             while len(latest) < wanted and (asked := seek.ask(min(_BATCH, wanted - len(latest)))):
-                scores = self._measured(index, asked)
-                seek.tell([Scored(c, score) for c, score in zip(asked, scores, strict=True)])
+                scores = self._measured(epochs, asked)
+                seek.tell(list(map(self._worth, asked, scores)))
                 latest |= zip(asked, scores, strict=True)
                 task.update(len(latest), wanted)
         return latest
 
-    def _measured(self, index: int, asked: Sequence[Candidate]) -> list[float]:
-        """Scores on the weights of an epoch; what cuts an output off has none (NaN)."""
-        known = self.scores.setdefault(index, {})
+    def _worth(self, positions: Candidate, score: float) -> Scored:
+        """What a method is told of a transformation."""
+        return Scored(positions, worth(self.moves, Scored(positions, score), self.settings.thrift))
+
+    def _measured(self, epochs: int, asked: Sequence[Candidate]) -> list[float]:
+        """Scores on the weights after so many epochs; what cuts an output off has none (NaN)."""
+        known = self.scores.setdefault(epochs, {})
         plain = [self._plain(each) for each in asked]
         for candidate in dict.fromkeys(each for each in plain if each not in known):
-            if self.weights.done > index + 1:
+            if self.weights.done > epochs:
                 raise InputError(
                     "the record of this transformation lacks scores on weights that were trained"
                     " on since; begin anew with --fresh"
@@ -147,8 +170,52 @@ class Seeking:
     def _sorted(self, scores: Mapping[Candidate, float]) -> list[Scored]:
         distinct = {self._plain(each): score for each, score in scores.items()}
         rows = [Scored(each, s) for each, s in distinct.items() if math.isfinite(s)]
-        return sorted(rows, key=lambda row: (-row.score, *self._price(row.candidate)))
+        return by_worth(self.moves, rows, self.settings.thrift)
 
-    def _price(self, positions: Candidate) -> tuple[int, int]:
-        cost = self.moves.cost(positions)
-        return cost.macs, cost.params
+
+def worth(moves: TransformationSpace, row: Scored, thrift: float) -> float:
+    """score + thrift * (1 - MACs / MACs of the source)."""
+    whole = moves.cost(moves.source).macs
+    saved = 1 - moves.cost(row.candidate).macs / whole if whole else 0.0
+    return row.score + thrift * saved
+
+
+def by_worth(moves: TransformationSpace, rows: Iterable[Scored], thrift: float) -> list[Scored]:
+    """The one worth most first; of equals the cheaper."""
+
+    def place(row: Scored) -> tuple[float, int, int]:
+        cost = moves.cost(row.candidate)
+        return -worth(moves, row, thrift), cost.macs, cost.params
+
+    return sorted(rows, key=place)
+
+
+def entrants(
+    moves: TransformationSpace,
+    ranked: Sequence[Scored],
+    settings: Settings,
+    fits: Callable[[Candidate], bool] = lambda positions: True,
+) -> list[Scored]:
+    """Whom to train alone: the source, and `finalists - 1` others.
+
+    Shared weights tell what is best among equally dear networks better than how dear a network has
+    to be: they have seen the source most. So the others differ in that. Each is worth most of what
+    is left at another thrift, twice that of the next one, around the one that was looked with.
+
+    Args:
+        moves: the transformations.
+        ranked: them, with their scores; the source among them.
+        settings: how many, and their thrift.
+        fits: what may be chosen at all; the source is not asked about.
+    """
+    left = {row.candidate: row for row in ranked}
+    chosen = [left.pop(moves.source)]
+    others = settings.finalists - 1
+    for step in range(others):
+        thrift = settings.thrift * 2 ** ((others - 1) / 2 - step)
+        for row in by_worth(moves, left.values(), thrift):
+            del left[row.candidate]
+            if fits(row.candidate):
+                chosen.append(row)
+                break
+    return chosen

@@ -3,8 +3,8 @@
 One set of weights holds the found network and all that may take the place of its operators. A
 policy learns on it which replacements help, alternately with the weights; other methods search when
 the weights are trained, since their scores would be about older ones. The best few are then trained
-alone for a while, the found network itself among them, and compared on held-out images. So what is
-chosen is never worse there, and never dearer.
+alone for a while, the found network itself among them, and compared on held-out images: the
+cheapest that is right there as often as the found network is chosen.
 """
 
 import json
@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from fnmatch import fnmatchcase
 from functools import cached_property
-from itertools import islice
 from typing import Any, final
 
 import numpy as np
@@ -27,7 +26,7 @@ from prunas.eval.recalibration import recalibrate_
 from prunas.pipeline.alone import Training, told, train_alone
 from prunas.pipeline.artifact import save
 from prunas.pipeline.files import writing
-from prunas.pipeline.seeking import Seeking
+from prunas.pipeline.seeking import Seeking, entrants
 from prunas.pipeline.shared_weights import Course, SharedWeights
 from prunas.pipeline.sources import train_source
 from prunas.pipeline.stages import Job, sort_channels, train_full
@@ -87,6 +86,24 @@ def transform(job: Job, stated: Mapping[str, Any], *, fresh: bool = False) -> di
 def replacements_of(result: Mapping[str, Any]) -> tuple[Replacement, ...]:
     """What is replaced in the found network, by the "result" of run.json; nothing by default."""
     return tuple(map(Replacement.from_json, result.get("replacements", ())))
+
+
+def preferred(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Networks that were trained alike, the one to choose first.
+
+    First those that are right at least as often on held-out images as the source, the cheapest
+    first and of equally cheap ones the most accurate; then the others, the most accurate first.
+
+    Args:
+        rows: "held_out" (accuracy), "macs" and "params" of each; the source comes first.
+    """
+    bar = rows[0]["held_out"]
+    passed = (row for row in rows if row["held_out"] >= bar)
+    failed = (row for row in rows if row["held_out"] < bar)
+    return [
+        *sorted(passed, key=lambda row: (row["macs"], row["params"], -row["held_out"])),
+        *sorted(failed, key=lambda row: (-row["held_out"], row["macs"], row["params"])),
+    ]
 
 
 def _give(job: Job, entry: Mapping[str, Any]) -> None:
@@ -177,7 +194,7 @@ class _Work:
             held_out=job.fixed(job.data.held_out, request.scoring),
             recipe=request.ranking_recipe(max(1, self.settings.epochs)),
             seed=self.settings.seed,
-            paths=request.paths,
+            paths=self.settings.paths,
             device=job.device,
             side=side_of(job.space, self.found),
         )
@@ -185,15 +202,13 @@ class _Work:
     # -- choosing ----------------------------------------------------------------------------------
 
     def last_round(self, ranked: Sequence[Scored]) -> list[dict[str, Any]]:
-        """The finalists with their held-out accuracies, the best first; of equals the cheaper."""
-        job, count = self.job, self.settings.finalists
-        source = self.traced.moves.source
-        inside = (row for row in ranked if row.candidate == source or self._fits(row.candidate))
-        if count == 1:
+        """The finalists with their held-out accuracies, the chosen one first (`preferred`)."""
+        job, moves = self.job, self.traced.moves
+        if self.settings.finalists == 1:
+            inside = (r for r in ranked if r.candidate == moves.source or self._fits(r.candidate))
             return [self._finalist(next(inside), None)]
-        others = islice((row for row in inside if row.candidate != source), count - 1)
-        entrants = [*(row for row in ranked if row.candidate == source), *others]
-        trainings = [self._training(row.candidate) for row in entrants]
+        entered = entrants(moves, ranked, self.settings, self._fits)
+        trainings = [self._training(row.candidate) for row in entered]
         with (
             job.folder.stage("train the transformed networks that score best"),
             job.progress.task("finalists") as task,
@@ -201,9 +216,9 @@ class _Work:
             trained = train_alone(job, trainings, lambda n: task.update(n, len(trainings)))
         rows = [
             self._finalist(row, result.held_out)
-            for row, result in zip(entrants, trained, strict=True)
+            for row, result in zip(entered, trained, strict=True)
         ]
-        return sorted(rows, key=lambda row: (-row["held_out"], row["macs"], row["params"]))
+        return preferred(rows)
 
     def _training(self, positions: Candidate) -> Training:
         request = self.job.request

@@ -20,7 +20,7 @@ class Record:
     Attributes:
         file: where they are.
         key: what they depend on, as JSON holds it.
-        scores: {round: {transformation: score}}.
+        scores: {epochs: {transformation: score}}.
     """
 
     file: Path
@@ -42,7 +42,8 @@ class Record:
         owner = {"run": job.request.fingerprint(), "candidate": list(found)}
         known = None if fresh else _read(file)
         if known is None or {**known.key, **owner} != known.key:
-            settings = replace(Settings(seed=job.request.seed), **stated)
+            usual = Settings(epochs=job.request.supernet_epochs, seed=job.request.seed)
+            settings = replace(usual, **stated)
             return cls(file, {**owner, "settings": asdict(settings)}, {})
         before = asdict(known.settings)
         after = asdict(replace(known.settings, **stated))
@@ -57,8 +58,8 @@ class Record:
     def keep(self) -> None:
         """Write it."""
         rows = {
-            round_: [[list(candidate), score] for candidate, score in known.items()]
-            for round_, known in self.scores.items()
+            epochs: [[list(candidate), score] for candidate, score in known.items()]
+            for epochs, known in self.scores.items()
         }
         write_sealed(self.file, {"key": self.key, "scores": rows})
 
@@ -70,8 +71,8 @@ def _read(file: Path) -> Record | None:
     try:
         data = read_sealed(file)
         scores = {
-            int(round_): {Candidate(row): float(score) for row, score in rows}
-            for round_, rows in data["scores"].items()
+            int(epochs): {Candidate(row): float(score) for row, score in rows}
+            for epochs, rows in data["scores"].items()
         }
         known = Record(file, dict(data["key"]), scores)
         if set(known.key["settings"]) != {field.name for field in fields(Settings)}:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 import prunas
@@ -28,7 +31,7 @@ from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.seeking import Settings
 from prunas.pipeline.shared_weights import SharedWeights
 from prunas.pipeline.stages import Job
-from prunas.pipeline.transformation import transform
+from prunas.pipeline.transformation import preferred, transform
 from prunas.pipeline.transformers import METHODS
 from prunas.search.methods import SEARCHES
 from prunas.supernet.space import Candidate
@@ -110,6 +113,27 @@ def test_never_dearer_never_worse(run: Path) -> None:
 
 
 @pytest.mark.usefixtures("frugal")
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=6))
+def test_the_cheapest_that_is_not_worse_is_preferred(networks: list[tuple[int, int]]) -> None:
+    rows = [{"held_out": right / 4, "macs": macs, "params": 0} for right, macs in networks]
+    ordered = preferred(rows)
+    assert sorted(map(str, ordered)) == sorted(map(str, rows))
+    passed = [row for row in rows if row["held_out"] >= rows[0]["held_out"]]
+    assert ordered[0] in passed
+    assert ordered[0]["macs"] == min(row["macs"] for row in passed)
+    equally_cheap = [row for row in passed if row["macs"] == ordered[0]["macs"]]
+    assert ordered[0]["held_out"] == max(row["held_out"] for row in equally_cheap)
+    others = [row["held_out"] for row in ordered[len(passed) :]]
+    assert others == sorted(others, reverse=True)
+    assert all(right < rows[0]["held_out"] for right in others)
+
+
+def test_usual_settings_are_those_of_the_run(run: Path) -> None:
+    epochs = job_in(run).request.supernet_epochs
+    record = transformation_record.Record.of(job_in(run), Candidate((1,)), {}, fresh=True)
+    assert record.settings == Settings(epochs=epochs, seed=job_in(run).request.seed)
+
+
 def test_the_transformed_network_is_the_artifact_and_is_trained_like_the_found_one(
     run: Path,
 ) -> None:
@@ -159,7 +183,7 @@ def test_the_report_shows_what_was_replaced(run: Path) -> None:
 def test_where_nothing_helps_nothing_is_replaced(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _score_by(monkeypatch, lambda candidate: sum(candidate) / 100)
+    _score_by(monkeypatch, lambda candidate: float(sum(candidate)))
     before = (run / "model" / "weights.safetensors").read_bytes()
     entry = transform(job_in(run), BY_SCORE)
     assert entry["replacements"] == []
@@ -320,7 +344,7 @@ def test_asked_twice(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="has a transformation with method=policy, now it"):
         transform(job_in(run), {"method": "random"})
     assert result_of(run)["replacements"] == entry["replacements"]
-    _score_by(monkeypatch, lambda candidate: sum(candidate) / 100)
+    _score_by(monkeypatch, lambda candidate: float(sum(candidate)))
     anew = transform(job_in(run), BY_SCORE | {"method": "random"}, fresh=True)
     assert anew["replacements"] == []
     assert "macs_transformed" not in result_of(run)
@@ -360,6 +384,9 @@ def test_a_run_without_a_found_network(pictures: Path, tmp_path: Path) -> None:
         ({"evaluations": 0}, "evaluations=0 of the transformation must be at least 1"),
         ({"epochs": -1}, "epochs=-1 of the transformation must be at least 0"),
         ({"finalists": 0}, "finalists=0 of the transformation must be at least 1"),
+        ({"paths": 0}, "paths=0 of the transformation must be at least 1"),
+        ({"thrift": -0.1}, "thrift=-0.1 of the transformation must be between 0 and 1"),
+        ({"thrift": math.nan}, "thrift=nan of the transformation must be between 0 and 1"),
     ],
 )
 def test_settings_that_make_no_sense(run: Path, stated: dict[str, Any], message: str) -> None:
@@ -381,7 +408,7 @@ def test_damaged_records_are_refused(run: Path) -> None:
     record.write_text(kept)
     RunFolder.open(run).update({"transformation": None})
     scores = json.loads(kept)
-    del scores["scores"]["0"]
+    del scores["scores"]["1"]
     del scores["checksum"]
     record.write_text(json.dumps(scores))
     with pytest.raises(InputError, match="lacks scores on weights that were trained on"):
