@@ -7,19 +7,16 @@ from pathlib import Path
 from typing import Final, Protocol, final
 
 import numpy as np
-import safetensors
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
-from prunas.errors import InputError
 from prunas.eval.accuracy import Batches
 from prunas.eval.scoring import scorer
-from prunas.pipeline.files import replacing
 from prunas.pipeline.progress import Progress
 from prunas.pipeline.recipe import Recipe, optimizer_for
 from prunas.pipeline.seeding import seeded
 from prunas.pipeline.splits import Batch, Split
+from prunas.pipeline.tensor_file import read_tensors, write_tensors
 from prunas.supernet.elastic import Supernet
 from prunas.supernet.resolution import seeing
 from prunas.supernet.schedules.schedule import Step
@@ -189,24 +186,13 @@ class SharedWeights:
         tensors = {f"learnt/{n}": t for n, t in self.source.learnt.state_dict().items()}
         for name, parameter in self.source.learnt.named_parameters():
             tensors[f"momentum/{name}"] = self._optimizer.state[parameter]["momentum_buffer"]
-        plain = {
-            name: t.detach().cpu().clone(memory_format=torch.contiguous_format)
-            for name, t in tensors.items()
-        }
-        with replacing(file) as aside:
-            save_file(plain, aside, {"owner": self._owner, "epochs": str(self._done)})
+        write_tensors(file, tensors, {"owner": self._owner, "epochs": str(self._done)})
 
     def _load(self, file: Path) -> int:
         """The number of epochs that were done."""
-        try:
-            with safetensors.safe_open(file, "pt") as opened:
-                notes = opened.metadata() or {}
-                if notes.get("owner") != self._owner:
-                    return 0  # of an earlier transformation; overwritten by the first epoch
-                names = opened.keys()
-                saved = {name: opened.get_tensor(name) for name in names}
-        except (OSError, safetensors.SafetensorError) as error:
-            raise InputError(f"{file} cannot be read ({error}); delete it to redo it") from None
+        saved, notes = read_tensors(file)
+        if notes.get("owner") != self._owner:
+            return 0  # of an earlier transformation; overwritten by the first epoch
         start = len("learnt/")
         self.source.learnt.load_state_dict(
             {name[start:]: t for name, t in saved.items() if name.startswith("learnt/")}

@@ -414,6 +414,11 @@ def test_damaged_records_are_refused(run: Path) -> None:
     with pytest.raises(InputError, match="lacks scores on weights that were trained on"):
         transform(job_in(run), {})
     weights = run / "checkpoints" / "transformation.safetensors"
+    flipped = bytearray(weights.read_bytes())
+    flipped[-3] ^= 1
+    weights.write_bytes(flipped)
+    with pytest.raises(InputError, match=r"transformation.safetensors is damaged: .*delete"):
+        transform(job_in(run), {})
     weights.write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"transformation.safetensors cannot be read \(.*delete"):
         transform(job_in(run), {})
