@@ -184,7 +184,7 @@ def transform_text(run: Path, entry: Mapping[str, Any]) -> str:
     rows = entry["replacements"]
     looked = f"{entry['evaluations']} of {wording.magnitude(entry['size'])} transformations scored"
     if not rows:
-        return f"nothing is replaced: {looked}, and none does better, or as well for less"
+        return f"nothing is replaced: {looked}{_not_chosen(entry)}"
     after, before = entry["macs"], entry["macs_before"]
     lines = [f"{each['path']}: {each['source']} -> {each['operator']}" for each in rows] + [
         f"multiply-adds {_amount(before)} -> {_amount(after)}, parameters"
@@ -193,6 +193,21 @@ def transform_text(run: Path, entry: Mapping[str, Any]) -> str:
         f"train it, beside the found network and the uniform one: prunas train {run}",
     ]
     return "\n".join(lines)
+
+
+def _not_chosen(entry: Mapping[str, Any]) -> str:
+    """How the others did, where the found network was chosen itself."""
+    own, *others = entry["finalists"]
+    if own["held_out"] is None:
+        return ", and none is worth more"
+    told = ", ".join(
+        f"{_percent(row['held_out'])} at {_percent(row['macs'] / own['macs'])} of its multiply-adds"
+        for row in others
+    )
+    return (
+        ", and after a short training none that costs less is right on held-out images as often as"
+        f" the found network ({_percent(own['held_out'])}): {told or 'no other was trained'}"
+    )
 
 
 def _kept_up(entry: Mapping[str, Any]) -> str:

@@ -31,6 +31,7 @@ from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.seeking import Settings
 from prunas.pipeline.shared_weights import SharedWeights
 from prunas.pipeline.stages import Job
+from prunas.pipeline.terminal import transform_text
 from prunas.pipeline.transformation import preferred, transform
 from prunas.pipeline.transformers import METHODS
 from prunas.search.methods import SEARCHES
@@ -448,6 +449,19 @@ def test_transform_on_the_command_line(
     said = capsys.readouterr().out
     assert "  transformed " in said
     assert "transformed - found: mean difference" in said
+
+
+def test_what_is_said_where_nothing_is_replaced(run: Path) -> None:
+    rows = [{"held_out": right, "macs": macs} for right, macs in ((0.99, 200), (0.98, 100))]
+    entry = {"evaluations": 80, "size": "1944", "replacements": [], "finalists": rows}
+    assert transform_text(run, entry).endswith(
+        "none that costs less is right on held-out images as often as the found network (99.0 %):"
+        " 98.0 % at 50.0 % of its multiply-adds"
+    )
+    by_worth = [{"held_out": None, "macs": 200}]
+    assert transform_text(run, entry | {"finalists": by_worth}).endswith("none is worth more")
+    alone = transform_text(run, entry | {"finalists": rows[:1]})
+    assert alone.endswith("(99.0 %): no other was trained")
 
 
 def test_a_search_may_transform_as_well(
