@@ -99,12 +99,16 @@ def _require_whole(file: Path) -> None:
         case ".html":
             assert file.read_text().rstrip().endswith("</html>"), f"{file} is half a page"
         case _:
-            known = (".lock", "archive.sqlite", "archive.sqlite-wal", "archive.sqlite-shm")
-            assert file.name in known, f"nobody knows what {file} is"
+            assert file.name in _KNOWN, f"nobody knows what {file} is"
+
+
+_ARCHIVE: Final = "archive.sqlite"
+_KNOWN: Final = (".lock", *(_ARCHIVE + end for end in ("", "-wal", "-shm", "-journal")))
+"""The journal is there while a new archive is told to keep a log."""
 
 
 def _rows(folder: Path) -> list[Evaluation]:
-    found = read_archive(folder / "archive.sqlite")
+    found = read_archive(folder / _ARCHIVE)
     return [row for rows in found.values() for row in rows]
 
 

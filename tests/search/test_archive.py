@@ -261,6 +261,31 @@ def test_an_archive_of_several_runs_is_that_of_each(tmp_path: Path) -> None:
 # -- disks -----------------------------------------------------------------------------------------
 
 
+def test_a_transaction_that_a_kill_left_in_a_rollback_journal_is_taken_back(
+    tmp_path: Path,
+) -> None:
+    """Journals are there for a moment when an archive is made, and always on network disks."""
+    (tmp_path / "own").mkdir()
+    path = tmp_path / "own" / "archive.sqlite"
+    rows = [evaluation(value) for value in range(2000)]
+    with Archive(path, fingerprint="run") as archive, archive.together():
+        for row in rows:
+            archive.record(row)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+        connection.execute("PRAGMA cache_size = 2")  # so that it writes before the end
+        before = path.read_bytes()
+        connection.execute("BEGIN")
+        connection.execute("UPDATE evaluations SET score = -1")
+        for name in ("read", "opened"):
+            shutil.copytree(path.parent, tmp_path / name)
+    assert (tmp_path / "read" / "archive.sqlite").read_bytes() != before
+    assert (tmp_path / "read" / "archive.sqlite-journal").stat().st_size
+    assert list(read_archive(tmp_path / "read" / "archive.sqlite")["run"]) == rows
+    with Archive(tmp_path / "opened" / "archive.sqlite", fingerprint="run") as archive:
+        assert archive.rows() == rows
+
+
 def on_a_network_disk(patch: pytest.MonkeyPatch) -> None:
     """SQLite's file locks are files there and it has no shared memory, as on network disks."""
     address = archive_module._address
