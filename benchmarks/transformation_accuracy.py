@@ -6,7 +6,8 @@ meanwhile; random transformation has as many scores, on the trained weights. The
 that either gives (`entrants`) are trained as the source was, from random weights of the same seed,
 on the same images in the same order, without a teacher. The arm's network is the cheapest that is
 right on held-out images as often as the source, which may be the source itself (`preferred`). The
-test set is read at the end. A seed changes everything: splits, weights, search.
+test set is read at the end. A seed changes everything: splits, weights, search. The picture goes
+to docs/.
 
 Finished rows are kept in a .jsonl file beside this script, one for each network, data set, seed and
 arm, and sources and found networks in a folder, so that an interrupted study goes on where it was.
@@ -24,13 +25,15 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Final, Protocol
 
+import numpy as np
 import torch
+from forest import Mark, Panel, forest
 from pinned import pinned
 from torch import nn
 
 from prunas.eval.accuracy import accuracy
 from prunas.eval.cost import Cost
-from prunas.eval.statistics import paired, spread
+from prunas.eval.statistics import Paired, paired, spread
 from prunas.pipeline.data import Data, load_data
 from prunas.pipeline.found import run_search_stages
 from prunas.pipeline.networks import create_network
@@ -58,6 +61,8 @@ from prunas.transformer_nat import (
 
 ROWS: Final = Path(__file__).with_suffix(".jsonl")
 KEPT: Final = Path(__file__).with_name("trained") / "transformation_accuracy"
+DOCS: Final = Path(__file__).parents[1] / "docs"
+COSTS: Final = ("macs", "params")
 ARMS: Final = ("source", "policy", "random")
 CPU: Final = torch.device("cpu")
 EPOCHS: Final = {"digits": 20, "photos": 10}
@@ -331,29 +336,62 @@ def main(networks: Sequence[str], data: Sequence[str], seeds: int) -> None:
     for kind in data:
         for name in networks:
             report(name, kind)
+        if drawn := picture(kind):
+            (DOCS / f"transformation_{kind}.svg").write_text(drawn, encoding="utf-8")
 
 
 def report(name: str, data: str) -> None:
+    by_arm = _whole(name, data)
+    if len(by_arm["source"]) < 2:
+        return
+    print(f"{name} on {data}, {len(by_arm['source'])} seeds:")
+    for arm, chosen in by_arm.items():
+        found = spread([100 * row["accuracy"] for row in chosen])
+        shares = [np.mean([row[f] / row[f"{f}_source"] for row in chosen]) for f in COSTS]
+        print(
+            f"  {arm:<7}{found.mean:.1f} ± {found.deviation:.1f} % right at {shares[0]:.3f} of the"
+            f" MACs, {shares[1]:.3f} of the parameters"
+        )
+    for one, other in (("policy", "source"), ("random", "source"), ("policy", "random")):
+        print(f"  {one} - {other}: {_compared(by_arm, one, other).sentence_in_points}")
+    ours, theirs = (
+        [row["macs"] / row["macs_source"] for row in by_arm[arm]] for arm in ("policy", "random")
+    )
+    print(f"  share of the MACs, policy - random: {paired(ours, theirs).sentence_in_points}")
+
+
+def _whole(name: str, data: str) -> dict[str, list[dict[str, Any]]]:
+    """Rows of each arm, of the seeds that have them all, in the same order."""
     known = [row for row in rows() if (row["network"], row["data"]) == (name, data)]
     by_arm = {arm: {r["seed"]: r for r in known if r["arm"] == arm} for arm in ARMS}
     seeds = sorted(set.intersection(*(set(each) for each in by_arm.values())))
-    if len(seeds) < 2:
-        return
-    print(f"{name} on {data}, {len(seeds)} seeds:")
-    for arm in ARMS:
-        chosen = [by_arm[arm][seed] for seed in seeds]
-        share = sum(row["macs"] / row["macs_source"] for row in chosen) / len(chosen)
-        weights = sum(row["params"] / row["params_source"] for row in chosen) / len(chosen)
-        accuracies = spread([row["accuracy"] for row in chosen])
-        print(f"  {arm:<7}{accuracies} at {share:.3f} of the MACs, {weights:.3f} of the parameters")
-    ours, theirs = (
-        [by_arm[arm][s]["macs"] / by_arm[arm][s]["macs_source"] for s in seeds]
-        for arm in ("policy", "random")
-    )
-    print(f"  share of the MACs, policy - random: {paired(ours, theirs).sentence_in_points}")
-    for one, other in (("policy", "source"), ("random", "source"), ("policy", "random")):
-        ours, theirs = ([by_arm[arm][s]["accuracy"] for s in seeds] for arm in (one, other))
-        print(f"  {one} - {other}: {paired(ours, theirs).sentence_in_points}")
+    return {arm: [by_arm[arm][seed] for seed in seeds] for arm in ARMS}
+
+
+def _compared(by_arm: Mapping[str, list[dict[str, Any]]], one: str, other: str) -> Paired:
+    ours, theirs = ([row["accuracy"] for row in by_arm[arm]] for arm in (one, other))
+    return paired(ours, theirs)
+
+
+def picture(data: str) -> str | None:
+    """An SVG document of what is known so far; None if that is nothing."""
+    known = {name: _whole(name, data) for name in NETWORKS}
+    known = {name: by_arm for name, by_arm in known.items() if len(by_arm["source"]) > 1}
+    if not known:
+        return None
+    labels, marks = [], []
+    for name, by_arm in known.items():
+        shares = [
+            np.mean([row["macs"] / row["macs_source"] for row in by_arm[arm]]) for arm in ARMS[1:]
+        ]
+        told = " and ".join(f"{100 * share:.0f} %" for share in shares)
+        labels.append(f"{name}, at {told} of the MACs")
+        pairs = [_compared(by_arm, arm, "source") for arm in ARMS[1:]]
+        marks.append([Mark(100 * p.mean, 100 * (p.low or 0), 100 * (p.high or 0)) for p in pairs])
+    counts = sorted({len(by_arm["source"]) for by_arm in known.values()})
+    seeds = f"{' or '.join(map(str, counts))} seeds, 95 % intervals"
+    panel = Panel(f"Test accuracy, {data}", seeds, marks)
+    return forest(labels, [panel], unit="points, less the source", names=ARMS[1:], zero=True)
 
 
 if __name__ == "__main__":
