@@ -363,6 +363,7 @@ def test_a_network_that_cannot_be_compiled(monkeypatch: pytest.MonkeyPatch) -> N
         train(small_network(), small_split(), Recipe(1, compile=True), seed=0)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")  # torch's own
 @pytest.mark.slow
 def test_a_compiled_network_trains_as_an_eager_one(tmp_path: Path) -> None:
     recipe = dataclasses.replace(QUICK, compile=True)
