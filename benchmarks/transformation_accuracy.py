@@ -265,7 +265,7 @@ def one_seed(name: str, data_name: str, seed: int) -> int:
             "macs_source": entered[found.moves.source]["macs"],
             "params_source": entered[found.moves.source]["params"],
             "replaced": chosen["replaced"],
-            "finalists": [{**entered[positions], "replaced": None} for positions in wanted],
+            "finalists": [_figures(entered[positions]) for positions in wanted],
             "seconds": round(perf_counter() - began, 1),
         }  # fmt: skip
         with ROWS.open("a") as rows_file:
@@ -297,6 +297,10 @@ def _entrant(
         "params": params,
         "replaced": _changes(found, positions),
     }
+
+
+def _figures(entrant: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in entrant.items() if name != "replaced"}
 
 
 def _all(split: Any, data: Data) -> Any:
@@ -396,7 +400,8 @@ def picture(data: str) -> str | None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("networks", nargs="*", choices=[*NETWORKS, []], metavar="NETWORK")
+    every = [*NETWORKS, []]  # argparse looks for the empty list among the choices too
+    parser.add_argument("networks", nargs="*", choices=every, metavar="NETWORK")
     parser.add_argument("--data", choices=list(EPOCHS), action="append")
     parser.add_argument("--seeds", type=int, default=8)
     given = parser.parse_args()

@@ -72,6 +72,6 @@ class History(Sequence[Entry], Generic[Entry]):
 
     def _extend(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
-            self._places[self._of(entry)] = len(self._entries)
+            self._places.setdefault(self._of(entry), len(self._entries))
             self._entries.append(entry)
         self._length = len(self._entries)
