@@ -46,3 +46,11 @@ def test_parts_are_those_of_a_tuple(length: int, start: int, stop: int, step: in
     assert history != longer
     assert hash(history) == hash(oracle)
     assert repr(history) == repr(oracle)
+
+
+def test_a_candidate_named_twice_stays_known_to_all() -> None:
+    """A damaged state may do so."""
+    earlier = History(of, entries([1]))
+    longer = earlier + entries([2, 1])
+    assert earlier.has(Candidate((1,)))
+    assert len(longer) == 3
