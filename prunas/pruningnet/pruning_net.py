@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from prunas.pruningnet.generator import Generator, Told, cropped
 from prunas.pruningnet.width_norms import WidthNorms
+from prunas.supernet.blocks import lies_in
 from prunas.supernet.elastic import Elastic
 from prunas.supernet.space import SearchSpace
 from prunas.supernet.tensors import tensors_of
@@ -66,10 +67,8 @@ class PruningNet(Elastic):
 
     def _wanted(self, candidate: Sequence[int]) -> list[str]:
         """The tensors to generate: not those of blocks that are left out."""
-        gone = self.space.left_out(self.space.candidate(candidate))
-        return [
-            name for name in self.generator.names if not any(block.holds(name) for block in gone)
-        ]
+        gone = {block.path for block in self.space.left_out(self.space.candidate(candidate))}
+        return [name for name in self.generator.names if not lies_in(name, gone)]
 
     def _made(self, candidate: Sequence[int], wanted: Iterable[str]) -> dict[str, Tensor]:
         told = Told.of(self.space, candidate, self._device)

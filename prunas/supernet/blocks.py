@@ -7,7 +7,7 @@ operators, not through the code.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -67,14 +67,21 @@ class Bypass(nn.Identity):
         return input
 
 
+def lies_in(name: str, paths: Set[str]) -> bool:
+    """Whether a module or tensor of that name is, or is part of, a module at one of the paths.
+
+    It takes as many steps as the name has parts, however many paths there are.
+    """
+    while name and name not in paths:
+        name = name.rpartition(".")[0]
+    return bool(name)
+
+
 def outermost(blocks: Iterable[Block]) -> tuple[Block, ...]:
     """These blocks, but for those inside another one of them."""
     chosen = tuple(blocks)
-    return tuple(
-        block
-        for block in chosen
-        if not any(other.holds(block.path) for other in chosen if other.path != block.path)
-    )
+    paths = {block.path for block in chosen}
+    return tuple(b for b in chosen if not lies_in(b.path.rpartition(".")[0], paths))
 
 
 def leave_out(network: nn.Module, blocks: Iterable[Block]) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from prunas.errors import InputError, RunError
-from prunas.supernet.blocks import Block, leave_out
+from prunas.supernet.blocks import Block, leave_out, lies_in
 from prunas.supernet.choice import settle
 from prunas.supernet.imagined import Imagining
 from prunas.supernet.layers import state_sizes
@@ -61,10 +61,11 @@ def cut(network: nn.Module, space: SearchSpace, candidate: Sequence[int]) -> nn.
 
 def _left(space: SearchSpace, candidate: Sequence[int], gone: Sequence[Block]) -> dict[str, str]:
     """{path of a choice that is still there: name of its alternative}."""
+    paths = {block.path for block in gone}
     return {
         choice.path: choice.names[candidate[gene]]
         for gene, choice in space.alternatives.items()
-        if not any(block.holds(choice.path) for block in gone)
+        if not lies_in(choice.path, paths)
     }
 
 

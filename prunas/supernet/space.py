@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from prunas.errors import InputError
 from prunas.json_text import parsed
-from prunas.supernet.blocks import Alternatives, Block, outermost
+from prunas.supernet.blocks import Alternatives, Block, lies_in, outermost
 from prunas.supernet.rows import distinct_rows
 
 Atoms = NDArray[np.int64]
@@ -243,10 +243,10 @@ class SearchSpace:
         Tensors of blocks that are left out do not appear.
         """
         kept = self.kept(self.candidate(candidate))
-        gone = self.left_out(candidate)
+        gone = {block.path for block in self.left_out(candidate)}
         seen: dict[tuple[int, ...], Atoms | None] = {}
         for name, dimensions in self.slots.items():
-            if any(block.holds(name) for block in gone):
+            if lies_in(name, gone):
                 continue
             for dimension, factors in dimensions.items():
                 key = tuple(id(factor) for factor in factors)
@@ -264,9 +264,9 @@ class SearchSpace:
         all indices of its first dimension; one without dimensions has an empty entry.
         """
         result: dict[str, dict[int, torch.Tensor]] = {}
-        blocks = self.left_out(self.candidate(candidate))
+        left_out = {block.path for block in self.left_out(self.candidate(candidate))}
         for name, shape in self.shapes.items():
-            if any(block.holds(name) for block in blocks):
+            if lies_in(name, left_out):
                 result[name] = {0: torch.arange(shape[0])} if shape else {}
         for name, dimension, indices in self.survivors(candidate):
             gone = np.setdiff1d(np.arange(self.shapes[name][dimension]), indices)

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from prunas.errors import RunError
+from prunas.supernet.blocks import lies_in
 from prunas.supernet.choice import choose
 from prunas.supernet.cut import copied_with, cut, evaluating, require_same
 from prunas.supernet.labels import BATCH
@@ -236,10 +237,10 @@ def _measure_batch_norm(network: nn.Module, inputs: Any) -> None:
 def _masked(network: nn.Module, space: SearchSpace, candidate: Sequence[int]) -> nn.Module:
     """A copy that still has all its modules, and does what the cut network should."""
     held = tensors_of(network)
-    gone = space.left_out(candidate)
+    gone = {block.path for block in space.left_out(candidate)}
     zeroed: dict[str, torch.Tensor] = {}
     for name, dimensions in space.removed(candidate).items():
-        if name in space.aliases or any(block.holds(name) for block in gone):
+        if name in space.aliases or lies_in(name, gone):
             continue
         tensor = held[name].detach().clone()
         for dimension, indices in dimensions.items():
@@ -247,8 +248,8 @@ def _masked(network: nn.Module, space: SearchSpace, candidate: Sequence[int]) ->
         zeroed[name] = tensor
     twin = copied_with(network, zeroed)
     choose(twin, space.chosen(candidate))
-    for block in gone:
-        twin.get_submodule(block.path).register_forward_hook(lambda _, args, out: args[0])
+    for path in gone:
+        twin.get_submodule(path).register_forward_hook(lambda _, args, out: args[0])
     return twin
 
 
