@@ -111,20 +111,23 @@ def identities(network: nn.Module) -> list[Block]:
 
 @contextmanager
 def without(network: nn.Module, blocks: Sequence[Block]) -> Iterator[nn.Module]:
-    """`network` with these blocks left out; they are back afterwards."""
-    homes = [_home(network, block.path) for block in blocks]
+    """`network` with these blocks left out, none inside another; they are back afterwards."""
+    modules = dict(modules_of(network)) if blocks else {}
+    homes = [_home(modules, block.path) for block in blocks]
     held = [home[key] for home, key in homes]
+    identity, bypass = nn.Identity(), Bypass()  # they know nothing: one will do for all places
     try:
-        leave_out(network, blocks)
+        for (home, key), block in zip(homes, blocks, strict=True):
+            home[key] = identity if block.alone else bypass
         yield network
     finally:
         for (home, key), module in zip(homes, held, strict=True):
             home[key] = module
 
 
-def _home(network: nn.Module, path: str) -> tuple[dict[str, nn.Module | None], str]:
+def _home(modules: Mapping[str, nn.Module], path: str) -> tuple[dict[str, nn.Module | None], str]:
     parent, _, key = path.rpartition(".")
-    return network.get_submodule(parent)._modules, key
+    return modules[parent]._modules, key
 
 
 # -- finding them ----------------------------------------------------------------------------------
