@@ -656,19 +656,30 @@ def search(
         logged(log or (), folder, "search", request.to_json()) as curves,
     ):
         job = _begun(folder, request, resume=resume, device=where, log=curves, workers=crew)
-        run_search_stages(job)
-        if request.transform:
-            with _nothing_to_replace_noted():
-                transformation.transform(job, {})
+        _searched(job)
         report = write_report(folder)
     entries = job.folder.read()
     if as_json:
         _print_json(_answer(folder, entries))
         return
     typer.echo(terminal.search_text(folder, entries))
-    if request.transform and "transformation" in entries:
-        typer.echo(terminal.transform_text(folder, entries["transformation"]))
+    _tell_transformation(folder, entries)
     typer.echo(f"report: {report}")
+
+
+def _searched(job: Job) -> None:
+    """The search, and the transformation of what it finds if that was asked."""
+    run_search_stages(job)
+    if job.request.transform:
+        with _nothing_to_replace_noted():
+            transformation.transform(job, {})
+
+
+def _tell_transformation(folder: Path, entries: Mapping[str, Any]) -> None:
+    """Unless it is of a network that was found earlier."""
+    entry = entries.get("transformation")
+    if entry and entry["key"]["candidate"] == entries["result"]["candidate"]:
+        typer.echo(terminal.transform_text(folder, entry))
 
 
 def _weights(of_candidates: str | None, start: str | None) -> dict[str, str | None]:
@@ -997,7 +1008,7 @@ def resume(run: Run, device: Device = "auto", log: Logs = None, as_json: AsJson 
         logged(log or (), run, goal, request.to_json()) as curves,
     ):
         job = _begun(run, request, resume=True, device=where, log=curves)
-        run_search_stages(job)
+        _searched(job)
         if goal == "train":
             train_finals(job)
         report = write_report(run)
@@ -1009,6 +1020,7 @@ def resume(run: Run, device: Device = "auto", log: Logs = None, as_json: AsJson 
         typer.echo(terminal.train_text(entries["result"]))
     else:
         typer.echo(terminal.search_text(run, entries))
+        _tell_transformation(run, entries)
     typer.echo(f"report: {report}")
 
 

@@ -13,7 +13,7 @@ from prunas.pipeline.alone import Purpose, Trained, Training, network_of, train_
 from prunas.pipeline.artifact import save
 from prunas.pipeline.stages import Job, log_epoch, train_full
 from prunas.pipeline.training import epochs_of
-from prunas.pipeline.transformation import replacements_of
+from prunas.pipeline.transformation_record import replacements_of
 from prunas.transformer_nat.replacement import Replacement
 
 _COMPARED: Final = {

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from torch import nn
+
 from prunas.eval.latency.worth import Worth
 from prunas.eval.recalibration import recalibrate_
 from prunas.pipeline.alone import told
@@ -13,12 +15,15 @@ from prunas.pipeline.finalists import Finalist, last_round
 from prunas.pipeline.scores import evaluator
 from prunas.pipeline.sources import train_source
 from prunas.pipeline.stages import Job, search, sort_channels, train_full
+from prunas.pipeline.transformation_record import replacements_of
 from prunas.search.budget import as_values
 from prunas.search.costs import COSTS
 from prunas.search.method import Scored
 from prunas.search.nsga2 import front
+from prunas.supernet.elastic import Elastic
 from prunas.supernet.resolution import seeing, side_of
 from prunas.supernet.space import Candidate
+from prunas.transformer_nat.replacement import Replacement, replaced
 
 
 def run_search_stages(job: Job) -> Candidate:
@@ -44,12 +49,30 @@ def run_search_stages(job: Job) -> Candidate:
     if before.get("candidate") == list(found):  # the same network: what was trained stays valid
         entries["result"] = {**before, **entries["result"]}
     if "accuracy" not in entries["result"]:
-        small = source.alone(found)
-        with seeing(small, side_of(job.space, found)):
-            recalibrate_(small, job.fixed(job.data.train, job.request.calibration))
+        small = found_network(job, source, found, replacements_of(entries["result"]))
         save(told(small, job.sees(found)), job.folder.model)
     job.folder.update(entries)
     return found
+
+
+def found_network(
+    job: Job, source: Elastic, found: Candidate, changes: Sequence[Replacement] = ()
+) -> nn.Module:
+    """The found network, some operators replaced, with its part of the weights of `source`.
+
+    Its batch norms have statistics of its own.
+    """
+    network = source.alone(found)
+    _calibrate(job, network, found)
+    if changes:
+        network = replaced(network, changes)
+        _calibrate(job, network, found)
+    return network
+
+
+def _calibrate(job: Job, network: nn.Module, found: Candidate) -> None:
+    with seeing(network, side_of(job.space, found)):
+        recalibrate_(network, job.fixed(job.data.train, job.request.calibration))
 
 
 def _entries(job: Job, scored: Sequence[Scored], finalists: Sequence[Finalist]) -> dict[str, Any]:

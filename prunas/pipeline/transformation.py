@@ -22,22 +22,23 @@ from prunas.errors import InputError
 from prunas.eval.cost import Cost
 from prunas.eval.latency.whole import measured
 from prunas.eval.peak import PeakMemory
-from prunas.eval.recalibration import recalibrate_
 from prunas.pipeline.alone import Training, told, train_alone
 from prunas.pipeline.artifact import save
 from prunas.pipeline.files import writing
+from prunas.pipeline.found import found_network
 from prunas.pipeline.seeking import Seeking, entrants
 from prunas.pipeline.shared_weights import Course, SharedWeights
 from prunas.pipeline.sources import train_source
 from prunas.pipeline.stages import Job, sort_channels, train_full
-from prunas.pipeline.transformation_record import Record
-from prunas.supernet.resolution import seeing, side_of
+from prunas.pipeline.transformation_record import Record, replacements_of
+from prunas.supernet.elastic import Elastic
+from prunas.supernet.resolution import side_of
 from prunas.supernet.skeleton import copied
 from prunas.supernet.space import Candidate
 from prunas.supernet.tensors import tensors_of
 from prunas.supernet.trace import trace
 from prunas.transformer_nat.method import Scored
-from prunas.transformer_nat.replacement import Replacement, replaced
+from prunas.transformer_nat.replacement import replaced
 from prunas.transformer_nat.traced import TracedTransformations, traced_transformations
 
 
@@ -83,11 +84,6 @@ def transform(job: Job, stated: Mapping[str, Any], *, fresh: bool = False) -> di
     return entry
 
 
-def replacements_of(result: Mapping[str, Any]) -> tuple[Replacement, ...]:
-    """What is replaced in the found network, by the "result" of run.json; nothing by default."""
-    return tuple(map(Replacement.from_json, result.get("replacements", ())))
-
-
 def preferred(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Networks that were trained alike, the one to choose first.
 
@@ -122,8 +118,7 @@ def _give(job: Job, entry: Mapping[str, Any]) -> None:
     trained = "transformed" in result.get("accuracy", {})
     if (rows or before) and not trained:  # else the artifact is the trained one
         found = Candidate(result["candidate"])
-        network = replaced(_found_network(job, found), replacements_of(result))
-        _calibrate(job, network, found)
+        network = found_network(job, _source(job), found, replacements_of(result))
         save(told(network, job.sees(found)), job.folder.model)
     job.folder.update({"transformation": dict(entry), "result": result})
 
@@ -139,17 +134,10 @@ def _forget_transformed(result: dict[str, Any]) -> None:
             result[name] = value
 
 
-def _found_network(job: Job, found: Candidate) -> nn.Module:
-    """The found network with the weights that it was found with, its statistics its own."""
+def _source(job: Job) -> Elastic:
+    """The weights that the found network was found with."""
     full, prior = sort_channels(job, train_full(job))
-    network = train_source(job, full, prior).alone(found)
-    _calibrate(job, network, found)
-    return network
-
-
-def _calibrate(job: Job, network: nn.Module, found: Candidate) -> None:
-    with seeing(network, side_of(job.space, found)):
-        recalibrate_(network, job.fixed(job.data.train, job.request.calibration))
+    return train_source(job, full, prior)
 
 
 # -- the work --------------------------------------------------------------------------------------
@@ -165,7 +153,7 @@ class _Work:
 
     @cached_property
     def network(self) -> nn.Module:
-        return _found_network(self.job, self.found)
+        return found_network(self.job, _source(self.job), self.found)
 
     @cached_property
     def traced(self) -> TracedTransformations:

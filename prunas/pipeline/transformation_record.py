@@ -10,6 +10,7 @@ from prunas.pipeline.sealed import read_sealed, write_sealed
 from prunas.pipeline.seeking import Settings
 from prunas.pipeline.stages import Job
 from prunas.supernet.space import Candidate
+from prunas.transformer_nat.replacement import Replacement
 
 
 @final
@@ -62,6 +63,11 @@ class Record:
             for epochs, known in self.scores.items()
         }
         write_sealed(self.file, {"key": self.key, "scores": rows})
+
+
+def replacements_of(result: Mapping[str, Any]) -> tuple[Replacement, ...]:
+    """What is replaced in the found network, by the "result" of run.json; nothing by default."""
+    return tuple(map(Replacement.from_json, result.get("replacements", ())))
 
 
 def _read(file: Path) -> Record | None:

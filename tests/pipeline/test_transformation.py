@@ -166,6 +166,17 @@ def test_the_transformed_network_is_the_artifact_and_is_trained_like_the_found_o
 
 
 @pytest.mark.usefixtures("frugal")
+def test_a_run_that_is_resumed_keeps_its_transformed_network(run: Path) -> None:
+    entry = transform(job_in(run), BY_SCORE)
+    before = load_file(run / "model" / "weights.safetensors")
+    run_search_stages(job_in(run))
+    assert result_of(run)["replacements"] == entry["replacements"] != []
+    assert parameters_counted(prunas.load(run / "model")) == entry["params"]
+    after = load_file(run / "model" / "weights.safetensors")
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+@pytest.mark.usefixtures("frugal")
 def test_the_report_shows_what_was_replaced(run: Path) -> None:
     entry = transform(job_in(run), BY_SCORE)
     page = write_report(run).read_text()
@@ -464,11 +475,13 @@ def test_what_is_said_where_nothing_is_replaced(run: Path) -> None:
     assert alone.endswith("(99.0 %): no other was trained")
 
 
+@pytest.mark.parametrize("command_again", ["search", "runs"])
 def test_a_search_may_transform_as_well(
     pictures: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    command_again: str,
 ) -> None:
     monkeypatch.setattr(alone, "_cores", lambda: 1)
     asked: list[Job] = []
@@ -489,7 +502,9 @@ def test_a_search_may_transform_as_well(
     monkeypatch.setattr(
         transformation_record, "Settings", lambda **given: Settings(**{**BY_SCORE, **given})
     )
-    assert main(["search", "--resume", "--out", str(tmp_path / "run")]) == 0
+    again = ["search", "--resume", "--out"] if command_again == "search" else ["runs", "resume"]
+    assert main([*again, str(tmp_path / "run")]) == 0
+    assert "score on the shared weights" in capsys.readouterr().out
     assert "transformation" in json.loads((tmp_path / "run" / "run.json").read_text())
 
 
