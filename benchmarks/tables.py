@@ -38,8 +38,9 @@ from prunas.pipeline.splits import Batch, Split
 from prunas.pipeline.stages import fixed
 from prunas.pipeline.training import train
 from prunas.search.budget import as_candidates
+from prunas.search.enumeration import enumerated
 from prunas.search.prior import Prior
-from prunas.search.table import Counts, Table, enumerated, write_table
+from prunas.search.table import Counts, Table, write_table
 from prunas.supernet.elastic import Supernet
 from prunas.supernet.grid import WidthGrid
 from prunas.supernet.permute import permute

@@ -20,13 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunas.errors import InputError
+from prunas.search.cheapest import Choices, by_cost, led_by, ways_to_begin
 from prunas.search.costs import COSTS, Costs, Values
+from prunas.search.enumeration import enumerated
 from prunas.supernet.space import Candidate, SearchSpace
 
 Positions = NDArray[np.int64]
 """Candidates as an array (n, genes) of places in each gene's choices: 0 is the cheapest."""
-
-Choices = tuple[int, ...]
 
 Limits = NDArray[np.float64]
 """Upper bounds as an array (n, costs) or (1, costs), in the order of the budget."""
@@ -37,6 +37,8 @@ Path = Callable[[NDArray[np.float64]], Positions]
 """A growing curve of candidates for each row: (..., n, 1) places to (..., n, genes) positions."""
 
 _NUMBER: Final = re.compile(r"(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*([a-zµμ]*|%)", re.IGNORECASE)
+_DIGITS: Final = 18
+_ENDLESS: Final = 10**_DIGITS  # what 64 bits hold, and no network has
 _HALVINGS: Final = 40  # choices of one gene per ray stay far below 2**40 / spread
 # the largest ratio between the preferences of two genes: a network is as good as its narrowest
 # place, and shared weights are not trained for wilder shapes (benchmarks/RESULTS.md)
@@ -78,6 +80,8 @@ class Budget:
                     f"{name}={bound} is not a budget; give a share in (0, 1] of the full network,"
                     f" or a positive whole number of {COSTS[name].counted}"
                 )
+            if bound > _ENDLESS:
+                raise _endless(name)
 
     @classmethod
     def parse(cls, text: str, *, tolerance: float = 0.02) -> "Budget":
@@ -124,7 +128,7 @@ def _bound(name: str, number: str) -> int | float:
     unit = match.group(3).lower().replace("μ", "µ") if match else ""
     if match is None or unit not in {"", "%", *units}:
         raise InputError(f"{name}={number} is not a positive number; write 0.4, 40%, {example}")
-    figure = Decimal(match.group(1) + (match.group(2) or ""))  # exact: 33.3% is nearest to 0.333
+    figure = _figure(name, match.group(1), match.group(2) or "")
     if unit == "%" or (unit == "" and figure <= 1):
         return float(figure / 100 if unit == "%" else figure)
     if unit not in units:
@@ -135,6 +139,20 @@ def _bound(name: str, number: str) -> int | float:
             f"{name}={number} is not a whole number of {COSTS[name].counted}; round it"
         )
     return int(absolute)
+
+
+def _figure(name: str, digits: str, exponent: str) -> Decimal:
+    """Exact: 33.3% is nearest to 0.333."""
+    if abs(int(exponent[1:] or "0")) > 2 * _DIGITS or len(digits) > 2 * _DIGITS:
+        raise _endless(name)
+    return Decimal(digits + exponent)
+
+
+def _endless(name: str) -> InputError:
+    return InputError(
+        f"the budget of {name} has more than {_DIGITS} digits; give a share such as {name}=40%,"
+        f" or a number of {COSTS[name].counted} that networks have"
+    )
 
 
 def _resolve(bound: int | float, full: int) -> int:
@@ -173,17 +191,16 @@ class Feasible:
         self._genes = np.arange(len(self.last))
         limited = [COSTS[name] for name, _ in budget.limits]
         self._monotone = not space.alternatives and all(each.monotone for each in limited)
-        ordered = _by_cost(space, self._prices)
+        full = self._prices(as_values([space.full()]))[0]
+        bounds = [_resolve(b, int(f)) for (_, b), f in zip(budget.limits, full, strict=True)]
+        names = (name for name, _ in budget.limits)
+        self.limits: Mapping[str, int] = MappingProxyType(dict(zip(names, bounds, strict=True)))
+        self._limits = np.array([bounds], dtype=np.float64)
+        ordered = self._ordered(full)
         self._choices = _padded(ordered)
         self._ranks = {g: np.argsort(ordered[g]) for g in space.alternatives}
         self.cheapest = Candidate(choices[0] for choices in ordered)
-        smallest, full = self._prices(as_values([self.cheapest, space.full()]))
-        names = [name for name, _ in budget.limits]
-        bounds = [_resolve(b, int(f)) for (_, b), f in zip(budget.limits, full, strict=True)]
-        self.limits: Mapping[str, int] = MappingProxyType(dict(zip(names, bounds, strict=True)))
-        for name, least, most in zip(names, smallest.tolist(), full.tolist(), strict=True):
-            _refuse_if_unreachable(name, self.limits[name], least, most)
-        self._limits = np.array([bounds], dtype=np.float64)
+        smallest = self._prices(as_values([self.cheapest]))[0]
         self._usable = np.minimum(self._limits, full)
         self._full = full.astype(np.float64)
         self._used = (1 - budget.tolerance) * self._usable
@@ -276,8 +293,7 @@ class Feasible:
     def _listed(self) -> Values:
         if self.space.size > _SMALL:
             return np.empty((0, len(self.last)), dtype=np.int64)
-        axes = np.meshgrid(*[gene.choices for gene in self.space.genes], indexing="ij")
-        values = np.stack([axis.ravel() for axis in axes], axis=1).astype(np.int64)
+        values = enumerated(self.space)
         return values[self.contains(values)]
 
     @cached_property
@@ -355,6 +371,18 @@ class Feasible:
     def load(self, positions: Positions) -> NDArray[np.float64]:
         """(n,) the limited costs as shares of the full network's, in the mean."""
         return np.asarray((self._prices(self.values(positions)) / self._full).mean(axis=1))
+
+    def _ordered(self, full: NDArray[np.int64]) -> list[Choices]:
+        """Per gene its choices, so that all the first ones together are inside."""
+        ordered = by_cost(self.space, self._prices)
+        first = as_values([Candidate(choices[0] for choices in ordered)])
+        if self.contains(first)[0]:
+            return ordered
+        ways = ways_to_begin(self.space, self._prices) if len(self.limits) > 1 else first
+        prices = self._prices(ways)
+        _refuse_if_unreachable(self.limits, prices, full)
+        load = np.where(self.contains(ways), (prices / full).mean(axis=1), np.inf)
+        return led_by(ways[load.argmin()].tolist(), ordered)
 
     def _prices(self, values: Values) -> NDArray[np.int64]:
         return _prices_of(self.budget, self.cost, values)
@@ -454,25 +482,25 @@ def _prices_of(budget: Budget, cost: Costs, values: Values) -> NDArray[np.int64]
     return np.array([COSTS[name].price(cost, values) for name, _ in budget.limits]).T
 
 
-def _by_cost(space: SearchSpace, prices: Callable[[Values], NDArray[np.int64]]) -> list[Choices]:
-    """Per gene its choices, ascending; alternatives from the cheapest, at the smallest widths."""
-    full = prices(as_values([space.full()]))
-    result = []
-    for index, gene in enumerate(space.genes):
-        rows = as_values([space.smallest()] * len(gene.choices))
-        rows[:, index] = gene.choices
-        order = range(len(rows))
-        if index in space.alternatives:
-            order = np.argsort((prices(rows) / full).mean(axis=1), kind="stable").tolist()
-        result.append(tuple(gene.choices[place] for place in order))
-    return result
-
-
-def _refuse_if_unreachable(name: str, limit: int, least: int, full: int) -> None:
-    if least > limit:
-        written = COSTS[name].written
-        ask = str(least) if COSTS[name].monotone else f"{math.ceil(least / 1000) / 1000:g}ms"
+def _refuse_if_unreachable(
+    limits: Mapping[str, int], prices: NDArray[np.int64], full: NDArray[np.int64]
+) -> None:
+    """Refuse limits that none of these prices (n, costs) keeps."""
+    for (name, limit), least, most in zip(limits.items(), prices.min(axis=0), full, strict=True):
+        if least > limit:
+            written = COSTS[name].written
+            monotone = COSTS[name].monotone
+            ask = str(least) if monotone else f"{math.ceil(int(least) / 1000) / 1000:g}ms"
+            raise InputError(
+                f"no candidate has at most {written(limit)} {name}: the smallest one has"
+                f" {written(int(least))}, the full network {written(int(most))}; ask for"
+                f" {name}={ask} or more"
+            )
+    excess = (prices / np.array([list(limits.values())])).max(axis=1)
+    if excess.min() > 1:
+        nearest = zip(limits, prices[excess.argmin()].tolist(), strict=True)
+        has = " and ".join(f"{COSTS[name].written(price)} {name}" for name, price in nearest)
         raise InputError(
-            f"no candidate has at most {written(limit)} {name}: the smallest one has"
-            f" {written(least)}, the full network {written(full)}; ask for {name}={ask} or more"
+            "every limit can be kept, but no candidate was found that keeps all of them: the one"
+            f" that comes nearest has {has}; ask for that much, or drop a limit"
         )

@@ -22,6 +22,7 @@ from prunas.eval.cost import Cost
 from prunas.json_text import parsed
 from prunas.npz import UNREADABLE
 from prunas.search.costs import Values
+from prunas.search.enumeration import enumerated
 from prunas.search.prior import Prior
 from prunas.supernet.space import Candidate, SearchSpace
 
@@ -112,12 +113,6 @@ class TableCosts:
     def params(self, candidates: Values, /) -> NDArray[np.int64]:
         """(n,) number of parameters."""
         return self._params[self._table.places(candidates)]
-
-
-def enumerated(space: SearchSpace) -> Values:
-    """(size, genes) all candidates, the last gene fastest."""
-    axes = np.meshgrid(*[gene.choices for gene in space.genes], indexing="ij")
-    return np.stack([axis.ravel() for axis in axes], axis=1).astype(np.int64)
 
 
 # -- files -----------------------------------------------------------------------------------------

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from prunas.search.table import Counts, Table, enumerated, write_table
+from prunas.search.enumeration import enumerated
+from prunas.search.table import Counts, Table, write_table
 from tests.search.toys import chain_space, prior_of
 
 IMAGES = 1000

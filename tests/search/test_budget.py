@@ -1,5 +1,7 @@
 """Budgets and feasible sets, against enumeration."""
 
+import itertools
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -12,6 +14,8 @@ from prunas.errors import InputError
 from prunas.eval.cost import Cost
 from prunas.search.budget import Budget, Feasible, Positions, as_values
 from prunas.search.costs import Values
+from prunas.search.enumeration import product
+from prunas.supernet.blocks import Alternatives
 from prunas.supernet.space import Candidate, SearchSpace
 from tests.search.toys import chain_space, everything, feasible, problems, toy_space
 
@@ -73,6 +77,9 @@ def test_shares_become_absolute_where_the_full_cost_is_known() -> None:
         ("macs=-3M", "is not a positive number"),
         ("macs=1,5M", "write it as name=value"),
         ("macs=4T", "is not a positive number"),
+        ("macs=1e400", "more than 18 digits; give a share such as macs=40%"),
+        ("latency=1e99999999999999999999s", "more than 18 digits"),
+        ("latency=1e17s", "more than 18 digits"),
         ("macs=1.5", "is not a whole number"),
         ("macs=0.0001K", "is not a whole number"),
         ("macs=0", "give a share"),
@@ -97,6 +104,7 @@ def test_parse_refuses(text: str, sentence: str) -> None:
         ((("macs", 1.5),), 0.02, "not a budget"),
         ((("macs", -1),), 0.02, "not a budget"),
         ((("flops", 0.5),), 0.02, "write macs="),
+        ((("macs", 10**400),), 0.02, "more than 18 digits"),
     ],
 )
 def test_budget_refuses(
@@ -361,3 +369,83 @@ def oracle_in_latency_window(problem: Feasible, row: Values) -> bool:
         if larger and jagged.latency(grown[None])[0] <= limit:
             return False
     return True
+
+
+# -- alternatives ----------------------------------------------------------------------------------
+
+
+class Tabled:
+    """Each gene's choices cost what a table says: `prices[gene][choice]` is (macs, params)."""
+
+    def __init__(self, prices: list[list[tuple[int, int]]]) -> None:
+        self.prices = [np.array(rows, dtype=np.int64) for rows in prices]
+
+    def _summed(self, candidates: Values, cost: int) -> Values:
+        columns = [rows[candidates[:, gene], cost] for gene, rows in enumerate(self.prices)]
+        return np.sum(columns, axis=0, dtype=np.int64)
+
+    def macs(self, candidates: Values) -> Values:
+        return self._summed(candidates, 0)
+
+    def params(self, candidates: Values) -> Values:
+        return self._summed(candidates, 1)
+
+
+def blocks_of(prices: list[list[tuple[int, int]]]) -> SearchSpace:
+    """A space of choice blocks and nothing else."""
+    choices = [tuple(range(len(rows))) for rows in prices]
+    named = {g: Alternatives(f"block{g}", tuple(map(str, row))) for g, row in enumerate(choices)}
+    return replace(toy_space(choices, [(1, (0,))]), alternatives=named)
+
+
+priced_blocks = st.lists(
+    st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=2, max_size=4),
+    min_size=1,
+    max_size=4,
+)
+
+
+@given(priced_blocks, st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**31))
+def test_several_limits_are_refused_where_no_alternatives_keep_them(
+    prices: list[list[tuple[int, int]]], macs: int, params: int, seed: int
+) -> None:
+    space, cost = blocks_of(prices), Tabled(prices)
+    every = everything(space)
+    inside = (cost.macs(every) <= macs) & (cost.params(every) <= params)
+    budget = Budget((("macs", macs), ("params", params)))
+    if not inside.any():
+        with pytest.raises(InputError, match="no candidate"):
+            Feasible(space, budget, cost)
+        return
+    problem, rng = Feasible(space, budget, cost), np.random.default_rng(seed)
+    allowed = set(map(tuple, every[inside].tolist()))
+    assert problem.cheapest in allowed
+    assert set(problem.sample(rng, 5)) <= allowed
+    assert set(map(tuple, problem.repair(every[:5], rng).tolist())) <= allowed
+    assert set(map(tuple, problem.listed().tolist())) == allowed
+
+
+def test_limits_that_can_be_kept_one_at_a_time_only() -> None:
+    prices = [[(1, 9), (9, 1)]]
+    with pytest.raises(InputError, match=r"keeps all of them: .* 1 macs and 9 params|9 macs and 1"):
+        Feasible(blocks_of(prices), Budget((("macs", 5), ("params", 5))), Tabled(prices))
+
+
+def test_many_blocks_begin_where_both_limits_are_kept() -> None:
+    prices = [[(1, 20), (8, 8), (30, 1)]] * 30  # 3**30 ways: the middle ones are what is inside
+    problem = Feasible(blocks_of(prices), Budget((("macs", 260), ("params", 260))), Tabled(prices))
+    assert problem.cheapest == Candidate([1] * 30)
+    with pytest.raises(InputError, match="keeps all of them"):
+        Feasible(blocks_of(prices), Budget((("macs", 200), ("params", 200))), Tabled(prices))
+
+
+@given(st.lists(st.integers(1, 3), min_size=1, max_size=6))
+def test_enumeration_is_the_product_of_all_choices(counts: list[int]) -> None:
+    rows = [tuple(range(5, 5 + count)) for count in counts]
+    assert product(rows).tolist() == [list(way) for way in itertools.product(*rows)]
+
+
+def test_small_spaces_of_very_many_genes_are_listed() -> None:
+    row = [(8,)] * 70 + [(4, 8)] * 3
+    problem = feasible(toy_space(row, [(1, (70, 71, 72))]), "macs=50%")
+    assert len(problem.listed()) == 7

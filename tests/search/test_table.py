@@ -12,7 +12,8 @@ from hypothesis import given
 from prunas.errors import InputError
 from prunas.eval.cost import Cost
 from prunas.search.budget import as_candidates
-from prunas.search.table import Table, enumerated, read_table, shipped, write_table
+from prunas.search.enumeration import enumerated
+from prunas.search.table import Table, read_table, shipped, write_table
 from prunas.supernet.space import SearchSpace
 from tests.search.toys import everything, prior_of, spaces, toy_space
 
