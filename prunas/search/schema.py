@@ -4,8 +4,10 @@ Version 2 (`PRAGMA user_version`) holds the evaluations of one run or, merged, o
 checksum for each. Version 1, written before it, held one run, named in a table `meta`.
 """
 
+import re
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +34,18 @@ CREATE TABLE evaluations (
     UNIQUE (run, candidate)
 );
 """
+_TABLES_1: Final = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE evaluations (
+    id INTEGER PRIMARY KEY,
+    candidate TEXT NOT NULL UNIQUE,
+    score REAL,
+    macs INTEGER NOT NULL,
+    params INTEGER NOT NULL,
+    seconds REAL NOT NULL,
+    asked_at INTEGER NOT NULL
+);
+"""
 _INSERT: Final = (
     f"INSERT INTO evaluations (id, {COLUMNS}, run, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
@@ -55,7 +69,7 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
         if version == 1:
-            _from_version_1(connection)
+            _from_version_1(connection, path)
         else:
             _statements(connection, _TABLES)
         connection.execute(f"PRAGMA user_version = {SCHEMA}")
@@ -145,6 +159,7 @@ def checked(run: int, row: list[Any], known: object, name: str, path: Path) -> E
 
 def _version(connection: sqlite3.Connection, path: Path) -> int:
     """0 for an empty file."""
+    connection.execute("PRAGMA trusted_schema = OFF")
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if not tables and not version:
@@ -158,11 +173,42 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
             f"{path} has archive version {version}, this prunas reads up to {SCHEMA}; use the"
             " prunas that wrote it or a newer one, or start a new run in another folder"
         )
+    _require_ours(connection, int(version), path)
     return int(version)
 
 
-def _from_version_1(connection: sqlite3.Connection) -> None:
-    fingerprint = dict(connection.execute("SELECT key, value FROM meta"))["fingerprint"]
+def _require_ours(connection: sqlite3.Connection, version: int, path: Path) -> None:
+    """See that the file has the tables of its version and nothing else.
+
+    A view in the place of a table may never end, and a trigger change what is recorded.
+    """
+    with closing(sqlite3.connect(":memory:")) as usual:
+        usual.executescript(_TABLES if version == SCHEMA else _TABLES_1)
+        known = _objects(usual)
+    for name, (kind, definition) in _objects(connection).items():
+        if kind not in ("table", "index"):
+            raise InputError(
+                f"{path} holds a {kind} {name!r}, and archives of prunas hold none; choose another"
+                " folder"
+            )
+        if known.get(name) != (kind, definition):
+            raise damaged(path, f"its {kind} {name!r} is not as prunas makes it")
+
+
+def _objects(connection: sqlite3.Connection) -> dict[str, tuple[str, str | None]]:
+    """{name: (kind, definition without comments and layout)} of all that a file holds."""
+    found = connection.execute("SELECT name, type, sql FROM sqlite_master")
+    return {name: (kind, sql and _plain(sql)) for name, kind, sql in found}
+
+
+def _plain(sql: str) -> str:
+    return "".join(re.sub("--.*", "", sql).split())
+
+
+def _from_version_1(connection: sqlite3.Connection, path: Path) -> None:
+    fingerprint = dict(connection.execute("SELECT key, value FROM meta")).get("fingerprint")
+    if fingerprint is None:
+        raise damaged(path, "it names no run")
     rows = connection.execute(f"SELECT {COLUMNS} FROM evaluations ORDER BY id").fetchall()
     _statements(connection, "DROP TABLE evaluations; DROP TABLE meta;" + _TABLES)
     connection.execute("INSERT INTO runs VALUES (1, ?)", (fingerprint,))

@@ -355,6 +355,49 @@ def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
     assert "These are notes" in text.read_text()
 
 
+ENDLESS = """
+CREATE VIEW evaluations AS
+    WITH RECURSIVE x(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM x) SELECT i AS id, 1 AS run FROM x;
+CREATE TABLE runs (id INTEGER PRIMARY KEY, fingerprint TEXT NOT NULL UNIQUE);
+INSERT INTO runs VALUES (1, 'run');
+PRAGMA user_version = 2;
+"""
+FORGETFUL = "CREATE TRIGGER x AFTER INSERT ON evaluations BEGIN DELETE FROM evaluations; END;"
+OTHER_COLUMNS = "DROP TABLE evaluations; CREATE TABLE evaluations (id, run, score);"
+
+
+@pytest.mark.parametrize("script", [ENDLESS, FORGETFUL])
+def test_a_file_that_does_more_than_hold_rows_is_refused(tmp_path: Path, script: str) -> None:
+    path = tmp_path / "archive.sqlite"
+    if script is FORGETFUL:
+        Archive(path, fingerprint="run").close()
+    changed(path, script)
+    for opened in (
+        lambda: Archive(path, fingerprint="run"),
+        lambda: read_archive(path),
+        lambda: recover(path, fingerprint="run"),
+    ):
+        with pytest.raises(InputError, match="archives of prunas hold none"):
+            opened()
+
+
+def test_other_columns_are_damage(tmp_path: Path) -> None:
+    path = tmp_path / "archive.sqlite"
+    Archive(path, fingerprint="run").close()
+    changed(path, OTHER_COLUMNS)
+    for opened in (lambda: Archive(path, fingerprint="run"), lambda: read_archive(path)):
+        with pytest.raises(InputError, match=r"evaluations' is not as prunas makes it\); `prunas"):
+            opened()
+
+
+def test_a_file_of_version_1_that_names_no_run_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "archive.sqlite"
+    changed(path, VERSION_1 + "DELETE FROM meta WHERE key = 'fingerprint';")
+    for opened in (lambda: Archive(path, fingerprint="run"), lambda: read_archive(path)):
+        with pytest.raises(InputError, match="names no run"):
+            opened()
+
+
 def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "archive.sqlite"
     with Archive(path, fingerprint="run") as archive:
