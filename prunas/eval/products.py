@@ -81,11 +81,15 @@ def variables(table: NDArray[np.int64], conditions: Sequence[tuple[int, int]]) -
 def table_of(space: SearchSpace, candidates: Sequence[Candidate] | ArrayLike) -> NDArray[np.int64]:
     """Candidates as chosen values, shape (n, genes).
 
+    Arrays of integers, which searches price by the thousand, are taken as they are; in lists every
+    value is looked at.
+
     Raises:
-        InputError: the rows do not have one value per gene.
+        InputError: the rows do not have one whole number per gene, or one that no choice reaches.
     """
     genes = len(space.genes)
-    table = np.asarray(candidates, dtype=np.int64)
+    listed = not isinstance(candidates, np.ndarray)
+    table = _integers(candidates)
     if table.size == 0:
         return np.zeros((0, genes), dtype=np.int64)
     if table.ndim != 2 or table.shape[1] != genes:
@@ -93,4 +97,28 @@ def table_of(space: SearchSpace, candidates: Sequence[Candidate] | ArrayLike) ->
             f"candidates of shape {table.shape} do not fit a space of {genes} genes; give a"
             " list of candidates or an array of shape (n, genes)"
         )
+    if listed:
+        _require_reached(space, table)
     return table
+
+
+def _integers(candidates: Sequence[Candidate] | ArrayLike) -> NDArray[np.int64]:
+    try:
+        table = np.asarray(candidates)
+    except (ValueError, OverflowError):
+        raise InputError("candidates have one value per gene, and these differ in length") from None
+    if table.size and table.dtype.kind not in "iu":
+        first = next((each for each in table.flat if not isinstance(each, int)), table.flat[0])
+        raise InputError(f"candidates hold whole numbers, and {first!r} is none of 64 bits")
+    return table.astype(np.int64, copy=False)
+
+
+def _require_reached(space: SearchSpace, table: NDArray[np.int64]) -> None:
+    most = np.array([gene.choices[-1] for gene in space.genes])
+    rows, genes = np.nonzero((table < 0) | (table > most))
+    if len(rows) > 0:
+        gene = space.genes[genes[0]]
+        raise InputError(
+            f"{table[rows[0], genes[0]]} is not a choice of gene {gene.name!r}; choose one of"
+            f" {gene.choices}"
+        )

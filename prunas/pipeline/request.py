@@ -20,6 +20,25 @@ SOURCES: Final = ("supernet", "pruningnet", "pruningnet-published")
 WHOLE_FRONT: Final = frozenset({"nsga2", "uniform"})
 """Those that look at candidates of any cost within the limits, not only near them."""
 
+FREE_OF_SCORES: Final = frozenset(
+    {
+        "evaluations",
+        "batch",
+        "in_flight",
+        "seeds",
+        "finalists",
+        "finalist_epochs",
+        "final_epochs",
+        "from_scratch",
+        "small_memory",
+        "compile",
+        "checkpoint_every",
+        "transform",
+    }
+)
+"""What scores do not depend on: more evaluations, other seeds of the end, less memory; compiled
+networks round otherwise, and that is all."""
+
 _LISTS: Final = ("keep", "genes", "resolutions")
 _POSITIVE: Final = (
     "evaluations",
@@ -34,6 +53,7 @@ _POSITIVE: Final = (
     "latency_batch",
     "paths",
 )
+_LEAST: Final = {"seed": 0, **dict.fromkeys(_POSITIVE, 1)}
 
 
 @dataclass(frozen=True)
@@ -151,10 +171,10 @@ class Request:
                 " generated; use the supernet, or leave the transform out"
             )
         self.every()
-        for name in _POSITIVE:
+        for name, least in _LEAST.items():
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name}={value} must be at least 1")
+            if value is not None and value < least:
+                raise InputError(f"{name}={value} must be at least {least}")
         if self.in_flight is not None and self.in_flight < self.asked_at_once:
             raise InputError(
                 f"in_flight={self.in_flight} is less than a batch of {self.asked_at_once}; give a"
@@ -185,23 +205,7 @@ class Request:
 
     def fingerprint(self) -> str:
         """Short text that differs when anything differs that a candidate's score depends on."""
-        # more evaluations, other seeds of the end, less memory: the scores stay what they were, but
-        # for the rounding of what is compiled
-        free = (
-            "evaluations",
-            "batch",
-            "in_flight",
-            "seeds",
-            "finalists",
-            "finalist_epochs",
-            "final_epochs",
-            "from_scratch",
-            "small_memory",
-            "compile",
-            "checkpoint_every",
-            "transform",
-        )
-        decisive = {key: value for key, value in self.to_json().items() if key not in free}
+        decisive = {k: v for k, v in self.to_json().items() if k not in FREE_OF_SCORES}
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
     @property

@@ -35,11 +35,28 @@ def _are_candidates(result: Mapping[str, Any]) -> bool:
     )
 
 
+def _is_space(space: Any) -> bool:
+    genes = space.get("genes", []) if isinstance(space, dict) else None
+    return isinstance(genes, list) and all(map(_is_gene, genes))
+
+
+def _is_gene(gene: Any) -> bool:
+    return (
+        isinstance(gene, dict)
+        and isinstance(gene.get("name"), str)
+        and isinstance(gene.get("kind"), str)
+        and isinstance(gene.get("choices"), list)
+        and bool(gene["choices"])
+        and all(type(each) is int for each in gene["choices"])
+    )
+
+
 _FIELDS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "request": lambda value: isinstance(value, dict),
     "budget": lambda value: isinstance(value, dict),
     "result": lambda value: isinstance(value, dict) and _are_candidates(value),
     "stages": _are_stages,
+    "space": _is_space,
 }
 
 

@@ -10,7 +10,7 @@ from typing import final
 
 import numpy as np
 
-from prunas.errors import RunError
+from prunas.errors import InputError, RunError
 from prunas.search.archive import Archive, Evaluation
 from prunas.search.budget import Budget, Feasible, as_values
 from prunas.search.costs import Costs
@@ -85,7 +85,8 @@ def run_search(
 
     Raises:
         InputError: the budget cannot be met, or the executor finds the input to be wrong.
-        RunError: the executor can score nothing, or a score cannot be recorded.
+        RunError: the executor can score nothing, a score cannot be recorded, or the method asks for
+            what is no candidate, outside the budget, or asked for already.
         ValueError: `evaluations` or `batch` is not positive, or less than a batch is in flight.
     """
     most = batch if in_flight is None else in_flight
@@ -93,7 +94,8 @@ def run_search(
         raise ValueError(f"evaluations={evaluations} and batch={batch} must be at least 1")
     if most < batch:
         raise ValueError(f"in_flight={in_flight} is less than a batch of {batch}")
-    state = method.start(space, Feasible(space, budget, cost), prior, rng)
+    feasible = Feasible(space, budget, cost)
+    state = method.start(space, feasible, prior, rng)
     desk = _Desk(executor, archive, cost, in_order=most == batch)
     done: list[Scored] = []
     more, scored = True, 0
@@ -101,6 +103,7 @@ def run_search(
         while more and desk.open + batch <= most:
             # always a whole batch, so that a longer run begins like a shorter one
             state, asked = method.ask(state, batch)
+            _require_feasible(asked, feasible)
             desk.submit(asked[: evaluations - desk.asked])
             more = bool(asked) and desk.asked < evaluations
         for entry, replayed in desk.arriving(batch):
@@ -112,6 +115,22 @@ def run_search(
             return done
         state = method.tell(state, latest)
         done += latest
+
+
+def _require_feasible(asked: Sequence[Candidate], feasible: Feasible) -> None:
+    """Refuse what a search method must not ask for, before anything of it is evaluated."""
+    try:
+        known = [feasible.space.candidate(each) for each in asked]
+    except InputError as error:
+        raise RunError(f"the search method asked for what is no candidate: {error}") from None
+    if not known:
+        return
+    outside = ~feasible.contains(as_values(known))
+    if outside.any():
+        raise RunError(
+            f"the search method asked for {known[outside.argmax()]}, which is outside the budget;"
+            " it may ask for what `Feasible` gives or repairs"
+        )
 
 
 @dataclass(frozen=True)
@@ -161,6 +180,10 @@ class _Desk:
         macs_of, params_of = self._cost.macs(values), self._cost.params(values)
         prices = zip(macs_of.tolist(), params_of.tolist(), strict=True)
         for candidate, (macs, params) in zip(candidates, prices, strict=True):
+            if candidate in self._about:
+                raise RunError(
+                    f"the search method asked for {candidate} again before it was told its score"
+                )
             self._about[candidate] = _Asked(self.asked, self._steps, macs, params)
             self.asked += 1
             self.open += 1

@@ -558,6 +558,32 @@ def test_a_table_with_a_row_that_is_cut_off() -> None:
         LatencyTable.from_json(json.dumps(data))
 
 
+@pytest.mark.parametrize("candidate", ["abc", [None], [10.5], 3])
+def test_a_table_with_a_network_that_is_none(candidate: Any) -> None:
+    data = json.loads(table_of_fake().to_json())
+    data["rows"][1][0] = candidate
+    with pytest.raises(InputError, match="no list of whole numbers"):
+        LatencyTable.from_json(json.dumps(data))
+
+
+@pytest.mark.parametrize("value", [-5, 10**30])
+def test_a_table_with_a_network_of_no_choice(value: int) -> None:
+    network, space = SPACE
+    data = json.loads(table_of_fake().to_json())
+    data["rows"][1][0][0] = value
+    table = LatencyTable.from_json(json.dumps(data))
+    with pytest.raises(InputError, match=f"{value} is not a choice of gene"):
+        table.predictor(network, space)
+
+
+@pytest.mark.parametrize("time", [1e-308, 0, -1.0, 1e300])
+def test_a_table_with_a_time_that_nothing_takes(time: float) -> None:
+    data = json.loads(table_of_fake().to_json())
+    data["rows"][1][1] = time
+    with pytest.raises(InputError, match="is no time that a network takes"):
+        LatencyTable.from_json(json.dumps(data))
+
+
 def test_a_table_of_too_few_networks() -> None:
     with pytest.raises(InputError, match=f"a latency table of 3 networks .* measure {FEWEST}"):
         built(*SPACE, FakeDevice(), np.random.default_rng(0), networks=3)

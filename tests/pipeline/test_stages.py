@@ -235,6 +235,9 @@ def test_a_folder_that_holds_something_else_is_refused(pictures: Path, tmp_path:
         ('{"schema": 1, "stages": [1]}', "its 'stages' is"),
         ('{"schema": 1, "request": 1}', "its 'request' is 1"),
         ('{"schema": 1, "result": {"candidate": "x"}}', "its 'result' is"),
+        ('{"schema": 1, "space": []}', "its 'space' is"),
+        ('{"schema": 1, "space": {"genes": true}}', "its 'space' is"),
+        ('{"schema": 1, "space": {"genes": [{}]}}', "its 'space' is"),
         ("[" * 9999, "nested too deeply"),
     ],
 )

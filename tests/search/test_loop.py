@@ -1,8 +1,10 @@
 """The loop: what is evaluated is recorded first, and a resumed run is the same run."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -304,6 +306,48 @@ def test_what_arrives_together_is_one_transaction(tmp_path: Path) -> None:
         )
     assert sum(statement.startswith("BEGIN") for statement in began) == 2
     assert len(archived(tmp_path / "a")) == 14
+
+
+@dataclass(frozen=True)
+class Asking:
+    """A search method that asks for the same every time."""
+
+    wanted: list[Candidate]
+
+    def start(self, *_: object) -> None: ...
+
+    def ask(self, state: None, n: int) -> tuple[None, list[Candidate]]:
+        return state, self.wanted
+
+    def tell(self, state: None, scored: Sequence[Scored]) -> None: ...
+
+
+SMALLEST = SPACE.smallest()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "sentence"),
+    [
+        ([SMALLEST, SMALLEST], "again before it was told its score"),
+        ([SPACE.full()], r"asked for .*32.* outside the budget"),
+        ([Candidate([999, *SMALLEST[1:]])], "no candidate: 999 is not a choice of gene"),
+        ([Candidate(SMALLEST[1:])], "no candidate: the candidate has 4 values"),
+    ],
+)
+def test_what_a_method_must_not_ask_for(
+    tmp_path: Path, wanted: list[Candidate], sentence: str
+) -> None:
+    calls: list[Candidate] = []
+    method: Any = Asking(wanted)
+    budget, cost = Budget.parse("macs=40%"), Cost(SPACE)
+    with Archive(tmp_path / "a.sqlite", fingerprint="run") as archive:
+        with pytest.raises(RunError, match=sentence):
+            run_search(
+                method, SPACE, budget, None, evaluator(calls), archive, cost,
+                evaluations=4, batch=2, rng=np.random.default_rng(0),
+            )  # fmt: skip
+        assert not archive.rows()
+    assert not calls
 
 
 def test_an_impossible_budget_is_refused(tmp_path: Path) -> None:

@@ -136,6 +136,25 @@ def test_rows_of_another_length_are_refused() -> None:
         cost.params([8, 16])
 
 
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ([[1, 2], [1]], "differ in length"),
+        ([["x", "y"]], "'x'.* is none"),
+        ([[None, 1]], "None is none"),
+        ([[10**30, 1]], "none of 64 bits"),
+        ([[1.9, 2.0]], r"1\.9.* is none"),
+        (np.array([[1.0, 2.0]]), r"1\.0.* is none"),
+        ([[-3, 1]], "-3 is not a choice of gene '0'"),
+        ([[1, 99]], "99 is not a choice of gene '3'"),
+    ],
+)
+def test_what_is_no_candidate_is_refused(rows: Any, sentence: str) -> None:
+    cost = Cost(trace(plain_chain(), IMAGE))
+    with pytest.raises(InputError, match=sentence):
+        cost.macs(rows)
+
+
 def test_costs_that_float64_cannot_hold_are_refused() -> None:
     space = trace(plain_chain(), IMAGE)
     huge = [replace(contraction, constant=2**50) for contraction in space.contractions]

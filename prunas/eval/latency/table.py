@@ -24,6 +24,9 @@ FORMAT: Final = 1
 NETWORKS: Final = 64
 """Networks that are measured: more take longer and predict a little better."""
 
+_LEAST: Final = 1e-6  # milliseconds: clocks do not tick more often
+_MOST: Final = 1e9
+
 
 @final
 @dataclass(frozen=True)
@@ -55,7 +58,8 @@ class LatencyTable:
         """Refuse to be used for something else than was measured.
 
         Raises:
-            InputError: the table is of another space, device, version or batch.
+            InputError: the table is of another space, device, version or batch, or holds what is no
+            candidate of it.
         """
         if self.space != fingerprint(space):
             raise InputError(
@@ -72,6 +76,8 @@ class LatencyTable:
                 f"the latency table is of batches of {self.batch} and not of {batch}; build one"
                 " for these"
             )
+        for candidate in self.candidates:
+            space.candidate(candidate)
 
     def predictor(self, network: nn.Module, space: SearchSpace) -> Predictor:
         """Predicts the other candidates of the space.
@@ -199,11 +205,19 @@ def _from_data(data: Any) -> LatencyTable:
         space=data["space"],
         batch=data["batch"],
         dtype=data["dtype"],
-        candidates=tuple(Candidate(row[0]) for row in data["rows"]),
+        candidates=tuple(_candidate(row[0]) for row in data["rows"]),
         times=tuple(_time(row[1:]) for row in data["rows"]),
     )
 
 
+def _candidate(row: Any) -> Candidate:
+    if not isinstance(row, list) or not all(type(value) is int for value in row):
+        raise ValueError("a network in it is no list of whole numbers")
+    return Candidate(row)
+
+
 def _time(row: Sequence[Any]) -> Timed:
     milliseconds, low, high, rounds = row
+    if not _LEAST < milliseconds < _MOST:
+        raise ValueError(f"{milliseconds} is no time that a network takes")
     return Timed(float(milliseconds), float(low), float(high), int(rounds))

@@ -10,6 +10,7 @@ from typing import Any, Final, final
 
 from prunas.errors import InputError
 from prunas.pipeline.files import replace_folder, writing
+from prunas.pipeline.request import FREE_OF_SCORES
 from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.runs.source import MERGED, SCHEMA, Source, is_merged, read_sources
 from prunas.pipeline.sealed import write_sealed
@@ -17,19 +18,7 @@ from prunas.search.evaluation import Evaluation
 from prunas.search.record import write_archive
 from prunas.supernet.space import Candidate
 
-_FREE: Final = frozenset(
-    (
-        "seed",
-        "seeds",
-        "search",
-        "evaluations",
-        "finalists",
-        "finalist_epochs",
-        "final_epochs",
-        "from_scratch",
-        "small_memory",
-    )
-)
+_FREE: Final = FREE_OF_SCORES | {"seed", "search"}
 """What may differ between runs of which a candidate means the same and is scored alike."""
 
 

@@ -1,9 +1,8 @@
 """What a folder holds: the evaluations of a run, or of several that were merged."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Final, final
 
 from prunas.errors import InputError
 from prunas.pipeline.request import Request
@@ -51,7 +50,7 @@ def read_sources(folder: Path) -> list[Source]:
     run = RunFolder.open(folder)
     request = run.request()
     rows = read_archive(run.archive).get(request.fingerprint(), ())
-    genes = _names(run.read().get("space", {}).get("genes", []))
+    genes = tuple(gene["name"] for gene in run.read().get("space", {}).get("genes", []))
     return [Source(_name(folder), folder, request, genes, rows)]
 
 
@@ -70,10 +69,6 @@ def _merged(folder: Path) -> list[Source]:
         Source(name, folder, request, genes, record.get(request.fingerprint(), ()))
         for name, request in known
     ]
-
-
-def _names(genes: Sequence[Any]) -> tuple[str, ...]:
-    return tuple(str(gene["name"]) for gene in genes if isinstance(gene, dict) and "name" in gene)
 
 
 def _name(folder: Path) -> str:
