@@ -59,15 +59,33 @@ def train_finals(job: Job) -> dict[str, Any]:
         found = iter(train_alone(job, every, lambda done: task.update(done, total)))
     trained = {name: list(islice(found, len(rows))) for name, rows in trainings.items()}
     full = accuracy(train_full(job), job.fixed(job.data.test))
-    ours = trained[best_name]
-    best = max(range(len(ours)), key=lambda index: ours[index].held_out)
-    save(network_of(job, trainings[best_name][best]), job.folder.model)
+    _save_best(job, trainings[best_name], trained[best_name])
     _tell(job, trainings, trained)
     result |= _compared(trained, full)
     entries = {**job.folder.read(), "result": result}
     result["seconds"] = round(sum(stage["seconds"] for stage in entries["stages"]), 3)
     job.folder.update({"result": result})
     return result
+
+
+def save_found(job: Job, result: Mapping[str, Any]) -> None:
+    """The found network goes to model/ as it was trained; what is on record is not repeated.
+
+    Args:
+        job: its final training is done.
+        result: the "result" of run.json.
+
+    Raises:
+        InputError: a record is damaged.
+    """
+    trainings = _trainings(job, result["candidate"])[: len(result["seeds"])]
+    _save_best(job, trainings, train_alone(job, trainings, lambda _: None))
+
+
+def _save_best(job: Job, trainings: Sequence[Training], trained: Sequence[Trained]) -> None:
+    """The network with the best held-out accuracy goes to model/."""
+    best = max(range(len(trained)), key=lambda index: trained[index].held_out)
+    save(network_of(job, trainings[best]), job.folder.model)
 
 
 def _tell(

@@ -25,6 +25,7 @@ from prunas.eval.peak import PeakMemory
 from prunas.pipeline.alone import Training, told, train_alone
 from prunas.pipeline.artifact import save
 from prunas.pipeline.files import writing
+from prunas.pipeline.finals import save_found
 from prunas.pipeline.found import found_network
 from prunas.pipeline.seeking import Seeking, entrants
 from prunas.pipeline.shared_weights import Course, SharedWeights
@@ -115,8 +116,10 @@ def _give(job: Job, entry: Mapping[str, Any]) -> None:
             "macs_transformed": entry["macs"],
             "params_transformed": entry["params"],
         }
-    trained = "transformed" in result.get("accuracy", {})
-    if (rows or before) and not trained:  # else the artifact is the trained one
+    trained = result.get("accuracy", {})
+    if before and not rows and "found" in trained:
+        save_found(job, result)
+    elif (rows or before) and "transformed" not in trained:  # else the artifact is the trained one
         found = Candidate(result["candidate"])
         network = found_network(job, _source(job), found, replacements_of(result))
         save(told(network, job.sees(found)), job.folder.model)

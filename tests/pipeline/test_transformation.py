@@ -177,6 +177,22 @@ def test_a_run_that_is_resumed_keeps_its_transformed_network(run: Path) -> None:
 
 
 @pytest.mark.usefixtures("frugal")
+def test_where_nothing_is_replaced_any_more_the_trained_network_is_back(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = run / "model" / "weights.safetensors"
+    accuracies = train_finals(job_in(run))["accuracy"]
+    found = weights.read_bytes()
+    assert transform(job_in(run), BY_SCORE)["replacements"]
+    train_finals(job_in(run))
+    assert weights.read_bytes() != found
+    _score_by(monkeypatch, lambda candidate: float(sum(candidate)))
+    assert transform(job_in(run), BY_SCORE, fresh=True)["replacements"] == []
+    assert weights.read_bytes() == found
+    assert result_of(run)["accuracy"] == accuracies
+
+
+@pytest.mark.usefixtures("frugal")
 def test_the_report_shows_what_was_replaced(run: Path) -> None:
     entry = transform(job_in(run), BY_SCORE)
     page = write_report(run).read_text()
