@@ -146,7 +146,7 @@ class Seeking:
     def _measured(self, epochs: int, asked: Sequence[Candidate]) -> list[float]:
         """Scores on the weights after so many epochs; what cuts an output off has none (NaN)."""
         known = self.scores.setdefault(epochs, {})
-        plain = [self._plain(each) for each in asked]
+        plain = [self.moves.plain(each) for each in asked]
         for candidate in dict.fromkeys(each for each in plain if each not in known):
             if self.weights.done > epochs:
                 raise InputError(
@@ -158,17 +158,8 @@ class Seeking:
             self.keep()
         return [known[each] for each in plain]
 
-    def _plain(self, positions: Candidate) -> Candidate:
-        """The same network, with the source's operator on every edge that does not matter."""
-        operators, graph = self.moves.operators(positions), self.moves.graph
-        fed, used = graph.fed(operators), graph.used(operators)
-        return Candidate(
-            place if edge.source in fed and edge.target in used else 0
-            for place, edge in zip(positions, graph.edges, strict=True)
-        )
-
     def _sorted(self, scores: Mapping[Candidate, float]) -> list[Scored]:
-        distinct = {self._plain(each): score for each, score in scores.items()}
+        distinct = {self.moves.plain(each): score for each, score in scores.items()}
         rows = [Scored(each, s) for each, s in distinct.items() if math.isfinite(s)]
         return by_worth(self.moves, rows, self.settings.thrift)
 

@@ -85,8 +85,9 @@ class OperatorGraph:
 
     def __post_init__(self) -> None:
         _check_nodes(self)
+        nodes, inputs = set(self.nodes), set(self.inputs)
         for edge in self.edges:
-            _check_edge(self, edge)
+            _check_edge(edge, nodes, inputs)
         _check_fed(self)
         self.order  # noqa: B018 - raises where there is a cycle
         _check_shapes(self)
@@ -188,13 +189,13 @@ def _check_nodes(graph: OperatorGraph) -> None:
         raise InputError("a graph needs an input, an output, and a node for each output")
 
 
-def _check_edge(graph: OperatorGraph, edge: Edge) -> None:
+def _check_edge(edge: Edge, nodes: set[str], inputs: set[str]) -> None:
     operator(edge.operator)
     told = f"edge {edge.operator} from {edge.source!r} to {edge.target!r}"
     for name in (edge.source, edge.target):
-        if name not in graph.nodes:
+        if name not in nodes:
             raise InputError(f"{told}: the graph has no node {name!r}")
-    if edge.target in graph.inputs:
+    if edge.target in inputs:
         raise InputError(f"{told}: {edge.target!r} is an input, and nothing is added to inputs")
     if not edge.places:
         raise InputError(f"{told} is nowhere; give it at least one place")

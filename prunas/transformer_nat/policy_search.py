@@ -220,8 +220,11 @@ def without_duplicates(
     space: TransformationSpace, candidates: Sequence[Candidate]
 ) -> list[Candidate]:
     """The candidates, the first one of each architecture; see `canonical`."""
+    plain: dict[Candidate, Candidate] = {}
+    for each in candidates:  # most that are alike differ in what does not matter, and nothing else
+        plain.setdefault(space.plain(each), each)
     found: dict[OperatorGraph, Candidate] = {}
-    for each in candidates:
+    for each in plain.values():
         found.setdefault(canonical(space.transformed(each)), each)
     return list(found.values())
 

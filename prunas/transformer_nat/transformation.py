@@ -114,6 +114,15 @@ class TransformationSpace:
         """Whether every output is still reached; if not, the candidate is no network."""
         return not self.graph.dead_outputs(self.operators(candidate))
 
+    def plain(self, candidate: Sequence[int]) -> Candidate:
+        """The same network, with the source's operator on every edge that does not matter."""
+        operators = self.operators(candidate)
+        fed, used = self.graph.fed(operators), self.graph.used(operators)
+        return Candidate(
+            position if edge.source in fed and edge.target in used else 0
+            for position, edge in zip(candidate, self.graph.edges, strict=True)
+        )
+
     def cost(self, candidate: Sequence[int]) -> OperatorCost:
         """Sum over the edges that still matter (`simplified`), at all their places."""
         live = self.graph.live(self.operators(candidate))

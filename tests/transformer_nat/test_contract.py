@@ -19,6 +19,7 @@ import torch
 from prunas.errors import InputError
 from prunas.supernet.space import Candidate
 from prunas.transformer_nat.canonical import canonical
+from prunas.transformer_nat.graph import OperatorGraph
 from prunas.transformer_nat.graph_convolution import GraphConvolution
 from prunas.transformer_nat.greedy_removal import GreedyRemoval
 from prunas.transformer_nat.lstm import Lstm
@@ -34,7 +35,7 @@ from prunas.transformer_nat.method import (
 from prunas.transformer_nat.methods import TRANSFORMERS
 from prunas.transformer_nat.operators import NAT_LOOSE_END
 from prunas.transformer_nat.policy import Policy
-from prunas.transformer_nat.policy_search import PUBLISHED_ADAM, PolicySearch
+from prunas.transformer_nat.policy_search import PUBLISHED_ADAM, PolicySearch, without_duplicates
 from prunas.transformer_nat.published_cells import PUBLISHED
 from prunas.transformer_nat.randomly import RandomTransformation
 from prunas.transformer_nat.skeleton import cell_graph, cifar_skeleton
@@ -307,6 +308,24 @@ def test_proposals_are_the_source_and_other_architectures() -> None:
     names = {each: SPACE.operators(each) for each in found}
     dead = [each for each in found if names[each][0] == names[each][3] == "null"]
     assert len({names[each][1] for each in dead}) == len(dead)
+
+
+def test_what_differs_where_it_does_not_matter_is_not_compared_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Forms of graphs take their time; most draws of a policy that are alike are so by this."""
+    asked: list[OperatorGraph] = []
+
+    def counted(graph: OperatorGraph) -> OperatorGraph:
+        asked.append(graph)
+        return canonical(graph)
+
+    monkeypatch.setitem(without_duplicates.__globals__, "canonical", counted)
+    null = [names.index("null") for names in SPACE.options]
+    dead = [Candidate((null[0], 0, place, null[3])) for place in (2, 0, 1)]
+    assert without_duplicates(SPACE, [SPACE.source, *dead]) == [SPACE.source, dead[0]]
+    assert len(asked) == 2
+    assert {SPACE.plain(each) for each in dead} == {Candidate((null[0], 0, 0, null[3]))}
 
 
 # -- moving on -------------------------------------------------------------------------------------

@@ -225,24 +225,69 @@ def test_shared_nodes_are_not_copies() -> None:
     assert canonical(once) != canonical(twice)
 
 
+def rings(*lengths: int) -> OperatorGraph:
+    """Rings of twice these lengths, their nodes by turns fed by the input and joined in the end."""
+    edges = []
+    start = 0
+    for length in lengths:
+        for step in range(length):
+            upper, lower = f"u{start + step}", f"l{start + step}"
+            after = f"l{start + (step + 1) % length}"
+            edges += [("conv_1x1", "in", upper), ("conv_1x1", upper, lower)]
+            edges += [("conv_1x1", upper, after), ("conv_1x1", lower, "out")]
+        start += length
+    return graph_of(*edges)
+
+
 def test_regular_graphs_that_colours_cannot_tell_apart() -> None:
-    """A ring of 8 against two rings of 4, between twins: refinement alone sees no difference."""
-
-    def rings(*lengths: int) -> OperatorGraph:
-        edges = []
-        start = 0
-        for length in lengths:
-            for step in range(length):
-                upper, lower = f"u{start + step}", f"l{start + step}"
-                after = f"l{start + (step + 1) % length}"
-                edges += [("conv_1x1", "in", upper), ("conv_1x1", upper, lower)]
-                edges += [("conv_1x1", upper, after), ("conv_1x1", lower, "out")]
-            start += length
-        return graph_of(*edges)
-
+    """A ring of 8 against two rings of 4: refinement alone sees no difference."""
     one, two = rings(4), rings(2, 2)
     assert canonical(one) != canonical(two)
     assert canonical(shuffled(one, 1)) == canonical(one)
+
+
+def pairs_in_a_row(count: int) -> OperatorGraph:
+    """Blocks of two equal branches of two convolutions each, as in Shake-Shake."""
+    edges = []
+    for block in range(count):
+        start, end = f"n{block}", f"n{block + 1}"
+        for branch in (f"a{block}", f"b{block}"):
+            edges += [("conv_3x3", start, branch), ("conv_3x3", branch, f"{branch} end")]
+            edges += [("skip_connect", f"{branch} end", end)]
+    return graph_of(*edges, inputs=("n0",), outputs=((f"n{count}",),))
+
+
+def branches_side_by_side(count: int) -> OperatorGraph:
+    """Equal branches of two convolutions whose ends one output joins."""
+    edges = []
+    for branch in range(count):
+        edges += [("conv_3x3", "in", f"a{branch}"), ("conv_3x3", f"a{branch}", f"b{branch}")]
+    return graph_of(*edges, outputs=(tuple(f"b{branch}" for branch in range(count)),))
+
+
+@pytest.mark.parametrize(
+    ("graph", "other"), [(pairs_in_a_row(24), 3), (branches_side_by_side(12), 2)]
+)
+def test_symmetries_are_quick(graph: OperatorGraph, other: int) -> None:
+    """2^24 and 12! orders, of nodes that are no twins; `other` begins another branch."""
+
+    def changed(edge: int) -> OperatorGraph:
+        before, after = graph.operators[:edge], graph.operators[edge + 1 :]
+        return canonical(graph.with_operators((*before, "conv_1x1", *after)))
+
+    form = canonical(graph)
+    assert canonical(shuffled(graph, 5)) == form
+    assert canonical(form) == form
+    assert changed(0) == changed(other) != form
+    assert changed(1) not in (changed(0), form)
+
+
+def test_where_too_many_tries_are_left_nothing_different_becomes_equal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(canonical.__globals__, "_TRIES", 1)
+    assert canonical(rings(4)) != canonical(rings(2, 2))
+    assert canonical(rings(2, 2)).cost == rings(2, 2).cost
 
 
 def test_many_equal_nodes_are_quick() -> None:
