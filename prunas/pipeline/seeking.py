@@ -17,6 +17,8 @@ from prunas.transformer_nat.transformation import TransformationSpace
 _BATCH: Final = 4  # candidates asked for at once: one update of a policy
 _ROUNDS: Final = 4
 """Of a policy, in the course of training; half of all scores are left for the trained weights."""
+_PROPOSALS: Final = 10
+"""Scores of the last round, at most half of them, that are left for what a policy proposes."""
 _LEAST: Final = {"evaluations": 1, "epochs": 0, "finalists": 1, "seed": 0, "paths": 1}
 
 
@@ -27,7 +29,7 @@ class Settings:
 
     Attributes:
         method: one of `METHODS`.
-        evaluations: transformations to score on the shared weights.
+        evaluations: transformations to score on the shared weights, at most.
         epochs: of training the shared weights; 0 leaves those of the found network as they are.
         finalists: transformations that are trained alone before one is chosen, the found network
             among them; 1 takes what ranks first.
@@ -117,27 +119,40 @@ class Seeking:
             self.weights.train(epochs)
             seek.anew()
             latest = self._round(epochs, seek, wanted)
-        final = [self.moves.source, *seek.proposals()]
+        left = settings.evaluations - sum(wanted for _, wanted in plan)
+        final = self._new(seek.proposals(), latest)[:left]
         latest |= zip(final, self._measured(settings.epochs, final), strict=True)
         return self._sorted(latest)
 
     def _plan(self, learns: bool) -> list[tuple[int, int]]:
-        """After how many epochs how many transformations are scored."""
+        """After how many epochs how many transformations are asked for, the source among them."""
         epochs, evaluations = self.settings.epochs, self.settings.evaluations
         early = min(_ROUNDS, epochs) - 1 if learns else 0
         each = evaluations // (2 * early) if early > 0 else 0
         rounds = [(epochs * (i + 1) // (early + 1), each) for i in range(early)] if each else []
-        return [*rounds, (epochs, evaluations - each * len(rounds))]
+        last = evaluations - each * len(rounds)
+        return [*rounds, (epochs, last - min(_PROPOSALS, last // 2) if learns else last)]
 
     def _round(self, epochs: int, seek: Seeker, wanted: int) -> dict[Candidate, float]:
+        """Scores of what is asked for, and of the source, for which there is room in any case."""
+        source = self.moves.source
         latest: dict[Candidate, float] = {}
         with self.progress.task("transform") as task:
-            while len(latest) < wanted and (asked := seek.ask(min(_BATCH, wanted - len(latest)))):
+            while (room := wanted - len({source, *latest})) and (
+                asked := seek.ask(min(_BATCH, room))
+            ):
                 scores = self._measured(epochs, asked)
                 seek.tell(list(map(self._worth, asked, scores)))
                 latest |= zip(asked, scores, strict=True)
                 task.update(len(latest), wanted)
-        return latest
+        return latest | dict(zip([source], self._measured(epochs, [source]), strict=True))
+
+    def _new(
+        self, asked: Sequence[Candidate], latest: Mapping[Candidate, float]
+    ) -> list[Candidate]:
+        """Those that are other networks than the latest."""
+        known = set(map(self.moves.plain, latest))
+        return [each for each in dict.fromkeys(map(self.moves.plain, asked)) if each not in known]
 
     def _worth(self, positions: Candidate, score: float) -> Scored:
         """What a method is told of a transformation."""

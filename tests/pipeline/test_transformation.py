@@ -107,7 +107,7 @@ def test_never_dearer_never_worse(run: Path) -> None:
     assert entry["params"] <= entry["params_before"]
     assert entry["held_out"] >= entry["held_out_before"]
     assert len(entry["finalists"]) == 2
-    assert entry["evaluations"] >= 8
+    assert 4 <= entry["evaluations"] <= 8
     assert json.loads((run / "run.json").read_text())["transformation"] == entry
     stages = [stage["name"] for stage in json.loads((run / "run.json").read_text())["stages"]]
     assert "replace redundant operators" in stages
@@ -351,7 +351,7 @@ def test_an_interrupted_transformation_goes_on_to_the_same_result(
     run: Path, tmp_path: Path
 ) -> None:
     whole = transform(job_in(Path(shutil.copytree(run, tmp_path / "whole"))), SHORT)
-    for after in (0, 3, 5):
+    for after in (0, 3, 2):
         with pytest.MonkeyPatch.context() as patch:
             _interrupting(patch, after)
             with pytest.raises(KeyboardInterrupt):
