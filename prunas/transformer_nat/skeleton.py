@@ -35,7 +35,8 @@ class Skeleton:
         size: rows and columns of the image.
         in_channels: channels of the image.
         keep_dead: join nodes that nothing reaches as zeros, as the published networks do. They
-            cost channels in the cells behind; without this they are left out.
+            cost channels in the cells behind; without this they are left out. A cell needs one
+            that is reached all the same.
     """
 
     stem: Literal["cifar", "imagenet"]
@@ -130,9 +131,9 @@ def built_cell(cell: Cell, *, keep_dead: bool = False) -> BuiltCell:
     Raises:
         InputError: no input reaches the nodes that the cell joins.
     """
+    graph = _cell_graph(cell, "node", {source: (Place(1, 1, 1, 1),) for source in _sources(cell)})
     if keep_dead:
         return BuiltCell(cell, tuple(range(len(cell.edges))), cell.output)
-    graph = _cell_graph(cell, "node", {source: (Place(1, 1, 1, 1),) for source in _sources(cell)})
     fed = graph.fed(graph.operators)
     output = tuple(node for node in cell.output if f"node {node}" in fed)
     return BuiltCell(cell, graph.live(graph.operators), output)
