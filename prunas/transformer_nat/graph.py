@@ -75,7 +75,8 @@ class OperatorGraph:
 
     Raises:
         InputError: an unknown operator, a node that is missing, fed by nothing or given twice, a
-            cycle, edges that bring different shapes to one node, or an output that nothing reaches.
+            cycle, edges that bring different shapes to one node or read another shape than it has,
+            or an output that nothing reaches.
     """
 
     nodes: tuple[str, ...]
@@ -217,4 +218,15 @@ def _check_shapes(graph: OperatorGraph) -> None:
             raise InputError(
                 f"node {edge.target!r} cannot add maps of different shapes (channels, rows,"
                 f" columns): {first} and {made}"
+            )
+    for edge in graph.edges:
+        if edge.prices:  # traced networks reshape what an edge reads
+            continue
+        read = [(place.in_channels, place.height, place.width) for place in edge.places]
+        held = shapes.setdefault(edge.source, read)  # an input is what its first edge reads
+        if read != held:
+            raise InputError(
+                f"edge {edge.operator} from {edge.source!r} to {edge.target!r} reads maps of shape"
+                f" (channels, rows, columns) {read}, but those of {edge.source!r} are {held}; give"
+                " the edge places of that shape"
             )

@@ -12,7 +12,7 @@ from prunas.errors import InputError
 from prunas.transformer_nat.canonical import canonical
 from prunas.transformer_nat.graph import Edge, OperatorGraph
 from prunas.transformer_nat.operator_cost import OperatorCost, Place, operator_cost
-from prunas.transformer_nat.operators import NULL
+from prunas.transformer_nat.operators import NULL, SKIP
 from prunas.transformer_nat.simplify import simplified
 from tests.transformer_nat.graphs import HERE, graph_of, graphs
 
@@ -100,6 +100,22 @@ def test_edges_are_somewhere_and_agree() -> None:
     often = Edge("conv_3x3", "in", "out", HERE * 2)
     with pytest.raises(InputError, match="'out' cannot add maps"):
         replace(BLOCK, edges=(*BLOCK.edges, often))
+
+
+@pytest.mark.parametrize("place", [Place(4, 8, 6, 6), Place(8, 8, 5, 6), Place(8, 8, 6, 5)])
+def test_edges_read_what_is_there(place: Place) -> None:
+    """Behind a node that holds 8 channels of 6 x 6, and beside another edge from an input."""
+    small = Place(8, 8, *place.out_size)
+    edges = (Edge("conv_3x3", "in", "a", HERE), Edge("conv_1x1", "a", "out", (place,)))
+    with pytest.raises(
+        InputError, match=r"edge conv_1x1 from 'a' to 'out' reads .*, but those of 'a' are \[\(8, 6"
+    ):
+        OperatorGraph(("in", "a", "out"), ("in",), (("out",),), edges)
+    beside = (edges[0], Edge("conv_1x1", "in", "b", (place,)), Edge(SKIP, "b", "out", (small,)))
+    with pytest.raises(InputError, match=r"from 'in' to 'b' reads .*, but those of 'in' are"):
+        OperatorGraph(("in", "a", "b", "out"), ("in",), (("a",), ("out",)), beside)
+    priced = replace(edges[1], prices=(("conv_1x1", OperatorCost()),))
+    OperatorGraph(("in", "a", "out"), ("in",), (("out",),), (edges[0], priced))
 
 
 # -- leaving out -----------------------------------------------------------------------------------
