@@ -8,16 +8,19 @@ source, target), says so itself. DARTS writes "none" where NAT writes "null"; bo
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from numbers import Integral
+from typing import Any, Final
 
 from prunas.errors import InputError
-from prunas.transformer_nat.operators import NULL, operator
+from prunas.transformer_nat.operators import NULL, OPERATORS
 
 Pair = tuple[str, int]
 Triple = tuple[str, int, int]
 
 INPUTS: Final = 2
 _PER_NODE: Final = 2
+_PAIR: Final = "(operator, source)"
+_TRIPLE: Final = "(operator, source, target)"
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,9 @@ class Cell:
         output: the nodes that are joined, ascending.
 
     Raises:
-        InputError: an unknown operator, a node without its two edges, an edge that does not come
-            from an earlier node (all others would close a cycle or start nowhere), or an output
-            that is no node.
+        InputError: an operator that is unknown or none of cells, a node without its two edges, an
+            edge that does not come from an earlier node (all others would close a cycle or start
+            nowhere), or an output that is no node.
     """
 
     edges: tuple[Triple, ...]
@@ -40,20 +43,8 @@ class Cell:
     def __post_init__(self) -> None:
         if not self.edges:
             raise InputError("a cell needs at least one node, and two edges for it")
-        for index, (name, source, target) in enumerate(self.edges):
-            operator(name)
-            node = INPUTS + index // _PER_NODE
-            if target != node:
-                raise InputError(
-                    f"edge {index} of the cell, {name} from {source}, goes to node {target}; two"
-                    f" edges for every node in their order make that {node}"
-                )
-            if not 0 <= source < target:
-                raise InputError(
-                    f"edge {index} of the cell, {name} from {source} to {target}, does not come"
-                    f" from an earlier node, so there is a cycle or no such node; choose one of"
-                    f" 0..{target - 1}"
-                )
+        for index, edge in enumerate(self.edges):
+            _check_edge(index, edge)
         if len(self.edges) % _PER_NODE:
             raise InputError(
                 f"the cell has {len(self.edges)} edges, so its last node has one; every node has"
@@ -61,9 +52,9 @@ class Cell:
             )
         nodes = range(INPUTS, INPUTS + len(self.edges) // _PER_NODE)
         for node in self.output:
-            if node not in nodes:
+            if node not in nodes or not isinstance(node, Integral):
                 raise InputError(
-                    f"the cell joins node {node}; its own nodes are {nodes[0]}..{nodes[-1]}"
+                    f"the cell joins node {node!r}; its own nodes are {nodes[0]}..{nodes[-1]}"
                 )
         if not self.output or list(self.output) != sorted(set(self.output)):
             raise InputError(
@@ -143,10 +134,39 @@ class Genotype:
         )
 
 
+def _check_edge(index: int, edge: Triple) -> None:
+    name, source, target = _parts(index, edge, _TRIPLE)
+    if not isinstance(name, str) or name not in OPERATORS:
+        raise InputError(
+            f"edge {index} of the cell: there is no operator {name!r} of cells; choose one of"
+            f" {', '.join(OPERATORS)}"
+        )
+    node = INPUTS + index // _PER_NODE
+    if target != node or not isinstance(target, Integral):
+        raise InputError(
+            f"edge {index} of the cell, {name} from {source!r}, goes to node {target!r}; two"
+            f" edges for every node in their order make that {node}"
+        )
+    if not isinstance(source, Integral) or source not in range(target):
+        raise InputError(
+            f"edge {index} of the cell, {name} from {source!r} to {target}, does not come from an"
+            f" earlier node, so there is a cycle or no such node; choose one of 0..{target - 1}"
+        )
+
+
+def _parts(index: int, edge: Any, form: str) -> tuple[Any, ...]:
+    """What an edge is made of, as many parts as the form has."""
+    if not isinstance(edge, tuple | list) or len(edge) != len(form.split(",")):
+        raise InputError(f"edge {index} of the cell is {edge!r}; write it as {form}")
+    return tuple(edge)
+
+
 def _with_targets(pairs: Sequence[Pair]) -> list[Triple]:
-    return [(name, source, INPUTS + i // _PER_NODE) for i, (name, source) in enumerate(pairs)]
+    edges = (_parts(index, pair, _PAIR) for index, pair in enumerate(pairs))
+    return [(name, source, INPUTS + i // _PER_NODE) for i, (name, source) in enumerate(edges)]
 
 
 def _cell(triples: Sequence[Triple], output: Sequence[int]) -> Cell:
-    edges = ((NULL if name == "none" else name, source, to) for name, source, to in triples)
-    return Cell(tuple(edges), tuple(output))
+    edges = (_parts(index, triple, _TRIPLE) for index, triple in enumerate(triples))
+    named = ((NULL if name == "none" else name, source, to) for name, source, to in edges)
+    return Cell(tuple(named), tuple(output))

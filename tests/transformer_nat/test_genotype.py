@@ -1,5 +1,8 @@
 """Cells as data: both conventions, the notation, and the published ones."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 from hypothesis import given, settings
 
@@ -71,7 +74,24 @@ EDGE = ("conv_3x3", 0, 2)
 @pytest.mark.parametrize(
     ("edges", "output", "message"),
     [
-        ((("magic", 0, 2), EDGE), (2,), "no operator 'magic'"),
+        (
+            (("magic", 0, 2), EDGE),
+            (2,),
+            "edge 0 .* no operator 'magic' of cells; choose one of max",
+        ),
+        ((EDGE, ("branch", 0, 2)), (2,), "edge 1 of the cell: there is no operator 'branch'"),
+        ((EDGE, ("dw_conv_3x3", 0, 2)), (2,), "no operator 'dw_conv_3x3' of cells"),
+        ((EDGE, (["conv_3x3"], 0, 2)), (2,), r"edge 1 .* no operator \['conv_3x3'\] of cells"),
+        ((EDGE, ("conv_3x3", "0", 2)), (2,), r"edge 1 .* from '0' to 2, .*choose one of 0\.\.1"),
+        ((EDGE, ("conv_3x3", None, 2)), (2,), "from None to 2, does not come from an earlier node"),
+        ((EDGE, ("conv_3x3", 0.5, 2)), (2,), "edge 1 of the cell, conv_3x3 from 0.5 to 2"),
+        ((EDGE, ("conv_3x3", 0, 2.0)), (2,), "edge 1 .* goes to node 2.0; .* make that 2"),
+        (
+            (EDGE, ("conv_3x3", 0)),
+            (2,),
+            r"edge 1 .* is \('conv_3x3', 0\); write it as \(op.* target",
+        ),
+        ((EDGE, EDGE), (2.0,), "joins node 2.0; its own nodes are"),
         ((), (2,), "at least one node"),
         ((EDGE,), (2,), "1 edges, so its last node has one"),
         ((EDGE, ("conv_3x3", 2, 2)), (2,), "edge 1 of the cell, conv_3x3 from 2 to 2, .* cycle"),
@@ -84,11 +104,22 @@ EDGE = ("conv_3x3", 0, 2)
         ((EDGE, EDGE), (2, 2), r"joins the nodes \(2, 2\)"),
     ],
 )
-def test_what_is_no_cell(
-    edges: tuple[tuple[str, int, int], ...], output: tuple[int, ...], message: str
-) -> None:
+def test_what_is_no_cell(edges: tuple[Any, ...], output: tuple[Any, ...], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Cell(edges, output)
+
+
+def test_pairs_are_no_triples() -> None:
+    pairs, triples = [("conv_3x3", 0)] * 2, [EDGE] * 2
+    with pytest.raises(InputError, match=r"edge 0 .* is \('conv_3x3', 0, 2\); .* \(.*, source\)$"):
+        Genotype.from_pairs(triples, [2], pairs, [2])  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"edge 0 .* is \('conv_3x3', 0\); .*, source, target\)$"):
+        Genotype.from_triples(pairs, [2], triples, [2])  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"edge 0 of the cell is 'c'; write it as \(operator"):
+        Genotype.from_pairs("conv_3x3", [2], pairs, [2])  # type: ignore[arg-type]
+    lists = [["conv_3x3", np.int64(0)]] * 2  # as JSON and arrays have them
+    read = Genotype.from_pairs(lists, np.array([2]), pairs, [2])  # type: ignore[arg-type]
+    assert read == Genotype.from_triples(triples, [2], triples, [2])
 
 
 @settings(deadline=None, max_examples=50)
