@@ -21,7 +21,13 @@ from prunas.transformer_nat.cell_network import CellModule, CellNetwork
 from prunas.transformer_nat.genotype import Genotype
 from prunas.transformer_nat.layers import operator_module
 from prunas.transformer_nat.operator_cost import operator_cost
-from prunas.transformer_nat.skeleton import CellPlace, Skeleton, cell_graph, cell_places
+from prunas.transformer_nat.skeleton import (
+    CellPlace,
+    Skeleton,
+    built_cell,
+    cell_graph,
+    cell_places,
+)
 from prunas.transformer_nat.transformation import TransformationSpace, transformations
 from prunas.transformer_nat.transitions import Rule, two_level
 
@@ -81,13 +87,13 @@ def cell_transformations(
         genotype: the cells.
         skeleton: the network around them.
         rule: what is offered for an operator.
-        trained: a network of these cells, from which all weights but those of other operators are
-            copied.
+        trained: a network of these cells, with its auxiliary head or without, from which all
+            weights but those of other operators are copied.
         seed: of weights; torch's global generator is left as found.
 
     Raises:
         InputError: no input reaches the nodes that a cell joins, or the trained network is another
-            one, or leaves dead nodes out.
+            one, or leaves out dead nodes that are joined.
         NothingToReplaceError: nothing may be replaced.
     """
     moves = transformations(cell_graph(genotype, skeleton), rule)
@@ -117,14 +123,32 @@ def cell_transformations(
 
 
 def _copy_weights(trained: CellNetwork, network: CellNetwork) -> None:
-    given, held = trained.state_dict(), network.state_dict()
-    shapes = [{name: tensor.shape for name, tensor in each.items()} for each in (given, held)]
+    """Operators that the trained network leaves out matter nowhere, and stay as they are."""
+    keep_dead = trained.skeleton.keep_dead
+    given, held = _parts(trained, keep_dead=keep_dead), _parts(network, keep_dead=keep_dead)
+    shapes = [
+        {name: tensor.shape for name, tensor in each.state_dict().items()} for each in (given, held)
+    ]
     if shapes[0] != shapes[1]:
         raise InputError(
             "the trained network is not that of these cells and this skeleton; give one that was"
-            " made of them, with keep_dead=True if they have nodes that nothing reaches"
+            " made of them, with keep_dead=True if they join nodes that nothing reaches"
         )
-    network.load_state_dict(given)
+    held.load_state_dict(given.state_dict())
+
+
+def _parts(network: CellNetwork, *, keep_dead: bool) -> nn.ModuleList:
+    """What holds weights, but the auxiliary head: of every cell the operators that are built so."""
+    genotype, skeleton = network.genotype, network.skeleton
+    parts = [network.stem, network.classifier]
+    for number, cell in enumerate(network.cells):
+        assert isinstance(cell, CellModule), "cells are cells"
+        operators = list(cell.operators)
+        if skeleton.keep_dead and not keep_dead:
+            own = genotype.reduce if number in skeleton.reductions else genotype.normal
+            operators = [operators[edge] for edge in built_cell(own).edges]
+        parts += [cell.older, cell.last, nn.ModuleList(operators)]
+    return nn.ModuleList(parts)
 
 
 def _choice(names: Sequence[str], own: nn.Module, place: CellPlace, source: int) -> Choice:

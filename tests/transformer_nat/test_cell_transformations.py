@@ -15,9 +15,11 @@ from prunas.supernet.elastic import Supernet
 from prunas.transformer_nat import (
     PUBLISHED,
     CellNetwork,
+    Genotype,
     cell_transformations,
     cifar_skeleton,
 )
+from prunas.transformer_nat.notation import read_cell
 
 SKELETON = cifar_skeleton(4, 4, size=8)
 SOURCE = PUBLISHED["DARTS_V2"]
@@ -76,6 +78,34 @@ def test_what_is_built_in_the_end_is_what_was_scored() -> None:
         torch.testing.assert_close(built(IMAGES), small(IMAGES))
 
 
+UNUSED = Genotype(  # node 2 is read by nobody, in the other cell nothing feeds node 3
+    read_cell("2: s3@0, c3@1; 3: nu@0, s3@1; 4: nu@2, c3@3", (4,)),
+    read_cell("2: nu@0, c1@1; 3: nu@0, nu@1; 4: c3@2, c5@3", (2, 4)),
+)
+
+
+@pytest.mark.parametrize("keep_dead", [False, True])
+@pytest.mark.parametrize("cells", [PUBLISHED["NAT_ENAS"], PUBLISHED["NAT_VGG"], UNUSED])
+def test_trained_networks_leave_null_edges_out(cells: Genotype, keep_dead: bool) -> None:
+    skeleton = cifar_skeleton(4, 4, size=32)
+    own = replace(skeleton, keep_dead=keep_dead)
+    trained = CellNetwork(cells, own, auxiliary=True, seed=3).eval()
+    found = cell_transformations(cells, skeleton, trained=trained, seed=1).network.eval()
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(found(images), trained(images))
+
+
 def test_weights_of_other_cells_are_refused() -> None:
-    with pytest.raises(InputError, match="the trained network is not that of these cells"):
-        cell_transformations(PUBLISHED["ENAS"], SKELETON, trained=TRAINED)
+    others = [
+        (PUBLISHED["ENAS"], SKELETON),
+        (PUBLISHED["VGG"], SKELETON),
+        (SOURCE, cifar_skeleton(4, 5, size=8)),
+        (SOURCE, cifar_skeleton(6, 4, size=8)),
+    ]
+    for cells, skeleton in others:
+        with pytest.raises(InputError, match="the trained network is not that of these cells"):
+            cell_transformations(cells, skeleton, trained=TRAINED)
+    dead = PUBLISHED["NAT_R2"]
+    with pytest.raises(InputError, match="keep_dead=True if they join nodes that nothing reaches"):
+        cell_transformations(dead, SKELETON, trained=CellNetwork(dead, SKELETON))
