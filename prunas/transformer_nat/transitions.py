@@ -108,8 +108,11 @@ def never_dearer_but_identity(edge: Edge, name: str) -> bool:
 
 
 def as_published(edge: Edge, name: str) -> bool:
-    """Whatever the rule offers, whatever it costs: for reproducing published searches only."""
-    return True
+    """Whatever the rule offers, at any cost, for reproducing published searches only.
+
+    In a traced network it still has to be one that can be there; in cells everything can.
+    """
+    return edge.takes(name)
 
 
 def _steps_down(source: Operator, target: Operator) -> bool:

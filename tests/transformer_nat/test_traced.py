@@ -26,6 +26,7 @@ from prunas.transformer_nat import (
     Replacement,
     Scored,
     TracedTransformations,
+    as_published,
     cell_graph,
     chosen,
     cifar_skeleton,
@@ -195,6 +196,15 @@ def test_what_cannot_be_at_an_edge_has_no_price_there() -> None:
     assert not never_dearer(edge, "conv_3x3")
     with pytest.raises(InputError, match="conv_3x3 cannot be between '0' and '1 branch'"):
         edge.cost_of("conv_3x3")
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_is_offered_whatever_it_costs_can_be_built(name: str) -> None:
+    space = transformations(traced(name).moves.graph, two_level_of_networks, legal=as_published)
+    for edge, names in zip(space.graph.edges, space.options, strict=True):
+        assert all(map(edge.takes, names))
+    (positions,) = space.sample(np.random.default_rng(0), 1)
+    assert space.cost(positions).macs >= 0
 
 
 # -- never dearer ----------------------------------------------------------------------------------
