@@ -12,7 +12,13 @@ from prunas.supernet.imagined import Imagining
 from prunas.supernet.skeleton import FORWARD_ERRORS, META, skeleton
 from prunas.supernet.tensors import aliases_of
 from prunas.transformer_nat.operator_cost import OperatorCost
-from prunas.transformer_nat.operators import NULL, SKIP
+from prunas.transformer_nat.operators import (
+    NULL,
+    OTHER_CONVOLUTION,
+    OTHER_DEPTHWISE,
+    SKIP,
+    operator,
+)
 from prunas.transformer_nat.substitutes import carried, substitute
 from prunas.transformer_nat.transitions import Rule
 
@@ -48,12 +54,24 @@ def layer_prices(
         for other in rule(name):
             if other == NULL or (other == SKIP and seen.given != seen.made):
                 continue
+            if _grows(seen.layer, name, other):
+                continue
             new = substitute(seen.layer, other)
             if new is not None and not (cost := _price(new, seen)).exceeds(prices[name]):
                 prices[other] = cost
         if len(prices) > 1:
             result[path] = prices
     return result
+
+
+def _grows(layer: nn.Conv2d, name: str, other: str) -> bool:
+    """Whether the kernel would be larger, where the operator's name does not say how large it is.
+
+    Rules take such a kernel for larger than any; an oblong one is as small as its shorter side.
+    `substitute` builds such a pool all the same: earlier runs may have chosen one.
+    """
+    unnamed = name in (OTHER_CONVOLUTION, OTHER_DEPTHWISE)
+    return unnamed and operator(other).kernel > min(layer.kernel_size)
 
 
 def _price(module: nn.Module, seen: _Seen) -> OperatorCost:

@@ -124,6 +124,29 @@ def test_gates_and_depthwise_kernels() -> None:
     assert "1.gate.down" not in options(found)
 
 
+@pytest.mark.parametrize(
+    ("kernel", "groups", "expected"),
+    [
+        ((1, 3), 1, {"conv_1x1", SKIP}),
+        ((3, 1), 1, {"conv_1x1", SKIP}),
+        ((1, 7), 1, {"conv_1x1", SKIP}),
+        ((1, 3), 8, {SKIP}),
+        ((5, 3), 8, {"dw_conv_3x3", "max_pool_3x3", "avg_pool_3x3", SKIP}),
+    ],
+)
+def test_oblong_kernels_do_not_grow(
+    kernel: tuple[int, int], groups: int, expected: set[str]
+) -> None:
+    padding = kernel[0] // 2, kernel[1] // 2
+    layer = nn.Conv2d(8, 8, kernel, padding=padding, groups=groups, bias=False)
+    source = network(layer, Branch(8, 4))
+    own, *others = options(traced_transformations(source, IMAGE))["1"]
+    assert own == ("other_dw_conv" if groups > 1 else "other_conv")
+    assert set(others) == expected
+    before = replaced(source, [Replacement("1", own, "max_pool_3x3")])  # earlier runs may have it
+    assert before(torch.zeros(1, *IMAGE)).shape == (1, 5)
+
+
 def test_blocks_in_blocks_and_concatenations() -> None:
     nested = [(e.operator, e.source, e.target) for e in traced("nested").moves.graph.edges]
     assert ("branch", "0", "1 branch") in nested
