@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from prunas.supernet.labels import Nodes
 from prunas.supernet.lengths import (
+    Compared,
     Length,
     Multiple,
     OwnedInt,
@@ -34,15 +35,18 @@ from prunas.supernet.scoped import Place
 
 
 @contextmanager
-def owned_integers(network: nn.Module) -> Iterator[None]:
-    """Every integer attribute of every module of `network` is an `OwnedInt` inside the block."""
+def owned_integers(network: nn.Module, compared: Compared) -> Iterator[None]:
+    """Every integer attribute of every module of `network` is an `OwnedInt` inside the block.
+
+    `compared` is told what they are compared with.
+    """
     before: list[tuple[dict[str, Any], str, Any]] = []
     for path, module in network.named_modules():
         of_kernels = _OF_KERNELS if isinstance(module, nn.modules.conv._ConvNd) else ()
         for name, value in list(module.__dict__.items()):
             if type(value) not in _WITH_INTEGERS or name in of_kernels:
                 continue
-            wrapped = _wrapped(value, path, name)
+            wrapped = _wrapped(value, path, name, compared)
             if wrapped is not value:
                 before.append((module.__dict__, name, value))
                 module.__dict__[name] = wrapped
@@ -67,13 +71,13 @@ _OF_KERNELS: Final = frozenset(
 """Attributes of convolutions that are no channels."""
 
 
-def _wrapped(value: Any, path: str, name: str) -> Any:
+def _wrapped(value: Any, path: str, name: str, compared: Compared) -> Any:
     if type(value) is int:
-        return OwnedInt(value, Place(path, name, None)) if value > 0 else value
+        return OwnedInt(value, Place(path, name, None), compared) if value > 0 else value
     if not any(type(entry) is int for entry in value):
         return value
     entries = [
-        OwnedInt(entry, Place(path, name, position)) if type(entry) is int else entry
+        OwnedInt(entry, Place(path, name, position), compared) if type(entry) is int else entry
         for position, entry in enumerate(value)
     ]
     return entries if isinstance(value, list) else tuple(entries)
@@ -92,6 +96,7 @@ class SizeWatch(TorchFunctionMode):
         tie: called with labels that a function needs in equal numbers (the parts of `chunk`).
         equally_long: called with the labels of two dimensions that have one length.
         normalises: called with labels whose number enters the result (attention's scale).
+        compared: told what lengths are compared with.
         merge: labels of several dimensions flattened into one.
         split: labels of the dimensions that one falls into, viewed with a shape.
     """
@@ -103,13 +108,14 @@ class SizeWatch(TorchFunctionMode):
         tie: Callable[[Nodes, Nodes], None],
         equally_long: Callable[[Nodes, Nodes], None],
         normalises: Callable[[Nodes], None],
+        compared: Compared,
         merge: Callable[[Sequence[Nodes]], Nodes],
         split: Callable[[Nodes, Sequence[int]], list[Nodes]],
     ) -> None:
         super().__init__()
         self.merge = merge
         self.split = split
-        self.told = Told(observe, normalises)
+        self.told = Told(normalises, compared)
         self.equally_long = equally_long
         self.dims = dims
         self.normalises = normalises

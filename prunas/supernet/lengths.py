@@ -5,6 +5,8 @@ types. Arithmetic that networks do with sizes (a width divided by a number of he
 it) keeps the connection; what other arithmetic gives is plain, and follows by itself.
 """
 
+import operator
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
@@ -13,27 +15,86 @@ from typing import Any, Self
 from prunas.supernet.labels import Nodes
 from prunas.supernet.scoped import Place
 
+Compared = Callable[[float, "Order", float, str], None]
+"""Told of one number, how it is compared, the other, and the Python module that asks."""
+Order = Callable[[float, float], bool]
+"""How two integers are compared, as the module `operator` has it."""
+Arithmetic = Callable[[Any, Any], Any]
 
-class OwnedInt(int):
-    """An integer that knows which module keeps it."""
 
-    place: Place
+class _Watched(int):
+    """An integer that tells what it is compared with: other widths may turn the answer round."""
 
-    def __new__(cls, value: int, place: Place) -> Self:
-        self = super().__new__(cls, value)
-        self.place = place
-        return self
+    compared: Compared
 
     def __deepcopy__(self, memo: dict[int, Any]) -> int:
         return int(self)
 
     def __eq__(self, other: object) -> bool:
-        return other == int(self) if not isinstance(other, Length) else other == self
+        return self._answer(operator.eq, other)
 
     def __ne__(self, other: object) -> bool:
-        return not self == other
+        return self._answer(operator.ne, other)
+
+    def __lt__(self, other: object) -> bool:
+        return self._answer(operator.lt, other)
+
+    def __le__(self, other: object) -> bool:
+        return self._answer(operator.le, other)
+
+    def __gt__(self, other: object) -> bool:
+        return self._answer(operator.gt, other)
+
+    def __ge__(self, other: object) -> bool:
+        return self._answer(operator.ge, other)
+
+    def __bool__(self) -> bool:
+        return self._answer(operator.ne, 0)
 
     __hash__ = int.__hash__
+
+    def __mod__(self, other: Any) -> Any:
+        return _derived(operator.mod, self, other)
+
+    def _answer(self, order: Order, other: Any) -> bool:
+        if not isinstance(other, int | float):
+            return order(int(self), other)
+        asking = sys._getframe(2).f_globals.get("__name__", "")
+        self.compared(self, order, other, asking)
+        return order(int(self), plain(other))
+
+
+def plain(number: float) -> float:
+    """A number whose comparisons nobody is told of."""
+    return int(number) if isinstance(number, int) else number
+
+
+class Derived(_Watched):
+    """What a division of an integer with an owner gave, its quotient or its remainder."""
+
+    how: Arithmetic
+    whole: int
+    divisor: int
+
+    def __new__(cls, how: Arithmetic, whole: _Watched, divisor: int) -> Self:
+        self = super().__new__(cls, how(int(whole), int(divisor)))
+        self.how, self.whole, self.divisor, self.compared = how, whole, divisor, whole.compared
+        return self
+
+
+def _derived(how: Arithmetic, whole: _Watched, divisor: Any) -> Any:
+    return Derived(how, whole, divisor) if isinstance(divisor, int) else how(int(whole), divisor)
+
+
+class OwnedInt(_Watched):
+    """An integer that knows which module keeps it."""
+
+    place: Place
+
+    def __new__(cls, value: int, place: Place, compared: Compared) -> Self:
+        self = super().__new__(cls, value)
+        self.place, self.compared = place, compared
+        return self
 
     def __mul__(self, other: Any) -> Any:
         product = int(self) * other
@@ -93,15 +154,15 @@ class Told:
     """Who is told what becomes of a length.
 
     Attributes:
-        same: the integer of a module was found to be the length of a dimension.
         enters: the length enters the result as a number.
+        compared: the code asks how the length compares with another integer.
     """
 
-    same: Callable[[OwnedInt, Nodes], None]
     enters: Callable[[Nodes], None]
+    compared: Compared
 
 
-class Length(int):
+class Length(_Watched):
     """The length of a tracked dimension, as `tensor.shape` gave it."""
 
     nodes: Nodes
@@ -109,26 +170,13 @@ class Length(int):
 
     def __new__(cls, nodes: Nodes, told: Told) -> Self:
         self = super().__new__(cls, len(nodes))
-        self.nodes, self.told = nodes, told
+        self.nodes, self.told, self.compared = nodes, told, told.compared
         return self
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> int:
-        return int(self)
-
-    def __eq__(self, other: object) -> bool:
-        equal = int(self) == other if not isinstance(other, OwnedInt) else int(self) == int(other)
-        if equal and isinstance(other, OwnedInt):
-            self.told.same(other, self.nodes)
-        return equal
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-    __hash__ = int.__hash__
-
-    def __floordiv__(self, other: Any) -> int:
-        whole: int = int(self) // other
-        return Share(whole, self, other) if isinstance(other, OwnedInt) else whole
+    def __floordiv__(self, other: Any) -> Any:
+        if isinstance(other, OwnedInt):
+            return Share(int(self) // int(other), self, other)
+        return _derived(operator.floordiv, self, other)
 
     def __mul__(self, other: Any) -> Any:
         product = int(self) * other

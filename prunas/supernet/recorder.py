@@ -1,5 +1,6 @@
 """One labelled run of a network on the meta device."""
 
+import operator
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -16,7 +17,7 @@ from prunas.supernet.blocks import BlockWatch, Seen, Together
 from prunas.supernet.imagined import executed, name_of
 from prunas.supernet.integers import SizeWatch, owned_integers
 from prunas.supernet.labels import BATCH, Labels, Nodes
-from prunas.supernet.lengths import Multiple, OwnedInt, Scaled
+from prunas.supernet.lengths import Derived, Length, Multiple, Order, OwnedInt, Scaled, plain
 from prunas.supernet.operators import ELEMENTWISE, RULES, Call, Dims, pinned
 from prunas.supernet.scoped import Place
 from prunas.supernet.skeleton import FORWARD_ERRORS, called
@@ -89,6 +90,15 @@ class Consumption:
     depthwise: bool
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """Two numbers that the forward compared, one of them at least the length of something."""
+
+    left: float
+    order: Order
+    right: float
+
+
 @dataclass
 class Record:
     """What one labelled run found."""
@@ -102,6 +112,8 @@ class Record:
     pieces: list[Nodes] = field(default_factory=list)
     sizes: list[tuple[Place, int, Nodes]] = field(default_factory=list)
     lengths: list[tuple[Nodes, Nodes, str]] = field(default_factory=list)
+    comparisons: dict[object, Comparison] = field(default_factory=dict)
+    """Each kind once: what is compared in every block of a stage is one."""
     unknown: dict[str, int] = field(default_factory=dict)
     blocks: list[Seen] = field(default_factory=list)
     choices: list[Together] = field(default_factory=list)
@@ -127,7 +139,8 @@ def record(network: nn.Module, inputs: Any, fixed: frozenset[str]) -> Record:
         InputError: the network does not run on these inputs.
     """
     run = _Run(network, inputs, fixed)
-    with torch.no_grad(), owned_integers(network), run.blocks.watching(network), run.watch, run:
+    owned = owned_integers(network, run.compared)
+    with torch.no_grad(), owned, run.blocks.watching(network), run.watch, run:
         try:
             out = called(network, inputs)
         except InputError:  # of a module of ours
@@ -171,6 +184,7 @@ class _Run(TorchDispatchMode):
             self._tie,
             self._equally_long,
             self.normalises,
+            self.compared,
             self.labels.merge,
             self.labels.split,
         )
@@ -244,6 +258,18 @@ class _Run(TorchDispatchMode):
             self._observe(counted.owned, self.watch.repeated(counted, nodes))
         elif counted is not None:
             self._observe(counted, nodes)
+
+    def compared(self, left: float, order: Order, right: float, asking: str) -> None:
+        """Torch's own layers ask what they may take for granted, and compute the same either way."""
+        equal = plain(left) == plain(right) and order in (operator.eq, operator.ne)
+        if equal:
+            self._found_equal(left, right)
+        if asking.partition(".")[0] == "torch":
+            return
+        if equal and isinstance(left, Length) and isinstance(right, Length):
+            self._equally_long(left.nodes, right.nodes)
+        key = _name_of_number(left), order, _name_of_number(right)
+        self.record.comparisons.setdefault(key, Comparison(left, order, right))
 
     # -- bookkeeping ---------------------------------------------------------------------------
 
@@ -355,12 +381,28 @@ class _Run(TorchDispatchMode):
             owner = size.owned if isinstance(size, Scaled) else size
             self.record.sizes.append((owner.place, int(owner), nodes))
 
+    def _found_equal(self, left: float, right: float) -> None:
+        """An integer of a module that the code has found to be a length may be used as one."""
+        for one, two in ((left, right), (right, left)):
+            if isinstance(one, Length) and isinstance(two, OwnedInt):
+                self._observe(two, one.nodes)
+
     def _equally_long(self, first: Nodes, second: Nodes) -> None:
         if first is not second and len(first) == len(second):
             self.record.lengths.append((first, second, "it is as long as one that cannot change"))
 
     def _tie(self, first: Nodes, second: Nodes) -> None:
         self.labels.tie(first, second, "it is one of several equal parts, another cannot change")
+
+
+def _name_of_number(number: float) -> object:
+    if isinstance(number, Length):
+        return id(number.nodes)
+    if isinstance(number, OwnedInt):
+        return number.place
+    if isinstance(number, Derived):
+        return number.how, _name_of_number(number.whole), _name_of_number(number.divisor)
+    return "the number", plain(number)
 
 
 def memory_of(tensor: torch.Tensor) -> int:

@@ -17,6 +17,7 @@ from prunas.errors import InputError
 from prunas.supernet.blocks import Seen
 from prunas.supernet.choice import run_together
 from prunas.supernet.choosing import with_choices, without_unchosen
+from prunas.supernet.comparisons import turned
 from prunas.supernet.depth import with_blocks
 from prunas.supernet.grid import DEFAULT, WidthGrid, as_grid
 from prunas.supernet.kernels import with_kernels
@@ -126,10 +127,12 @@ def trace(
     space = draft.space(dropped)
     rounds = 0
     while space.genes:
-        blame = _Probe(bare, inputs, draft, space).blame(sparing=rounds < _CAREFUL_ROUNDS)
+        blame = draft.turned(bare, space)
+        if not blame:
+            blame = _Probe(bare, inputs, draft, space).blame(sparing=rounds < _CAREFUL_ROUNDS)
+            rounds += 1
         if not blame:
             break
-        rounds += 1
         dropped |= blame
         space = draft.space(dropped)
     space = with_blocks(space, found, wanted, draft.hands_on, bare, inputs, fixed)
@@ -562,6 +565,14 @@ class _Draft:
         """The classes that a gene of the latest space is made of."""
         atoms = np.flatnonzero(self.groups.gene_of_atom == gene)
         return np.flatnonzero(np.isin(self.groups.atom, atoms)).tolist()
+
+    def turned(self, bare: nn.Module, space: SearchSpace) -> dict[int, str]:
+        """{class: reason} of a gene that decides about what the forward does; see `turned`."""
+        found = turned(self.found.comparisons.values(), space, bare, self.factors)
+        if found is None:
+            return {}
+        gene, reason = found
+        return dict.fromkeys(self.classes_of(gene), reason)
 
     def all_classes(self, reason: str) -> dict[int, str]:
         """{class: reason} of everything that could be a channel."""

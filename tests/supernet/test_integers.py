@@ -99,7 +99,7 @@ def test_equal_parts_stay_equal(name: str) -> None:
 def test_integers_know_their_owner_and_are_put_back() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.LayerNorm((4, 2)))
     before = [dict(module.__dict__) for module in network.modules()]
-    with owned_integers(network):
+    with owned_integers(network, lambda *_: None):
         channels = network[0].out_channels
         assert isinstance(channels, OwnedInt)
         assert channels == 4
@@ -115,7 +115,7 @@ def test_integers_are_put_back_after_an_error() -> None:
     network = nn.Linear(3, 4)
 
     def fail() -> None:
-        with owned_integers(network):
+        with owned_integers(network, lambda *_: None):
             raise KeyError("inside")
 
     with pytest.raises(KeyError):
