@@ -260,7 +260,7 @@ class _Run(TorchDispatchMode):
             self._observe(counted, nodes)
 
     def compared(self, left: float, order: Order, right: float, asking: str) -> None:
-        """Torch's own layers ask what they may take for granted, and compute the same either way."""
+        """Torch's own layers ask for what spares them work, and compute the same either way."""
         equal = plain(left) == plain(right) and order in (operator.eq, operator.ne)
         if equal:
             self._found_equal(left, right)
@@ -452,11 +452,36 @@ _ANCHORS: Final = frozenset(
 """Operators whose k-th call is the same call in a cut network, whatever happens in between."""
 
 
+_INCIDENTAL: Final = _SAME_TENSOR | frozenset(
+    f"aten.{name}"
+    for name in (
+        "_unsafe_view",
+        "_reshape_alias",
+        "as_strided",
+        "contiguous",
+        "copy_",
+        "empty_like",
+        "flatten",
+        "lift_fresh",
+        "narrow",
+        "reshape",
+        "select",
+        "slice",
+        "squeeze",
+        "unflatten",
+        "unsqueeze",
+    )
+)
+"""Operators that show the same entries otherwise; sizes decide whether they are needed."""
+
+
 class Check(TorchDispatchMode):
     """Compares the shapes of intermediate results with what the labels predict.
 
     While the same operators run in the same order every result is compared. Sizes may change the
-    order (a copy more, a view less); from there on the k-th call of each anchor is.
+    order (a copy more, a slice that takes everything and is none): then the next operator that
+    computes something is found again. If that is another one, the k-th call of each anchor is
+    compared from there on.
     """
 
     def __init__(self, operations: list[Operation], alive: NDArray[np.bool_]) -> None:
@@ -465,6 +490,7 @@ class Check(TorchDispatchMode):
         self.alive = alive
         self.position = 0
         self.in_step = True
+        self.lost = False
         self._lengths: dict[int, int] = {}
         self._calls: dict[str, int] = {}
         self._anchors: dict[tuple[str, int], int] = {}
@@ -482,19 +508,36 @@ class Check(TorchDispatchMode):
             self.position = index
         out = executed(func, name, args, kwargs or {})
         if index is not None:
-            self._compare(out, self.operations[index].outputs)
+            self._compare(out, self.operations[index])
             self.position = index + 1
         return out
 
     def _index(self, name: str) -> int | None:
         """Which recorded operation this call is; None if nobody knows."""
         self._calls[name] = self._calls.get(name, 0) + 1
-        if self.in_step:
-            more = self.position < len(self.operations)
-            self.in_step = more and self.operations[self.position].name == name
-            if self.in_step:
-                return self.position
+        if not self.lost:
+            found = self._next(name)
+            self.in_step = found is not None
+            self.lost = found is None and name not in _INCIDENTAL
+        if not self.lost:
+            return found
         return self._anchors.get((name, self._calls[name])) if name in _ANCHORS else None
+
+    def _next(self, name: str) -> int | None:
+        """The operation that comes next, or the next one that computes something, if it is that."""
+        here = self.position
+        if self.in_step and self._is(here, name):
+            return here
+        here = self._computing(here)
+        return here if self._is(here, name) else None
+
+    def _is(self, index: int, name: str) -> bool:
+        return index < len(self.operations) and self.operations[index].name == name
+
+    def _computing(self, start: int) -> int:
+        """The first operation from there on that does more than show the same entries."""
+        rest = range(start, len(self.operations))
+        return next((i for i in rest if self.operations[i].name not in _INCIDENTAL), rest.stop)
 
     def suspects(self) -> list[Operation]:
         """The operation that was running, or those that may have been."""
@@ -504,13 +547,20 @@ class Check(TorchDispatchMode):
         stop = next((i for i in rest if self.operations[i].name in _ANCHORS), len(self.operations))
         return self.operations[self.position : stop + 1]
 
-    def _compare(self, out: Any, expected: list[Dims]) -> None:
+    def _compare(self, out: Any, operation: Operation) -> None:
         tensors = [out] if isinstance(out, torch.Tensor) else out or ()
         found = [tensor for tensor in tensors if isinstance(tensor, torch.Tensor)]
-        for tensor, dims in zip(found, expected, strict=False):
+        for tensor, dims in zip(found, operation.outputs, strict=False):
             shape = tuple(self._length(nodes) for nodes in dims)
-            if tuple(tensor.shape) != shape:
+            if not self._agree(tuple(tensor.shape), shape, operation.name):
                 raise ShapeMismatchError(f"{tuple(tensor.shape)} where {shape} was expected")
+
+    @staticmethod
+    def _agree(found: tuple[int, ...], expected: tuple[int, ...], name: str) -> bool:
+        """Where a dimension of length one is put does not matter (`einsum` goes by lengths)."""
+        if found == expected or name not in _INCIDENTAL:
+            return found == expected
+        return [n for n in found if n != 1] == [n for n in expected if n != 1]
 
     def _length(self, nodes: Nodes) -> int:
         if id(nodes) not in self._lengths:

@@ -129,7 +129,7 @@ def trace(
     while space.genes:
         blame = draft.turned(bare, space)
         if not blame:
-            blame = _Probe(bare, inputs, draft, space).blame(sparing=rounds < _CAREFUL_ROUNDS)
+            blame = _blamed(bare, inputs, draft, space, sparing=rounds < _CAREFUL_ROUNDS)
             rounds += 1
         if not blame:
             break
@@ -635,15 +635,33 @@ class _Failure:
     reason: str
 
 
-class _Probe:
-    """Cuts the skeleton at random widths and runs it."""
+def _blamed(
+    bare: nn.Module, inputs: Any, draft: _Draft, space: SearchSpace, *, sparing: bool
+) -> dict[int, str]:
+    """{class: reason} of what stands in the way of one of the trials; empty if nothing does."""
+    for values in (_distinct_widths(space.widths), _distant_widths(space.widths)):
+        blame = _Probe(bare, inputs, draft, space, values).blame(sparing=sparing)
+        if blame:
+            return blame
+    return {}
 
-    def __init__(self, bare: nn.Module, inputs: Any, draft: _Draft, space: SearchSpace) -> None:
+
+class _Probe:
+    """Cuts the skeleton at some widths and runs it."""
+
+    def __init__(
+        self,
+        bare: nn.Module,
+        inputs: Any,
+        draft: _Draft,
+        space: SearchSpace,
+        values: Sequence[int],
+    ) -> None:
         self.bare = bare
         self.inputs = inputs
         self.draft = draft
         self.space = space
-        self.values = _distinct_widths(space.widths)
+        self.values = values
         self.kept = dictionaries(bare)
 
     def blame(self, *, sparing: bool) -> dict[int, str]:
@@ -746,6 +764,22 @@ def _distinct_widths(widths: Sequence[int]) -> list[int]:
         position = used.get(width, 0)
         used[width] = position + 1
         values.append(orders[width][position % len(orders[width])])
+    return values
+
+
+def _distant_widths(widths: Sequence[int]) -> list[int]:
+    """Reduced widths, nearly the full one and small in turn.
+
+    Genes that follow one another are often parts of one dimension. A share of it that the code
+    computes is as long as one of them, but for a rounding, where all are cut alike.
+    """
+    used: dict[tuple[int, bool], int] = {}
+    values = []
+    for gene, width in enumerate(widths):
+        key = width, gene % 2 == 0
+        offset = used.get(key, 0) % max(1, width - 2)
+        used[key] = offset + 1
+        values.append(max(1, width - 1 - offset) if key[1] else min(2 + offset, max(1, width - 1)))
     return values
 
 
