@@ -4,7 +4,7 @@ A smaller kernel is the middle of the full one. So its rows, and its columns, ar
 channels: the middle one comes first, the outer ones go first, and what is cut is a slice.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from prunas.supernet.imagined import Imagining
+from prunas.supernet.imagined import Imagining, name_of
 from prunas.supernet.scoped import sizes_of, swapped
 from prunas.supernet.skeleton import FORWARD_ERRORS, META, called
 from prunas.supernet.space import (
@@ -28,10 +28,30 @@ from prunas.supernet.space import (
 )
 from prunas.supernet.tensors import modules_of
 
-Shapes = list[tuple[int, ...]]
-"""Of what a layer returned, call by call."""
-
 _LEAST: Final = 3  # one row of a depthwise kernel mixes nothing
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A depthwise convolution as it ran once.
+
+    Attributes:
+        shape: of what it returned.
+        margins: along each side of the image, how far before its first pixel the kernel begins.
+        side: of the kernel.
+        dilation: from each of its rows to the next, along each side.
+    """
+
+    shape: tuple[int, ...]
+    margins: tuple[int, ...]
+    side: int
+    dilation: tuple[int, ...]
+
+    @property
+    def middle(self) -> tuple[int, ...]:
+        """Where the middle of the kernel is first put, along each side."""
+        reach = (d * (self.side - 1) // 2 for d in self.dilation)
+        return tuple(r - m for r, m in zip(reach, self.margins, strict=True))
 
 
 def with_kernels(
@@ -40,8 +60,9 @@ def with_kernels(
     """`space` with a gene for each depthwise kernel of side 5 or more: 3, 5, ... to the full side.
 
     The smaller kernel keeps the middle of the weight, and the padding follows, so that the output
-    has the size it had (Cai et al., "Once for all", ICLR 2020, section 3.3; its learnt transform of
-    the middle is `KernelTransform`).
+    has the size it had and each entry of it looks at the middle of what it looked at (Cai et al.,
+    "Once for all", ICLR 2020, section 3.3; its learnt transform of the middle is
+    `KernelTransform`). Where the padding does not follow so, the kernel stays.
 
     Args:
         space: the other genes; those of kernels come after them.
@@ -110,10 +131,10 @@ def _obstacle(path: str, layer: _ConvNd, space: SearchSpace, fixed: Collection[s
 def _stuck(
     space: SearchSpace, layers: Mapping[str, _ConvNd], bare: nn.Module, inputs: Any
 ) -> Mapping[str, str]:
-    """The layers whose output has another size, or the network none, with a smaller kernel."""
+    """The layers that look elsewhere, or return another size, or none, with a smaller kernel."""
     if not layers:
         return {}
-    trial = _Trial(space, bare, inputs, _output_shapes(bare, layers, inputs))
+    trial = _Trial(space, bare, inputs, _seen(bare, layers, inputs))
     if trial.failure(layers) is None:
         return {}
     found = {path: trial.failure({path: layer}) for path, layer in layers.items()}
@@ -125,13 +146,13 @@ class _Trial:
     """Runs the skeleton with smaller kernels.
 
     Attributes:
-        expected: what every layer returns with its full kernel.
+        expected: every layer's runs with its full kernel.
     """
 
     space: SearchSpace
     bare: nn.Module
     inputs: Any
-    expected: Mapping[str, Shapes]
+    expected: Mapping[str, list[_Seen]]
 
     def failure(self, layers: Mapping[str, _ConvNd]) -> str | None:
         """What goes wrong where these layers, all at once, are smaller; at every side."""
@@ -146,14 +167,28 @@ class _Trial:
         tensors = {f"{path}.weight": _smaller(layer, chosen) for (path, layer), chosen in pairs}
         with swapped(self.bare, tensors, integers):
             try:
-                found = _output_shapes(self.bare, layers, self.inputs)
+                found = _seen(self.bare, layers, self.inputs)
             except FORWARD_ERRORS as error:
                 first = (str(error).strip() or type(error).__name__).splitlines()[0]
                 return f"the network does not run with a smaller kernel here: {first}"
-        for path in layers:
-            if found[path] != self.expected[path]:
-                return f"a smaller kernel returns shapes {found[path]}, not {self.expected[path]}"
-        return None
+        differences = (_difference(self.expected[path], found[path]) for path in layers)
+        return next((why for why in differences if why is not None), None)
+
+
+def _difference(expected: list[_Seen], found: list[_Seen]) -> str | None:
+    """What a smaller kernel does that the middle of the full one would not."""
+    if not expected:
+        return "its weight is used by other code than a convolution"
+    before, after = ([run.shape for run in runs] for runs in (expected, found))
+    if before != after:
+        return f"a smaller kernel returns shapes {after}, not {before}"
+    for one, two in zip(expected, found, strict=True):
+        if one.middle != two.middle:
+            return (
+                f"a smaller kernel looks at other pixels: its middle is first put at {two.middle},"
+                f" not at {one.middle}, since the padding does not follow on both sides alike"
+            )
+    return None
 
 
 def _smaller(layer: _ConvNd, side: int) -> torch.Tensor:
@@ -165,22 +200,80 @@ def _side(layer: _ConvNd) -> int:
     return int(layer.kernel_size[0])
 
 
-def _output_shapes(bare: nn.Module, layers: Collection[str], inputs: Any) -> Mapping[str, Shapes]:
-    """What each of these layers returns in one run, by path."""
-    seen: dict[str, Shapes] = {path: [] for path in layers}
+class _Watching(Imagining):
+    """Notes every convolution with one of some layers' weights, or inside one of them.
+
+    What an operator padded just before counts as the convolution's own padding.
+    """
+
+    def __init__(self, layers: Mapping[str, _ConvNd]) -> None:
+        super().__init__()
+        self.layers = layers
+        self.running: str | None = None
+        self.seen: dict[str, list[_Seen]] = {path: [] for path in layers}
+        self._of_weight = {id(layer.weight): path for path, layer in layers.items()}
+        self._padded: dict[int, tuple[torch.Tensor, Sequence[int]]] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = super().__torch_dispatch__(func, types, args, kwargs)
+        name = name_of(func)
+        if name in _PADDING:
+            self._padded[id(out)] = out, args[1]  # an id means nothing after its tensor is gone
+        elif name == "aten.convolution":
+            path = self.running or self._of_weight.get(id(args[1]))
+            if path is not None:
+                self.seen[path].append(self._run(self.layers[path], args, tuple(out.shape)))
+        return out
+
+    def _run(self, layer: _ConvNd, args: Any, shape: tuple[int, ...]) -> _Seen:
+        image, weight, _, _, padding, dilation = args[:6]
+        axes = weight.dim() - 2
+        outside = self._outside(layer, image)[::2][::-1]  # pairs, those of the last side first
+        outside = [0] * (axes - len(outside)) + list(outside)[-axes:]
+        margins = tuple(int(p) + int(o) for p, o in zip(padding, outside, strict=True))
+        return _Seen(shape, margins, weight.shape[-1], tuple(map(int, dilation)))
+
+    def _outside(self, layer: _ConvNd, image: torch.Tensor) -> Sequence[int]:
+        if layer.padding_mode == "circular":  # made by copying, not by an operator for it
+            return layer._reversed_padding_repeated_twice
+        return self._padded[id(image)][1] if id(image) in self._padded else ()
+
+
+_PADDING: Final = frozenset(
+    (
+        "aten.constant_pad_nd",
+        *(f"aten.{kind}_pad{n}d" for kind in ("reflection", "replication") for n in (1, 2, 3)),
+    )
+)
+
+
+def _seen(bare: nn.Module, layers: Mapping[str, _ConvNd], inputs: Any) -> Mapping[str, list[_Seen]]:
+    """How each of these layers runs in one run of the network, by path."""
+    watching = _Watching(layers)
+
+    def begins(path: str) -> None:
+        watching.running = path
+
+    def ends() -> None:
+        watching.running = None
+
     handles = [
-        bare.get_submodule(path).register_forward_hook(
-            lambda _, args, out, path=path: seen[path].append(tuple(out.shape))
+        handle
+        for path, layer in layers.items()
+        for handle in (
+            layer.register_forward_pre_hook(lambda *_, path=path: begins(path)),
+            layer.register_forward_hook(lambda *_: ends()),
         )
-        for path in layers
     ]
     try:
-        with torch.no_grad(), Imagining():
+        with torch.no_grad(), watching:
             called(bare, inputs)
     finally:
         for handle in handles:
             handle.remove()
-    return seen
+    return watching.seen
 
 
 def _extended(space: SearchSpace, layers: Mapping[str, _ConvNd]) -> SearchSpace:

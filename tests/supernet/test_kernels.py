@@ -1,5 +1,6 @@
 """Depthwise kernels that can be smaller."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from prunas.errors import InputError
 from prunas.eval.cost import Cost
@@ -252,3 +254,91 @@ def test_kinds_that_do_not_exist() -> None:
         InputError, match=r"nothing in Sequential can be pruned: .*widths are not searched"
     ):
         trace(network_of(3), IMAGE, genes=("depth",))
+
+
+class Padding(nn.Module):
+    """A depthwise convolution whose image is padded by the module around it."""
+
+    def __init__(self, pad: Callable[[nn.Conv1d, Tensor], Tensor], **options: Any) -> None:
+        super().__init__()
+        self.layer = nn.Conv1d(6, 6, 5, groups=6, **options)
+        self.pad = pad
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layer(self.pad(self.layer, x))
+        return out
+
+
+def padded(pad: Callable[[nn.Conv1d, Tensor], Tensor], **options: Any) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv1d(3, 6, 1), Padding(pad, **options), nn.Conv1d(6, 2, 1)).eval()
+
+
+def causal(layer: nn.Conv1d, x: Tensor) -> Tensor:
+    return F.pad(x, (layer.kernel_size[0] - 1, 0))
+
+
+def both(layer: nn.Conv1d, x: Tensor) -> Tensor:
+    return F.pad(x, [layer.kernel_size[0] // 2] * 2)
+
+
+def reflected(layer: nn.Conv1d, x: Tensor) -> Tensor:
+    return F.pad(x, [layer.kernel_size[0] // 2] * 2, mode="reflect")
+
+
+def joined(layer: nn.Conv1d, x: Tensor) -> Tensor:
+    margin = x.new_zeros(*x.shape[:2], layer.kernel_size[0] - 1)
+    return torch.cat([margin, x], 2)
+
+
+@pytest.mark.parametrize("pad", [causal, joined])
+def test_a_kernel_that_would_be_shifted_stays(pad: Callable[[nn.Conv1d, Tensor], Tensor]) -> None:
+    space = trace(padded(pad), (3, 20), genes=("width", "kernel"))
+    assert kernels_of(space) == {}
+    reasons = {entry.name: entry.reason for entry in space.pinned}
+    assert reasons["1.layer[kernel]"].startswith("a smaller kernel looks at other pixels")
+
+
+@pytest.mark.parametrize("pad", [both, reflected])
+def test_padding_around_the_layer_may_follow(pad: Callable[[nn.Conv1d, Tensor], Tensor]) -> None:
+    network = padded(pad)
+    space = trace(network, (3, 20), genes=("kernel",))
+    assert kernels_of(space) == {"1.layer[kernel]": (3, 5)}
+    small = cut(network, space, space.smallest())
+    with torch.no_grad():
+        full: Any = network.get_submodule("1.layer")
+        full.weight[..., [0, -1]] = 0
+        x = torch.randn(2, 3, 20)
+        if pad is both:
+            torch.testing.assert_close(small(x), network(x))
+        assert small(x).shape == network(x).shape
+
+
+def test_a_stride_that_hides_a_shift_does_not_help() -> None:
+    network = network_of(kernel=7, padding=1, stride=4)
+    space = trace(network, (3, 30, 30), genes=("width", "kernel"))
+    assert kernels_of(space) == {}
+
+
+def test_a_circle_goes_on() -> None:
+    network = network_of(padding=2, padding_mode="circular")
+    assert kernels_of(trace(network, IMAGE, genes=("kernel",))) == {"1[kernel]": (3, 5)}
+
+
+class Elsewhere(nn.Module):
+    """The weight of a layer that never runs itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv1d(6, 6, 5, padding=4, groups=6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        layer, weight = self.layer, self.layer.weight
+        y = F.conv1d(x, weight, layer.bias, padding=layer.padding, groups=layer.groups)
+        return y[..., : x.shape[-1]]
+
+
+def test_a_weight_that_other_code_convolves_with_is_seen() -> None:
+    network = nn.Sequential(nn.Conv1d(3, 6, 1), Elsewhere(), nn.Conv1d(6, 2, 1)).eval()
+    space = trace(network, (3, 20), genes=("width", "kernel"))
+    assert kernels_of(space) == {}
