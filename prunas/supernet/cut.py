@@ -12,20 +12,18 @@ from prunas.supernet.choice import settle
 from prunas.supernet.imagined import Imagining
 from prunas.supernet.layers import state_sizes
 from prunas.supernet.resolution import seen, side_of
-from prunas.supernet.scoped import set_integers, sizes_of, swapped
+from prunas.supernet.scoped import set_integers, sizes_of
 from prunas.supernet.skeleton import (
     FORWARD_ERRORS,
     called,
     copied,
     describe,
-    dictionaries,
-    forget,
     imagined,
-    imagined_like,
     shapes,
+    skeleton,
 )
 from prunas.supernet.space import SearchSpace
-from prunas.supernet.tensors import all_tensors_of, modules_of, tensors_of
+from prunas.supernet.tensors import modules_of, tensors_of
 
 
 def cut(network: nn.Module, space: SearchSpace, candidate: Sequence[int]) -> nn.Module:
@@ -150,17 +148,17 @@ def evaluating(network: nn.Module) -> Iterator[nn.Module]:
 
 
 def _run_on_meta(network: nn.Module, space: SearchSpace, side: int | None) -> None:
-    held = {name: imagined_like(tensor) for name, tensor in all_tensors_of(network).items()}
-    floating = (tensor.dtype for tensor in held.values() if tensor.is_floating_point())
+    """Run a copy: what a forward keeps in its modules stays out of the network."""
+    bare = skeleton(network)
+    floating = (t.dtype for t in tensors_of(bare).values() if t.is_floating_point())
     inputs = imagined(space.inputs, next(floating, None))
     if side is not None:
         inputs = inputs.new_empty(seen(inputs.shape, side))
-    with torch.no_grad(), evaluating(network), swapped(network, held, {}), Imagining():
+    with torch.no_grad(), evaluating(bare), Imagining():
         try:
-            out = called(network, inputs)
+            out = called(bare, inputs)
         except FORWARD_ERRORS as error:
             raise RunError(f"the cut network does not run: {error}; nothing was changed") from error
-    forget(dictionaries(network))
     found, wanted = shapes(describe(out)), shapes(space.outputs)
     if found != wanted:
         raise RunError(f"the cut network returns shapes {found}, not {wanted}; nothing was changed")

@@ -154,6 +154,8 @@ def record(network: nn.Module, inputs: Any, fixed: frozenset[str]) -> Record:
 
 _VALUES_ARE_READ: Final = ("meta tensor", "data-independent", "data dependent", "data-dependent")
 """In torch's own words, what goes wrong where values are asked for and there are none."""
+_ELSEWHERE: Final = ("expected device meta", "same device", "found at least two devices")
+"""And where a tensor was not taken along to another device."""
 
 
 def _refusal(network: nn.Module, inputs: Any, error: Exception) -> str:
@@ -164,6 +166,11 @@ def _refusal(network: nn.Module, inputs: Any, error: Exception) -> str:
         return (
             f"the forward of {name} looks at values, and a trace has shapes alone ({first}); its"
             " control flow and its shapes must not depend on the data"
+        )
+    if any(sign in first.lower() for sign in _ELSEWHERE):
+        return (
+            f"the forward of {name} uses a tensor that is not on its input's device ({first}); make"
+            " it a buffer, or create it on x.device"
         )
     return (
         f"{name} does not run on inputs of shape {shapes} ({first}); give the input_size it was"

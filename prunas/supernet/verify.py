@@ -18,7 +18,7 @@ from prunas.supernet.cut import copied_with, cut, evaluating, require_same
 from prunas.supernet.labels import BATCH
 from prunas.supernet.permute import permute
 from prunas.supernet.resolution import resized, side_of
-from prunas.supernet.skeleton import called, copied, imagined, with_batch
+from prunas.supernet.skeleton import FORWARD_ERRORS, called, copied, imagined, with_batch
 from prunas.supernet.space import Candidate, SearchSpace
 from prunas.supernet.tensors import tensors_of
 
@@ -75,6 +75,7 @@ def verify(network: nn.Module, space: SearchSpace, *, seed: int = 0) -> Verifica
     Raises:
         InputError: the network is not the one the space was traced from.
         VerificationError: an oracle fails.
+        RunError: the network does not run in double precision.
     """
     require_same(network, space)
     rng = np.random.default_rng(seed)
@@ -226,7 +227,7 @@ def _measure_batch_norm(network: nn.Module, inputs: Any) -> None:
     for layer in layers:
         layer.training, layer.momentum = True, 1.0
     try:
-        called(network, inputs)
+        _called(network, inputs)
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.training, layer.momentum = False, momentum
@@ -254,8 +255,18 @@ def _masked(network: nn.Module, space: SearchSpace, candidate: Sequence[int]) ->
 
 
 def _output(network: nn.Module, inputs: Any) -> list[torch.Tensor]:
-    leaves = tree_leaves(called(network, inputs))
+    leaves = tree_leaves(_called(network, inputs))
     return [leaf.double() for leaf in leaves if isinstance(leaf, torch.Tensor)]
+
+
+def _called(network: nn.Module, inputs: Any) -> Any:
+    try:
+        return called(network, inputs)
+    except FORWARD_ERRORS as error:
+        raise RunError(
+            f"the network does not run in double precision, in which it is verified ({error}); make"
+            " its tensors parameters or buffers, and create others in x.dtype"
+        ) from error
 
 
 def _difference(expected: list[torch.Tensor], found: list[torch.Tensor]) -> float:

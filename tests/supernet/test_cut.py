@@ -206,3 +206,36 @@ def test_a_space_that_lies_is_found_out() -> None:
     outputs = {"shape": [2, 6], "dtype": "float32"}
     with pytest.raises(RunError, match=r"returns shapes \(2, 5\), not \(2, 6\)"):
         cut(network, replace(space, outputs=outputs), [4, 4])
+
+
+class Holding(nn.Module):
+    """Tensors that are neither parameters nor buffers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = torch.tensor([0.4, 0.5, 0.6]).view(3, 1, 1)
+        self.scales = [torch.full((3, 1, 1), 2.0)]
+        self.rows: torch.Tensor | None = None
+        self.body, self.last = nn.Conv2d(3, 8, 1), nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.rows is None:
+            self.rows = torch.arange(x.shape[-1], dtype=x.dtype, device=x.device)
+        y = self.body((x - self.mean) * self.scales[0] + self.rows)
+        out: torch.Tensor = self.last(y.mean((2, 3)))
+        return out
+
+
+@pytest.mark.parametrize("ran", [False, True])
+def test_tensors_that_modules_just_hold_stay(ran: bool) -> None:
+    network, images = Holding().eval(), torch.randn(2, *IMAGE)
+    if ran:
+        network(images)
+    space = trace(network, IMAGE, grid=EVERY)
+    verify(network, space)
+    small = cut(network, space, [4])
+    assert torch.equal(small.mean, network.mean)  # type: ignore[arg-type]
+    assert (small.rows is None) is not ran  # the trial run left nothing
+    full = cut(network, space, space.full())
+    assert torch.equal(full(images), network(images))
+    assert small(images).shape == (2, 5)

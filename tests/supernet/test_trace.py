@@ -326,3 +326,27 @@ def test_a_question_expanded_over_the_batch_is_batched() -> None:
     linears = 15 * 12 * (1 + 2 * positions) + 15 * 5
     assert cost.macs([space.full()])[0] == stem + linears + 2 * 15 * positions
     assert {tuple(gene.choices)[-1] for gene in space.genes} >= {12, 5}
+
+
+_ELSEWHERE = torch.zeros(8, 1, 1)
+
+
+class Elsewhere(nn.Module):
+    """Tensors that a forward takes from where no device can be given."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.body, self.last = nn.Conv2d(3, 8, 1), nn.Linear(8, 5)
+        self.kind, self.held = kind, {"shift": torch.zeros(8, 1, 1)}
+
+    def forward(self, x: Tensor) -> Tensor:
+        tensors = {"global": _ELSEWHERE, "held": self.held["shift"]}
+        y = self.body(x) + tensors.get(self.kind, torch.tensor([[[0.0]]] * 8))
+        out: Tensor = self.last(y.mean((2, 3)))
+        return out
+
+
+@pytest.mark.parametrize("kind", ["global", "held", "made here"])
+def test_a_tensor_on_another_device_is_named_as_such(kind: str) -> None:
+    with pytest.raises(InputError, match=r"make it a buffer, or create it on x\.device"):
+        trace(Elsewhere(kind).eval(), IMAGE)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor, nn
 
-from prunas.errors import InputError
+from prunas.errors import InputError, RunError
 from prunas.supernet.grid import EVERY
 from prunas.supernet.space import Factors, SearchSpace
 from prunas.supernet.trace import trace
@@ -140,3 +140,22 @@ def test_a_network_that_drowns_in_rounding_is_not_vouched_for() -> None:
     network = Amplifies(1e14)
     with pytest.raises(VerificationError, match="permuting the channels"):
         verify(network, trace(network, IMAGE, grid=EVERY))
+
+
+@pytest.mark.parametrize("norm", [nn.Identity(), nn.BatchNorm2d(8)])
+def test_a_network_that_insists_on_single_precision_cannot_be_verified(norm: nn.Module) -> None:
+    class Hidden(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.norm, self.last = nn.Conv2d(3, 8, 1), norm, nn.Linear(8, 5)
+            self.narrow = nn.Conv2d(8, 6, 1)
+            self.hidden = [nn.Conv2d(6, 8, 1)]  # torch does not know of it
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.hidden[0](self.narrow(self.first(x)))
+            out: torch.Tensor = self.last(self.norm(y).mean((2, 3)))
+            return out
+
+    network = Hidden().eval()
+    with pytest.raises(RunError, match="does not run in double precision"):
+        verify(network, trace(network, IMAGE))
