@@ -8,6 +8,7 @@ one, the two must stay equally long. Integers computed from others at run time a
 and follow by themselves.
 """
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FunctionType
@@ -173,11 +174,12 @@ class SizeWatch(TorchFunctionMode):
         dims = self.dims(args[0])
         if isinstance(sizes, int):
             axis = kwargs.get("dim", args[1] if len(args) > 1 else 0)
-            return self._length(sizes, dims[axis])
-        return Shape(map(self._length, sizes, dims))
+            return self.length(dims[axis])
+        return Shape(map(self.length, dims))
 
-    def _length(self, size: int, nodes: Nodes) -> int:
-        return Length(nodes, self.told) if nodes.any() else size
+    def length(self, nodes: Nodes) -> int:
+        """How many there are, and of what."""
+        return Length(nodes, self.told) if nodes.any() else len(nodes)
 
     def repeated(self, size: Multiple, nodes: Nodes) -> Nodes:
         """(whole * heads): the labels of the heads."""
@@ -314,7 +316,16 @@ def _read_attention(watch: SizeWatch, args: Any, kwargs: dict[str, Any], out: An
         watch.normalises(watch.dims(args[0] if args else kwargs["query"])[-1])
 
 
+def _read_lstm(watch: SizeWatch, args: Any, kwargs: dict[str, Any], out: Any) -> None:
+    """That the states are projected torch knows from their width: it is not that of the cells."""
+    weights = next(argument for argument in args if isinstance(argument, list))
+    gates, states = map(watch.length, watch.dims(weights[1]))
+    if len(weights[1]) // 4 != weights[1].shape[1] and isinstance(gates, Length):
+        watch.told.compared(gates // 4, operator.ne, states, __name__)
+
+
 _READERS: Final[dict[str, Reader]] = {
+    "lstm": _read_lstm,
     "scaled_dot_product_attention": _read_attention,
     "view": _read_shape,
     "reshape": _read_shape,

@@ -4,10 +4,10 @@ Most of these integers are never read again by `forward` (those that are, the tr
 are what people print, and what other tools look at, so they must be true.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from torch import nn
+from torch import Tensor, nn
 
 Rule = Callable[[Any], None]
 RULES: Final[dict[type[nn.Module], Rule]] = {}
@@ -36,61 +36,101 @@ def state_sizes(layers: Iterable[nn.Module]) -> None:
                 break
 
 
+def _shape(layer: nn.Module, name: str, rank: int) -> Sequence[int] | None:
+    """Of a layer's tensor; None where there is none of that rank.
+
+    Subclasses may lay their weights out in ways of their own: nothing can be told from those.
+    """
+    tensor = getattr(layer, name, None)
+    return tensor.shape if isinstance(tensor, Tensor) and tensor.dim() == rank else None
+
+
 @layer_rule(nn.Conv1d, nn.Conv2d, nn.Conv3d)
 def _convolution(layer: Any) -> None:
-    layer.out_channels = layer.weight.shape[0]
-    layer.in_channels = layer.weight.shape[1] * layer.groups
+    shape = _shape(layer, "weight", 2 + len(layer.kernel_size))
+    if shape is not None:
+        layer.out_channels = shape[0]
+        layer.in_channels = shape[1] * layer.groups
 
 
 @layer_rule(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 def _transposed_convolution(layer: Any) -> None:
-    layer.in_channels = layer.weight.shape[0]
-    layer.out_channels = layer.weight.shape[1] * layer.groups
+    shape = _shape(layer, "weight", 2 + len(layer.kernel_size))
+    if shape is not None:
+        layer.in_channels = shape[0]
+        layer.out_channels = shape[1] * layer.groups
 
 
 @layer_rule(nn.Linear)
 def _linear(layer: Any) -> None:
-    layer.out_features, layer.in_features = layer.weight.shape
+    shape = _shape(layer, "weight", 2)
+    if shape is not None:
+        layer.out_features, layer.in_features = shape
 
 
 @layer_rule(nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
 def _batch_norm(layer: Any) -> None:
-    held = [t for t in (layer.weight, layer.running_mean) if t is not None]
-    if held:
-        layer.num_features = held[0].shape[0]
+    shape = _shape(layer, "weight", 1) or _shape(layer, "running_mean", 1)
+    if shape is not None:
+        layer.num_features = shape[0]
 
 
 @layer_rule(nn.GroupNorm)
 def _group_norm(layer: Any) -> None:
-    if layer.weight is not None:
-        layer.num_channels = layer.weight.shape[0]
+    shape = _shape(layer, "weight", 1)
+    if shape is not None:
+        layer.num_channels = shape[0]
 
 
 @layer_rule(nn.LayerNorm)
 def _layer_norm(layer: Any) -> None:
-    if layer.weight is not None:
-        layer.normalized_shape = tuple(layer.weight.shape)
+    shape = _shape(layer, "weight", len(layer.normalized_shape))
+    if shape is not None:
+        layer.normalized_shape = tuple(shape)
 
 
 @layer_rule(nn.Embedding)
 def _embedding(layer: Any) -> None:
-    layer.num_embeddings, layer.embedding_dim = layer.weight.shape
+    shape = _shape(layer, "weight", 2)
+    if shape is not None:
+        layer.num_embeddings, layer.embedding_dim = shape
 
 
 @layer_rule(nn.MultiheadAttention)
 def _attention(layer: Any) -> None:
-    layer.embed_dim = layer.out_proj.weight.shape[0]
+    shape = _shape(layer.out_proj, "weight", 2)
+    if shape is None:
+        return
+    layer.embed_dim = shape[0]
     layer.head_dim = layer.embed_dim // layer.num_heads
     if layer._qkv_same_embed_dim:
         layer.kdim = layer.vdim = layer.embed_dim
 
 
+_GATES: Final = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
+
+
 @layer_rule(nn.RNNBase)
 def _recurrent(layer: Any) -> None:
-    layer.hidden_size = layer.weight_hh_l0.shape[1]
-    layer.input_size = layer.weight_ih_l0.shape[1]
+    shape = _shape(layer, "weight_ih_l0", 2)
+    if shape is None:
+        return
+    layer.hidden_size = shape[0] // _GATES[layer.mode]
+    layer.input_size = shape[1]
+    projection = _shape(layer, "weight_hr_l0", 2)
+    if projection is not None:
+        layer.proj_size = projection[0]
+
+
+@layer_rule(nn.RNNCellBase)
+def _recurrent_cell(layer: Any) -> None:
+    inner, given = _shape(layer, "weight_hh", 2), _shape(layer, "weight_ih", 2)
+    if inner is not None and given is not None:
+        layer.hidden_size, layer.input_size = inner[1], given[1]
 
 
 @layer_rule(nn.PReLU)
 def _prelu(layer: Any) -> None:
-    layer.num_parameters = layer.weight.shape[0]
+    shape = _shape(layer, "weight", 1)
+    if shape is not None:
+        layer.num_parameters = shape[0]

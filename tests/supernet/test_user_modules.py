@@ -73,6 +73,53 @@ def conv(inputs: int, outputs: int) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3)
 
 
+class Members(nn.Linear):
+    """Three layers in one, whose weights are stacked and lie the other way round."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs)
+        self.weight = nn.Parameter(torch.randn(3, inputs, outputs) / 4)
+        self.bias = nn.Parameter(torch.zeros(3, 1, outputs))
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        return torch.baddbmm(self.bias, input, self.weight)
+
+
+class Ensemble(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.one, self.two = nn.Linear(6, 16), Members(16, 12), Members(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x).relu().unsqueeze(0).expand(3, -1, -1)
+        out: Tensor = self.two(self.one(y).relu()).mean(0)
+        return out
+
+
+class Rescaled(nn.Conv2d):
+    """A convolution that has no `weight`, but computes one."""
+
+    def __init__(self, inputs: int, outputs: int, side: int) -> None:
+        super().__init__(inputs, outputs, side)
+        self.direction = nn.Parameter(self.weight.detach().clone())
+        self.length = nn.Parameter(torch.ones(outputs, 1, 1, 1))
+        del self.weight
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        return self._conv_forward(input, self.direction * self.length, self.bias)
+
+
+class Correlating(nn.Module):
+    """x (b + sum over the batch of x^T x)"""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.randn(16, 16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ torch.addbmm(self.bias, x.transpose(1, 2), x)
+
+
 HEADS = [4, 4]  # four heads of four: the width of the sequence is their product
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[int]]] = {
     "attention": (lambda: Sequences(attention(batch_first=True), to_itself), SEQUENCE, HEADS),
@@ -91,6 +138,16 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[int]]] 
     "lstm": (
         lambda: Sequences(nn.LSTM(16, 10, batch_first=True), first, 10), SEQUENCE, [16, 10],
     ),
+    # the width of the cells stays, since torch tells a projection by being another one
+    "lstm, projected": (
+        lambda: Sequences(nn.LSTM(16, 12, proj_size=8, batch_first=True), first, 8),
+        SEQUENCE, [16, 8],
+    ),
+    "ensemble": (Ensemble, (6,), [16, 12]),
+    "weight of another name": (
+        lambda: pictures(Rescaled(3, 8, 3), nn.ReLU(), Rescaled(8, 12, 3)), PICTURE, [8, 12],
+    ),
+    "sum of products": (lambda: Sequences(Correlating(), plain), SEQUENCE, [16]),
     "gru, two layers both ways": (
         lambda: Sequences(
             nn.GRU(16, 10, num_layers=2, bidirectional=True, batch_first=True), first, 20
@@ -143,6 +200,7 @@ class Windows(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.filterwarnings("ignore:LSTM with projections:UserWarning")
 @pytest.mark.parametrize("name", NETWORKS)
 def test_torchs_layers_are_understood(name: str) -> None:
     make, size, widths = NETWORKS[name]
@@ -158,9 +216,8 @@ def test_torchs_layers_are_understood(name: str) -> None:
         assert small(torch.randn(3, *size)).shape == (3, 5)
     cost = prunas.Cost(space)
     assert cost.params([half])[0] == parameters_counted(small)
-    if (
-        "rnn" not in name and "gru" not in name and "lstm" not in name
-    ):  # one operator to the counter
+    # one operator to the counter, or one that it does not know
+    if not any(word in name for word in ("rnn", "gru", "lstm", "sum of products")):
         assert cost.macs([half])[0] == macs_counted(small, size)
 
 
@@ -178,6 +235,31 @@ def test_recurrent_layers_state_their_sizes() -> None:
     space = prunas.trace(network, SEQUENCE, grid=EVERY)
     small: Any = prunas.cut(network, space, [7, 3])
     assert (small.layer.input_size, small.layer.hidden_size) == (7, 3)
+
+
+def test_projected_recurrent_layers_state_their_sizes() -> None:
+    network = Sequences(nn.LSTM(16, 12, proj_size=8, batch_first=True), first, 8).eval()
+    space = prunas.trace(network, SEQUENCE, grid=EVERY)
+    for choice in range(1, 9):
+        layer: Any = prunas.cut(network, space, [7, choice]).get_submodule("layer")
+        assert (layer.input_size, layer.hidden_size, layer.proj_size) == (7, 12, choice)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTMCell, nn.GRUCell])
+def test_recurrent_cells_state_their_sizes(kind: type[nn.RNNCellBase]) -> None:
+    class Stepping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.cell, self.last = nn.Linear(6, 16), kind(16, 10), nn.Linear(10, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            state = self.cell(self.first(x))
+            out: Tensor = self.last(state[0] if isinstance(state, tuple) else state)
+            return out
+
+    network = Stepping().eval()
+    small: Any = prunas.cut(network, prunas.trace(network, (6,), grid=EVERY), [7, 3])
+    assert (small.cell.input_size, small.cell.hidden_size) == (7, 3)
 
 
 def test_embeddings_keep_their_rows() -> None:

@@ -51,9 +51,17 @@ def _matrix_product(call: Call) -> Dims:
     return _multiply(call, call.args[0], call.args[1])
 
 
-@rule("aten.addmm", "aten.baddbmm", "aten.addmv", "aten.addbmm")
+@rule("aten.addmm", "aten.baddbmm", "aten.addmv")
 def _added_matrix_product(call: Call) -> Dims:
-    dims = _multiply(call, call.args[1], call.args[2])
+    return _added(call, _multiply(call, call.args[1], call.args[2]))
+
+
+@rule("aten.addbmm")
+def _added_sum_of_matrix_products(call: Call) -> Dims:
+    return _added(call, _multiply(call, call.args[1], call.args[2])[1:])
+
+
+def _added(call: Call, dims: Dims) -> Dims:
     bias = call.dims(call.args[0])
     for nodes, more in zip(reversed(dims), reversed(bias), strict=False):
         if len(more) > 1:
