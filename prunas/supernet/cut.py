@@ -34,7 +34,7 @@ def cut(network: nn.Module, space: SearchSpace, candidate: Sequence[int]) -> nn.
     the alternative that is chosen, so that the names of all other tensors stay. The network is
     copied and not changed; gradients, hooks and training flags are as in the network. The result,
     which takes images of the side that the candidate sees, has been run on the meta device: its
-    outputs have the shapes they had.
+    outputs have the shapes that those of the network have.
 
     Args:
         network: the traced network, or one with the same tensors.
@@ -152,13 +152,15 @@ def _run_on_meta(network: nn.Module, space: SearchSpace, side: int | None) -> No
     bare = skeleton(network)
     floating = (t.dtype for t in tensors_of(bare).values() if t.is_floating_point())
     inputs = imagined(space.inputs, next(floating, None))
+    outputs = space.outputs
     if side is not None:
+        outputs = space.outputs_at.get(side, outputs)
         inputs = inputs.new_empty(seen(inputs.shape, side))
     with torch.no_grad(), evaluating(bare), Imagining():
         try:
             out = called(bare, inputs)
         except FORWARD_ERRORS as error:
             raise RunError(f"the cut network does not run: {error}; nothing was changed") from error
-    found, wanted = shapes(describe(out)), shapes(space.outputs)
+    found, wanted = shapes(describe(out)), shapes(outputs)
     if found != wanted:
         raise RunError(f"the cut network returns shapes {found}, not {wanted}; nothing was changed")

@@ -65,6 +65,7 @@ def with_resolutions(spaces: Mapping[int, SearchSpace]) -> SearchSpace:
         widths=(*space.widths, largest),
         conditions=(*space.conditions, *conditions),
         contractions=tuple(contractions),
+        outputs_at={side: s.outputs for side, s in spaces.items() if s.outputs != space.outputs},
     )
 
 

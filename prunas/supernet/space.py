@@ -129,6 +129,8 @@ class SearchSpace:
         taps: where a channel's activations can be seen.
         blocks: gene -> the block that it leaves out.
         alternatives: gene -> the choice block that it decides.
+        outputs_at: side of the images -> shapes and types of what it returns for them, where these
+            are others than `outputs`.
         normalised: genes over whose channels a normalisation or a mean runs, so that leaving a
             channel out differs from setting it to zero.
         notes: what the user should know about the trace, in sentences.
@@ -151,6 +153,7 @@ class SearchSpace:
     blocks: Mapping[int, Block] = field(default_factory=dict)
     alternatives: Mapping[int, Alternatives] = field(default_factory=dict)
     renewed: frozenset[str] = frozenset()
+    outputs_at: Mapping[int, Any] = field(default_factory=dict)
     normalised: frozenset[int] = frozenset()
     notes: tuple[str, ...] = field(default=())
 
@@ -361,6 +364,7 @@ class SearchSpace:
             "renewed": sorted(self.renewed),
             "blocks": [[gene, b.path, b.alone] for gene, b in self.blocks.items()],
             "alternatives": [[gene, c.path, c.names] for gene, c in self.alternatives.items()],
+            "outputs_at": [[side, outputs] for side, outputs in self.outputs_at.items()],
             "normalised": sorted(self.normalised),
             "notes": list(self.notes),
             "factors": table.rows,
@@ -522,6 +526,7 @@ def _from_data(data: Any) -> SearchSpace:
             g: Alternatives(path, tuple(names)) for g, path, names in data["alternatives"]
         },
         renewed=frozenset(data["renewed"]),
+        outputs_at={int(side): outputs for side, outputs in data.get("outputs_at", ())},
         normalised=frozenset(data["normalised"]),
         notes=tuple(data["notes"]),
     )

@@ -134,6 +134,19 @@ def test_a_space_as_text_has_them_too() -> None:
     assert read.conditions == tuple((len(space.genes) - 1, side) for side in (10, 17, 24))
 
 
+def test_maps_are_as_large_as_the_images() -> None:
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 2, 1)
+    ).eval()  # fmt: skip
+    space = trace(network, (3, 32, 32), resolutions=(16, 24), genes=("width",))
+    again = SearchSpace.from_json(space.to_json())
+    for side in (16, 24, 32):
+        images = torch.randn(2, 3, side, side)
+        assert cut(network, again, [5, side])(images).shape == (2, 2, side, side)
+    for seed in range(4):
+        verify(network, again, seed=seed)
+
+
 def test_tied_spaces_cost_the_same() -> None:
     network = network_of(nn.Conv2d(8, 8, 1), nn.ReLU())
     space = trace(network, IMAGE, grid=EVERY, genes=("width",), resolutions=(10,))

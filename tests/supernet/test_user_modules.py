@@ -117,7 +117,8 @@ class Correlating(nn.Module):
         self.bias = nn.Parameter(torch.randn(16, 16))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x @ torch.addbmm(self.bias, x.transpose(1, 2), x)
+        out: Tensor = x @ torch.addbmm(self.bias, x.transpose(1, 2), x)
+        return out
 
 
 HEADS = [4, 4]  # four heads of four: the width of the sequence is their product
@@ -246,7 +247,7 @@ def test_projected_recurrent_layers_state_their_sizes() -> None:
 
 
 @pytest.mark.parametrize("kind", [nn.LSTMCell, nn.GRUCell])
-def test_recurrent_cells_state_their_sizes(kind: type[nn.RNNCellBase]) -> None:
+def test_recurrent_cells_state_their_sizes(kind: Callable[[int, int], nn.Module]) -> None:
     class Stepping(nn.Module):
         def __init__(self) -> None:
             super().__init__()
