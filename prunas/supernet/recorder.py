@@ -20,7 +20,7 @@ from prunas.supernet.labels import BATCH, Labels, Nodes
 from prunas.supernet.lengths import Derived, Length, Multiple, Order, OwnedInt, Scaled, plain
 from prunas.supernet.operators import ELEMENTWISE, RULES, Call, Dims, pinned
 from prunas.supernet.scoped import Place
-from prunas.supernet.skeleton import FORWARD_ERRORS, called
+from prunas.supernet.skeleton import FORWARD_ERRORS, called, tensors_in
 from prunas.supernet.tensors import buffers_of, tensors_of
 
 _INDICES: Final = frozenset((torch.int64, torch.int32))
@@ -296,8 +296,8 @@ class _Run(TorchDispatchMode):
             if name not in used:  # auxiliary heads of training, say
                 for nodes in dims:
                     self.labels.pin(nodes, "it is not used when the network runs in eval mode")
-        self.record.returned = frozenset(map(memory_of, _tensors_in(out)))
-        for leaf in _tensors_in(out):
+        self.record.returned = frozenset(map(memory_of, tensors_in(out)))
+        for leaf in tensors_in(out):
             first, *rest = self.dims(leaf) or (self.labels.zeros(1),)
             if len(first) == BATCH and first.all():  # a batch expanded from a bare parameter, say
                 self.labels.tie(first, self.labels.batch(), "it is the batch of an output")
@@ -430,14 +430,6 @@ def _flat(value: Any) -> list[torch.Tensor]:
     """The tensors of a list or tuple, such as `cat` is given."""
     entries = value if isinstance(value, list | tuple) else ()
     return [entry for entry in entries if isinstance(entry, torch.Tensor)]
-
-
-def _tensors_in(value: Any) -> Iterator[torch.Tensor]:
-    for leaf in tree_leaves(value):
-        if isinstance(leaf, torch.Tensor):
-            yield leaf
-        elif hasattr(leaf, "__dict__"):
-            yield from (v for v in vars(leaf).values() if isinstance(v, torch.Tensor))
 
 
 _ANCHORS: Final = frozenset(

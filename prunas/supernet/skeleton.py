@@ -1,8 +1,9 @@
 """A network without weights: the same modules, every tensor on the meta device."""
 
 import copy
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
@@ -153,17 +154,52 @@ def held_tensors(network: nn.Module) -> Iterator[torch.Tensor]:
                 yield from (entry for entry in value if isinstance(entry, torch.Tensor))
 
 
-def describe(value: Any) -> Any:
-    """Shapes and types of nested tensors, as JSON: {"shape": [...], "dtype": "float32"}."""
+def tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    """Every tensor of nested containers and objects, in the order of their parts."""
+    return (leaf for leaf in leaves_of(value) if isinstance(leaf, torch.Tensor))
+
+
+def leaves_of(value: Any, above: frozenset[int] = frozenset()) -> Iterator[Any]:
+    """What nested containers and objects are made of in the end; nothing inside itself."""
+    parts = _parts(value)
+    if parts is None:
+        yield value
+    elif id(value) not in above:
+        for part in parts.values():
+            yield from leaves_of(part, above | {id(value)})
+
+
+def _parts(value: Any) -> Mapping[str, Any] | None:
+    """The parts of a container or an object by name or number; None if it has none."""
+    if isinstance(value, Mapping):
+        return {str(key): entry for key, entry in value.items()}
+    if isinstance(value, list | tuple | set | frozenset | deque):
+        return {str(number): entry for number, entry in enumerate(value)}
+    if isinstance(value, torch.Tensor | nn.Module | type) or callable(value):
+        return None
+    if is_dataclass(value):
+        return {part.name: getattr(value, part.name, None) for part in fields(value)}
+    return dict(sorted(vars(value).items())) if hasattr(value, "__dict__") else None
+
+
+def describe(value: Any, above: frozenset[int] = frozenset()) -> Any:
+    """Shapes and types of nested tensors, as JSON: {"shape": [...], "dtype": "float32"}.
+
+    What is neither a tensor nor made of parts is described by its value, or by its text.
+    """
     if isinstance(value, torch.Tensor):
         return {"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
-    if isinstance(value, dict):
-        return {"dict": {str(key): describe(entry) for key, entry in value.items()}}
-    if isinstance(value, list | tuple):
-        return {"list": [describe(entry) for entry in value]}
-    if value is None or isinstance(value, bool | int | float | str):
+    if isinstance(value, int) and not isinstance(value, bool):
+        return {"value": int(value)}
+    if value is None or isinstance(value, bool | float | str):
         return {"value": value}
-    return {"dict": {key: describe(entry) for key, entry in sorted(vars(value).items())}}
+    parts = _parts(value)
+    if parts is None or id(value) in above:
+        return {"value": str(value) if parts is None else type(value).__name__}
+    found = {name: describe(part, above | {id(value)}) for name, part in parts.items()}
+    if isinstance(value, set | frozenset):
+        return {"list": sorted(found.values(), key=str)}
+    return {"list": list(found.values())} if isinstance(value, list | tuple) else {"dict": found}
 
 
 def imagined(description: Any, floating: torch.dtype | None = None) -> Any:

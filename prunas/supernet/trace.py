@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from prunas.errors import InputError
 from prunas.supernet.blocks import Seen
@@ -238,6 +239,12 @@ def _inputs(network: nn.Module, input_size: Sequence[int] | None, example: Any) 
     if (input_size is None) == (example is None):
         raise InputError("give either input_size=(3, 224, 224) or example=tensors, one of the two")
     if input_size is None:
+        for leaf in tree_leaves(example):
+            if not isinstance(leaf, torch.Tensor | bool | int | float | str | None):
+                raise InputError(
+                    f"the example holds a {type(leaf).__name__}; give tensors, plain numbers, words"
+                    " and None, in tuples, lists and dicts"
+                )
         return with_batch(example, BATCH)
     if not _is_shape(input_size):
         raise InputError(

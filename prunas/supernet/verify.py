@@ -9,16 +9,23 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from prunas.errors import RunError
-from prunas.supernet.blocks import lies_in
+from prunas.supernet.blocks import leave_out, lies_in
 from prunas.supernet.choice import choose
 from prunas.supernet.cut import copied_with, cut, evaluating, require_same
 from prunas.supernet.labels import BATCH
 from prunas.supernet.permute import permute
 from prunas.supernet.resolution import resized, side_of
-from prunas.supernet.skeleton import FORWARD_ERRORS, called, copied, imagined, with_batch
+from prunas.supernet.skeleton import (
+    FORWARD_ERRORS,
+    called,
+    copied,
+    imagined,
+    tensors_in,
+    with_batch,
+)
 from prunas.supernet.space import Candidate, SearchSpace
 from prunas.supernet.tensors import tensors_of
 
@@ -236,9 +243,10 @@ def _measure_batch_norm(network: nn.Module, inputs: Any) -> None:
 
 
 def _masked(network: nn.Module, space: SearchSpace, candidate: Sequence[int]) -> nn.Module:
-    """A copy that still has all its modules, and does what the cut network should."""
+    """A copy in full width that does what the cut network should."""
     held = tensors_of(network)
-    gone = {block.path for block in space.left_out(candidate)}
+    blocks = space.left_out(candidate)
+    gone = {block.path for block in blocks}
     zeroed: dict[str, torch.Tensor] = {}
     for name, dimensions in space.removed(candidate).items():
         if name in space.aliases or lies_in(name, gone):
@@ -249,14 +257,12 @@ def _masked(network: nn.Module, space: SearchSpace, candidate: Sequence[int]) ->
         zeroed[name] = tensor
     twin = copied_with(network, zeroed)
     choose(twin, space.chosen(candidate))
-    for path in gone:
-        twin.get_submodule(path).register_forward_hook(lambda _, args, out: args[0])
+    leave_out(twin, blocks)  # a block that runs might overwrite its input
     return twin
 
 
 def _output(network: nn.Module, inputs: Any) -> list[torch.Tensor]:
-    leaves = tree_leaves(_called(network, inputs))
-    return [leaf.double() for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    return [tensor.double() for tensor in tensors_in(_called(network, inputs))]
 
 
 def _called(network: nn.Module, inputs: Any) -> Any:

@@ -2,6 +2,9 @@
 
 import copy
 import warnings
+from collections import UserDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,7 @@ from torch import Tensor, nn
 
 from prunas.errors import InputError
 from prunas.eval.cost import Cost
+from prunas.supernet.cut import cut
 from prunas.supernet.grid import EVERY
 from prunas.supernet.space import SearchSpace
 from prunas.supernet.trace import trace
@@ -350,3 +354,62 @@ class Elsewhere(nn.Module):
 def test_a_tensor_on_another_device_is_named_as_such(kind: str) -> None:
     with pytest.raises(InputError, match=r"make it a buffer, or create it on x\.device"):
         trace(Elsewhere(kind).eval(), IMAGE)
+
+
+class Features:
+    def __init__(self, maps: Tensor, scores: Tensor) -> None:
+        self.all = [maps, scores]
+        self.owner = self
+
+
+@dataclass
+class Maps:
+    maps: Tensor
+
+
+@dataclass(slots=True)
+class Slotted:
+    maps: Maps
+    scores: Tensor
+
+
+class Answers(dict[str, Tensor]):
+    pass
+
+
+OUTPUTS: dict[str, Callable[[Tensor, Tensor], Any]] = {
+    "an object with a list": Features,
+    "a dictionary of its own kind": lambda maps, scores: Answers(maps=maps, scores=scores),
+    "what behaves like one": lambda maps, scores: UserDict(maps=maps, scores=scores),
+    "nested dataclasses with slots": lambda maps, scores: Slotted(Maps(maps), scores),
+    "a set": lambda maps, scores: {maps, scores},
+    "a queue": lambda maps, scores: deque([maps, scores]),
+    "with a type": lambda maps, scores: {"maps": maps, "scores": scores, "type": maps.dtype},
+    "with words": lambda maps, scores: {"maps": maps, "scores": scores, "words": {"a", "b"}},
+    "with a length": lambda maps, scores: (maps, scores, scores.shape[1], maps.shape),
+    "a distribution": lambda maps, scores: (maps, torch.distributions.Categorical(logits=scores)),
+}
+
+
+@pytest.mark.parametrize("kind", OUTPUTS)
+def test_outputs_are_found_wherever_they_are(kind: str) -> None:
+    class Telling(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 6, 1), nn.Linear(6, 5)
+
+        def forward(self, x: Tensor) -> Any:
+            maps = self.one(x)
+            return OUTPUTS[kind](maps, self.last(self.two(maps).mean((2, 3))))
+
+    network = Telling().eval()
+    space = trace(network, IMAGE, grid=EVERY)
+    assert genes_of(space) == [("two", 6)]
+    cut(network, SearchSpace.from_json(space.to_json()), [3])
+    if kind not in ("a set", "a distribution"):  # has no order; checks the values it is given
+        verify(network, space)
+
+
+def test_an_example_is_made_of_tensors() -> None:
+    with pytest.raises(InputError, match="the example holds a ndarray; give tensors"):
+        trace(nn.Linear(4, 4), example=np.zeros((2, 4), np.float32))

@@ -82,7 +82,8 @@ class Members(nn.Linear):
         self.bias = nn.Parameter(torch.zeros(3, 1, outputs))
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
-        return torch.baddbmm(self.bias, input, self.weight)
+        out: Tensor = torch.baddbmm(self.bias, input, self.weight)
+        return out
 
 
 class Ensemble(nn.Module):
@@ -106,7 +107,8 @@ class Rescaled(nn.Conv2d):
         del self.weight
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
-        return self._conv_forward(input, self.direction * self.length, self.bias)
+        out: Tensor = self._conv_forward(input, self.direction * self.length, self.bias)
+        return out
 
 
 class Correlating(nn.Module):

@@ -159,3 +159,37 @@ def test_a_network_that_insists_on_single_precision_cannot_be_verified(norm: nn.
     network = Hidden().eval()
     with pytest.raises(RunError, match="does not run in double precision"):
         verify(network, trace(network, IMAGE))
+
+
+class Adding(nn.Module):
+    """A residual block that adds to its input in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x += self.body(x.relu())
+        return x
+
+
+class Activating(nn.Module):
+    """A residual block that activates its input in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.activation, self.body = nn.ReLU(inplace=True), nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.body(self.activation(x))
+        return out
+
+
+@pytest.mark.parametrize("block", [Adding, Activating])
+def test_blocks_that_change_their_input_may_be_left_out(block: type[nn.Module]) -> None:
+    ends = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 5, 1)
+    network = nn.Sequential(ends[0], block(), block(), ends[1]).eval()
+    space = trace(network, IMAGE, genes=("depth",))
+    assert {gene.kind for gene in space.genes} == {"depth"}
+    for seed in range(6):
+        verify(network, space, seed=seed)
