@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from prunas.supernet.labels import Nodes
 from prunas.supernet.lengths import (
-    Compared,
+    Derived,
     Length,
     Multiple,
     OwnedInt,
@@ -36,10 +36,10 @@ from prunas.supernet.scoped import Place
 
 
 @contextmanager
-def owned_integers(network: nn.Module, compared: Compared) -> Iterator[None]:
+def owned_integers(network: nn.Module, told: Told) -> Iterator[None]:
     """Every integer attribute of every module of `network` is an `OwnedInt` inside the block.
 
-    `compared` is told what they are compared with.
+    `told` are told what becomes of them.
     """
     before: list[tuple[dict[str, Any], str, Any]] = []
     for path, module in network.named_modules():
@@ -47,7 +47,7 @@ def owned_integers(network: nn.Module, compared: Compared) -> Iterator[None]:
         for name, value in list(module.__dict__.items()):
             if type(value) not in _WITH_INTEGERS or name in of_kernels:
                 continue
-            wrapped = _wrapped(value, path, name, compared)
+            wrapped = _wrapped(value, path, name, told)
             if wrapped is not value:
                 before.append((module.__dict__, name, value))
                 module.__dict__[name] = wrapped
@@ -72,13 +72,13 @@ _OF_KERNELS: Final = frozenset(
 """Attributes of convolutions that are no channels."""
 
 
-def _wrapped(value: Any, path: str, name: str, compared: Compared) -> Any:
+def _wrapped(value: Any, path: str, name: str, told: Told) -> Any:
     if type(value) is int:
-        return OwnedInt(value, Place(path, name, None), compared) if value > 0 else value
+        return OwnedInt(value, Place(path, name, None), told) if value > 0 else value
     if not any(type(entry) is int for entry in value):
         return value
     entries = [
-        OwnedInt(entry, Place(path, name, position), compared) if type(entry) is int else entry
+        OwnedInt(entry, Place(path, name, position), told) if type(entry) is int else entry
         for position, entry in enumerate(value)
     ]
     return entries if isinstance(value, list) else tuple(entries)
@@ -97,7 +97,7 @@ class SizeWatch(TorchFunctionMode):
         tie: called with labels that a function needs in equal numbers (the parts of `chunk`).
         equally_long: called with the labels of two dimensions that have one length.
         normalises: called with labels whose number enters the result (attention's scale).
-        compared: told what lengths are compared with.
+        told: who is told what becomes of lengths.
         merge: labels of several dimensions flattened into one.
         split: labels of the dimensions that one falls into, viewed with a shape.
     """
@@ -109,14 +109,14 @@ class SizeWatch(TorchFunctionMode):
         tie: Callable[[Nodes, Nodes], None],
         equally_long: Callable[[Nodes, Nodes], None],
         normalises: Callable[[Nodes], None],
-        compared: Compared,
+        told: Told,
         merge: Callable[[Sequence[Nodes]], Nodes],
         split: Callable[[Nodes, Sequence[int]], list[Nodes]],
     ) -> None:
         super().__init__()
         self.merge = merge
         self.split = split
-        self.told = Told(normalises, compared)
+        self.told = told
         self.equally_long = equally_long
         self.dims = dims
         self.normalises = normalises
@@ -133,6 +133,8 @@ class SizeWatch(TorchFunctionMode):
             with self:
                 return _BODIES[func](*args, **kwargs)
         name = getattr(func, "__name__", "")
+        if name in _NUMERIC:
+            self._enter((*args, *kwargs.values()))
         if name in _COUNTED:
             key, position = _COUNTED[name]
             value = kwargs.get(key, args[position] if len(args) > position else None)
@@ -144,6 +146,11 @@ class SizeWatch(TorchFunctionMode):
         if reader is not None:
             reader(self, args, kwargs, out)
         return out
+
+    def _enter(self, values: Sequence[Any]) -> None:
+        for value in values:
+            if isinstance(value, Length | OwnedInt | Scaled | Share | Multiple | Derived):
+                self.told.enters(value)
 
     def lengths(self, sizes: Any, tensor: torch.Tensor, offset: int = 0) -> None:
         """`sizes[i]` is the length of dimension i + offset of `tensor`."""
@@ -214,6 +221,13 @@ _BODIES: Final = {
 """Functions in which sizes are at work."""
 
 _SHAPES: Final = (torch.Tensor.shape.__get__, torch.Tensor.size)  # type: ignore[attr-defined]
+
+_NUMERIC: Final = frozenset(
+    f"{start}{name}{end}"
+    for name in ("add", "div", "floordiv", "mul", "pow", "sub", "truediv", "true_divide", "divide")
+    for start, end in (("", ""), ("", "_"), ("__", "__"), ("__r", "__"), ("__i", "__"))
+) | {"as_tensor", "full", "full_like", "multiply", "rsub", "scalar_tensor", "subtract", "tensor"}
+"""Functions that take numbers which are no sizes."""
 
 _COUNTED: Final = {
     "conv1d": ("groups", 6),

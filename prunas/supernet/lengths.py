@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, Self
 
+from torch import Tensor
+
 from prunas.supernet.labels import Nodes
 from prunas.supernet.scoped import Place
 
@@ -22,10 +24,27 @@ Order = Callable[[float, float], bool]
 Arithmetic = Callable[[Any, Any], Any]
 
 
-class _Watched(int):
-    """An integer that tells what it is compared with: other widths may turn the answer round."""
+@dataclass(frozen=True)
+class Told:
+    """Who is told what becomes of integers with an owner.
 
+    Attributes:
+        enters: one of them enters the result as a number.
+        compared: the code asks how one of them compares with another number.
+    """
+
+    enters: Callable[[int], None]
     compared: Compared
+
+
+class _Watched(int):
+    """An integer with an owner, which tells what becomes of it.
+
+    Other widths may turn a comparison round; and what is divided by a number of channels differs
+    from what is divided by the number of those that are not zero.
+    """
+
+    told: Told
 
     def __deepcopy__(self, memo: dict[int, Any]) -> int:
         return int(self)
@@ -56,11 +75,30 @@ class _Watched(int):
     def __mod__(self, other: Any) -> Any:
         return _derived(operator.mod, self, other)
 
+    def __float__(self) -> float:
+        self.told.enters(self)
+        return float(int(self))
+
+    def __truediv__(self, other: Any) -> Any:
+        return NotImplemented if isinstance(other, Tensor) else float(self) / other
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return other / float(self)
+
+    def __pow__(self, other: Any, modulus: Any = None) -> Any:
+        self.told.enters(self)
+        return int(self) ** other
+
+    def __array_ufunc__(self, function: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        self.told.enters(self)  # numpy's functions look at the number alone
+        numbers = (int(n) if isinstance(n, _Watched) else n for n in inputs)
+        return getattr(function, method)(*numbers, **options)
+
     def _answer(self, order: Order, other: Any) -> bool:
         if not isinstance(other, int | float):
             return order(int(self), other)
         asking = sys._getframe(2).f_globals.get("__name__", "")
-        self.compared(self, order, other, asking)
+        self.told.compared(self, order, other, asking)
         return order(int(self), plain(other))
 
 
@@ -78,7 +116,7 @@ class Derived(_Watched):
 
     def __new__(cls, how: Arithmetic, whole: _Watched, divisor: int) -> Self:
         self = super().__new__(cls, how(int(whole), int(divisor)))
-        self.how, self.whole, self.divisor, self.compared = how, whole, divisor, whole.compared
+        self.how, self.whole, self.divisor, self.told = how, whole, divisor, whole.told
         return self
 
 
@@ -91,12 +129,14 @@ class OwnedInt(_Watched):
 
     place: Place
 
-    def __new__(cls, value: int, place: Place, compared: Compared) -> Self:
+    def __new__(cls, value: int, place: Place, told: Told) -> Self:
         self = super().__new__(cls, value)
-        self.place, self.compared = place, compared
+        self.place, self.told = place, told
         return self
 
     def __mul__(self, other: Any) -> Any:
+        if isinstance(other, Tensor):
+            return NotImplemented  # which sees that a number enters
         product = int(self) * other
         if isinstance(other, Length):
             return Multiple(product, other, self)
@@ -112,6 +152,8 @@ class OwnedInt(_Watched):
         return _scaled(share, self, other)
 
     def __sub__(self, other: Any) -> Any:
+        if isinstance(other, Tensor):
+            return NotImplemented
         rest = int(self) - other
         return Rest(rest, self) if isinstance(other, OwnedInt) else rest
 
@@ -149,28 +191,14 @@ def _scaled(value: Any, owned: OwnedInt, other: Any) -> Any:
     return Scaled(value, owned) if type(other) is int and type(value) is int else value
 
 
-@dataclass(frozen=True)
-class Told:
-    """Who is told what becomes of a length.
-
-    Attributes:
-        enters: the length enters the result as a number.
-        compared: the code asks how the length compares with another integer.
-    """
-
-    enters: Callable[[Nodes], None]
-    compared: Compared
-
-
 class Length(_Watched):
     """The length of a tracked dimension, as `tensor.shape` gave it."""
 
     nodes: Nodes
-    told: Told
 
     def __new__(cls, nodes: Nodes, told: Told) -> Self:
         self = super().__new__(cls, len(nodes))
-        self.nodes, self.told, self.compared = nodes, told, told.compared
+        self.nodes, self.told = nodes, told
         return self
 
     def __floordiv__(self, other: Any) -> Any:
@@ -179,22 +207,10 @@ class Length(_Watched):
         return _derived(operator.floordiv, self, other)
 
     def __mul__(self, other: Any) -> Any:
+        if isinstance(other, Tensor):
+            return NotImplemented
         product = int(self) * other
         return Multiple(product, self, other) if isinstance(other, OwnedInt) else product
-
-    def __float__(self) -> float:
-        self.told.enters(self.nodes)
-        return float(int(self))
-
-    def __truediv__(self, other: Any) -> Any:
-        return float(self) / other
-
-    def __rtruediv__(self, other: Any) -> Any:
-        return other / float(self)
-
-    def __pow__(self, other: Any, modulus: Any = None) -> Any:
-        self.told.enters(self.nodes)
-        return int(self) ** other
 
 
 class _Computed(int):

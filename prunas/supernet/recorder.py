@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -17,11 +17,22 @@ from prunas.supernet.blocks import BlockWatch, Seen, Together
 from prunas.supernet.imagined import executed, name_of
 from prunas.supernet.integers import SizeWatch, owned_integers
 from prunas.supernet.labels import BATCH, Labels, Nodes
-from prunas.supernet.lengths import Derived, Length, Multiple, Order, OwnedInt, Scaled, plain
+from prunas.supernet.lengths import (
+    Derived,
+    Length,
+    Multiple,
+    Order,
+    OwnedInt,
+    Scaled,
+    Share,
+    Told,
+    plain,
+)
 from prunas.supernet.operators import ELEMENTWISE, RULES, Call, Dims, pinned
 from prunas.supernet.scoped import Place
 from prunas.supernet.skeleton import FORWARD_ERRORS, called, tensors_in
 from prunas.supernet.tensors import buffers_of, tensors_of
+from prunas.supernet.zeros import lifts
 
 _INDICES: Final = frozenset((torch.int64, torch.int32))
 
@@ -139,7 +150,7 @@ def record(network: nn.Module, inputs: Any, fixed: frozenset[str]) -> Record:
         InputError: the network does not run on these inputs.
     """
     run = _Run(network, inputs, fixed)
-    owned = owned_integers(network, run.compared)
+    owned = owned_integers(network, run.told)
     with torch.no_grad(), owned, run.blocks.watching(network), run.watch, run:
         try:
             out = called(network, inputs)
@@ -185,13 +196,14 @@ class _Run(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.record = Record()
         self.labels = self.record.labels
+        self.told = Told(self._enters, self.compared)
         self.watch = SizeWatch(
             self.dims,
             self._observe,
             self._tie,
             self._equally_long,
             self.normalises,
-            self.compared,
+            self.told,
             self.labels.merge,
             self.labels.split,
         )
@@ -201,6 +213,8 @@ class _Run(TorchDispatchMode):
         self._origin: dict[int, str] = {}
         self._last = ""
         self._used: set[int] = set()
+        self._lifted: set[int] = set()
+        self._entered: list[OwnedInt] = []
         self._held: set[int] = set()
         self._label_inputs(inputs)
         self._label_tensors(network, fixed)
@@ -219,8 +233,9 @@ class _Run(TorchDispatchMode):
             key = f"{name} (near {self._last})" if self._last else name
             self.record.unknown[key] = self.record.unknown.get(key, 0) + 1
         products = len(self.record.products)
-        result = (known or pinned)(Call(name, args, kwargs, out, self))
-        outputs = self._assign(out, result)
+        call = Call(name, args, kwargs, out, self)
+        outputs = self._assign(out, (known or pinned)(call))
+        self._lift(call)
         self._follow_origin(name, args, out)
         self.blocks.executed(name, args, out, self._origin)
         inputs = [self._dims[id(t)] for t in args if id(t) in self._dims]
@@ -250,6 +265,10 @@ class _Run(TorchDispatchMode):
     def normalises(self, nodes: Nodes) -> None:
         if nodes.any():
             self.record.normalised.append(nodes)
+
+    def lifted(self, tensor: torch.Tensor) -> bool:
+        """Whether it may be other than zero at channels that are zero."""
+        return id(tensor) in self._lifted
 
     def parted(self, pieces: Sequence[Nodes]) -> None:
         self.record.pieces.extend(nodes for nodes in pieces if nodes.any())
@@ -284,6 +303,8 @@ class _Run(TorchDispatchMode):
         """Pin the outputs, whose shape the user knows, and what nothing is known of."""
         self.record.outputs = out
         self._keep_ratios()
+        for nodes in (nodes for number in self._entered for nodes in self._counted_by(number)):
+            self.normalises(nodes)
         for block, gate, before, after in self.blocks.found():
             memory = memory_of(before), memory_of(after)
             row = Seen(block, gate, self.dims(before), self.dims(after), memory)
@@ -361,6 +382,15 @@ class _Run(TorchDispatchMode):
                 outputs.append(dims)
         return outputs
 
+    def _lift(self, call: Call) -> None:
+        outputs = [call.out] if isinstance(call.out, torch.Tensor) else _flat(call.out)
+        if outputs:
+            first = replace(call, out=outputs[0])
+            change = (
+                self._lifted.update if lifts(first, self.lifted) else self._lifted.difference_update
+            )
+            change(map(id, outputs))
+
     def _written(self, out: Any, given: Collection[int]) -> tuple[int, ...]:
         """Memory of the outputs; what is new in it is noted."""
         outputs = [out] if isinstance(out, torch.Tensor) else _flat(out)
@@ -382,6 +412,24 @@ class _Run(TorchDispatchMode):
 
     def _module_of(self, tensor: torch.Tensor) -> str:
         return self._origin.get(id(tensor), "").rpartition(".")[0]
+
+    def _enters(self, number: int) -> None:
+        """A number of channels is another one without those that are zero."""
+        if isinstance(number, Derived):
+            self._enters(number.whole)
+        elif isinstance(number, Length):
+            self.normalises(number.nodes)
+        elif isinstance(number, Share | Multiple):
+            self.normalises(number.length.nodes)
+            self._entered.append(number.owned)
+        elif isinstance(number, OwnedInt | Scaled):
+            self._entered.append(number.owned if isinstance(number, Scaled) else number)
+
+    def _counted_by(self, number: OwnedInt) -> Iterator[Nodes]:
+        """What an integer of a module is the number of, as far as it is known by now."""
+        yield from (nodes for place, _, nodes in self.record.sizes if place == number.place)
+        weight = self.record.tensors.get(f"{number.place.module}.weight", ())
+        yield from (nodes for nodes in weight if len(nodes) == plain(number))
 
     def _observe(self, size: OwnedInt | Scaled, nodes: Nodes) -> None:
         if int(size) == len(nodes) and nodes.any():

@@ -8,7 +8,7 @@ atoms of a kernel are its rows, and its columns, counted from the middle.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
@@ -206,13 +206,19 @@ class SearchSpace:
         Raises:
             InputError: wrong number of values, or a value that its gene does not offer.
         """
+        if not isinstance(values, Iterable):
+            raise InputError(
+                f"a candidate has a value for each of {len(self.genes)} genes, and is not"
+                f" {values!r}"
+            )
+        values = list(values)
         if len(values) != len(self.genes):
             raise InputError(
                 f"the candidate has {len(values)} values but the space has {len(self.genes)} genes;"
                 " it belongs to another space"
             )
         for gene, value in zip(self.genes, values, strict=True):
-            if int(value) not in gene.choices:
+            if _whole(value) not in gene.choices:
                 raise InputError(
                     f"{value} is not a choice of gene {gene.name!r}; choose one of {gene.choices}"
                 )
@@ -294,13 +300,18 @@ class SearchSpace:
         Raises:
             InputError: an order is not a permutation of its gene's channels.
         """
+        if not isinstance(orders, Iterable):
+            raise InputError(f"each of {len(self.genes)} genes has an order, and not {orders!r}")
+        orders = list(orders)
         if len(orders) != len(self.genes):
             raise InputError(f"{len(orders)} orders were given for {len(self.genes)} genes")
         atom = np.arange(sum(self.widths) + 1)
         rows = zip(self.genes, self.offsets, self.widths, orders, strict=True)
         for gene, offset, width, order in rows:
-            places = np.asarray(order, dtype=np.int64)
-            if not np.array_equal(np.sort(places), np.arange(width)):
+            places = np.asarray(order)
+            if places.dtype.kind not in "iu" or not np.array_equal(
+                np.sort(places), np.arange(width)
+            ):
                 raise InputError(
                     f"the order of gene {gene.name!r} is not a permutation of 0..{width - 1}"
                 )
@@ -404,6 +415,15 @@ class SearchSpace:
             f"SearchSpace({self.network}: {len(self.genes)} genes, {self.size:.3g} candidates,"
             f" {len(self.pinned)} pinned)"
         )
+
+
+def _whole(value: Any) -> int | None:
+    """The whole number that this is; None if it is none."""
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if number == value else None
 
 
 def surviving(factors: Factors, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -12,11 +12,13 @@ from torch.nn import functional as F
 from prunas.supernet.cut import cut
 from prunas.supernet.grid import EVERY
 from prunas.supernet.integers import owned_integers
-from prunas.supernet.lengths import OwnedInt
+from prunas.supernet.lengths import OwnedInt, Told
 from prunas.supernet.scoped import Place
 from prunas.supernet.space import SearchSpace
 from prunas.supernet.trace import trace
 from prunas.supernet.verify import verify
+
+NOBODY = Told(lambda number: None, lambda left, order, right, asking: None)
 
 
 class Between(nn.Module):
@@ -99,7 +101,7 @@ def test_equal_parts_stay_equal(name: str) -> None:
 def test_integers_know_their_owner_and_are_put_back() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.LayerNorm((4, 2)))
     before = [dict(module.__dict__) for module in network.modules()]
-    with owned_integers(network, lambda *_: None):
+    with owned_integers(network, NOBODY):
         channels = network[0].out_channels
         assert isinstance(channels, OwnedInt)
         assert channels == 4
@@ -115,7 +117,7 @@ def test_integers_are_put_back_after_an_error() -> None:
     network = nn.Linear(3, 4)
 
     def fail() -> None:
-        with owned_integers(network, lambda *_: None):
+        with owned_integers(network, NOBODY):
             raise KeyError("inside")
 
     with pytest.raises(KeyError):

@@ -1,5 +1,7 @@
 """Reordering channels: the function stays, and cutting keeps the first of the new order."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -72,6 +74,13 @@ def test_orders_must_be_permutations_of_every_gene() -> None:
     space = trace(network, IMAGE)
     with pytest.raises(InputError, match="1 orders were given for 2 genes"):
         permute(network, space, [range(8)])
+    wrong: Any
+    for wrong in (None, 3):
+        with pytest.raises(InputError, match=f"each of 2 genes has an order, and not {wrong}"):
+            permute(network, space, wrong)
+    for wrong in (None, "a", [0.5 * i for i in range(8)]):
+        with pytest.raises(InputError, match="order of gene '0' is not a permutation"):
+            permute(network, space, [wrong, range(16)])
     with pytest.raises(InputError, match=r"order of gene '0' is not a permutation of 0\.\.7"):
         permute(network, space, [[0] * 8, range(16)])
     with pytest.raises(InputError, match="trace the network again"):

@@ -4,9 +4,11 @@ import json
 import subprocess
 import sys
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -68,6 +70,15 @@ def test_candidates_are_checked(space: SearchSpace) -> None:
         InputError, match=r"3 is not a choice of gene '0'; choose one of \(2, 4, 8\)"
     ):
         space.candidate([3, 8])
+    wrong: Any
+    for wrong in (4.5, None, "a", float("nan"), float("inf")):
+        with pytest.raises(InputError, match=f"{wrong} is not a choice of gene '0'"):
+            space.candidate([wrong, 8])
+    for wrong in (None, 8):
+        with pytest.raises(InputError, match=f"a value for each of 2 genes, and is not {wrong}"):
+            space.candidate(wrong)
+    assert space.candidate(torch.tensor([4, 8])) == (4, 8)  # type: ignore[arg-type]
+    assert space.candidate([np.int64(4), 8.0]) == (4, 8)  # type: ignore[list-item]
 
 
 def test_removed_indices(space: SearchSpace) -> None:

@@ -73,6 +73,8 @@ def _multiply(call: Call, left: torch.Tensor, right: torch.Tensor) -> Dims:
     a, b = call.dims(left), call.dims(right)
     inner = b[-2] if len(b) > 1 else b[-1]
     call.tie(a[-1], inner)
+    if call.trace.lifted(left) and call.trace.lifted(right):
+        call.trace.normalises(inner)
     batch = a[:-2]
     for one, two in zip(batch, b[:-2], strict=False):
         call.tie(one, two)

@@ -88,12 +88,12 @@ _LINEAR_REDUCTIONS: Final = ("aten.sum",)
 
 
 def _reduction(call: Call) -> Any:
-    """Order does not matter to a reduction, so channels may go; only a sum ignores zeroed ones."""
+    """Order does not matter to a reduction, so channels may go; only a sum ignores zeros."""
     tensor = call.args[0]
     dims = call.dims(tensor)
     first = call.out[0] if isinstance(call.out, tuple | list) else call.out
     axes = _reduced_axes(call, tensor, first)
-    if call.name not in _LINEAR_REDUCTIONS:
+    if call.name not in _LINEAR_REDUCTIONS or call.trace.lifted(tensor):
         for axis in axes:
             call.trace.normalises(dims[axis])
     if call.name in ("aten.argmax", "aten.argmin", "aten.max", "aten.min") and len(axes) == 1:
