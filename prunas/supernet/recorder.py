@@ -527,12 +527,16 @@ class Check(TorchDispatchMode):
 
     While the same operators run in the same order every result is compared. Sizes may change the
     order (a copy more, a slice that takes everything and is none): then the next operator that
-    computes something is found again. If that is another one, the k-th call of each anchor is
-    compared from there on.
+    computes something is found again. If that is another one, the network does other things at
+    these widths, which is an error if `strict`; else the k-th call of each anchor is compared from
+    there on.
     """
 
-    def __init__(self, operations: list[Operation], alive: NDArray[np.bool_]) -> None:
+    def __init__(
+        self, operations: list[Operation], alive: NDArray[np.bool_], *, strict: bool
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.strict = strict
         self.operations = operations
         self.alive = alive
         self.position = 0
@@ -566,9 +570,21 @@ class Check(TorchDispatchMode):
             found = self._next(name)
             self.in_step = found is not None
             self.lost = found is None and name not in _INCIDENTAL
+            if self.lost and self.strict:
+                raise OtherOperatorError(self._other(name))
         if not self.lost:
             return found
         return self._anchors.get((name, self._calls[name])) if name in _ANCHORS else None
+
+    def _other(self, name: str) -> str:
+        place = self._computing(self.position)
+        rest = self.operations[place : place + 1]
+        return f"the forward runs {name}, not {rest[0].name if rest else 'nothing more'}"
+
+    def finish(self) -> None:
+        """The run is over: nothing may be missing."""
+        if self.strict and self._computing(self.position) < len(self.operations):
+            raise OtherOperatorError(self._other("nothing more"))
 
     def _next(self, name: str) -> int | None:
         """The operation that comes next, or the next one that computes something, if it is that."""
@@ -617,3 +633,7 @@ class Check(TorchDispatchMode):
 
 class ShapeMismatchError(RuntimeError):
     """An intermediate result of a cut network has another shape than its labels say."""
+
+
+class OtherOperatorError(RuntimeError):
+    """A cut network does other things than the full one."""

@@ -23,7 +23,7 @@ from prunas.supernet.depth import with_blocks
 from prunas.supernet.grid import DEFAULT, WidthGrid, as_grid
 from prunas.supernet.kernels import with_kernels
 from prunas.supernet.labels import BATCH, FIRST_IMAGE, PINNED, SECOND_IMAGE, Nodes, Solution
-from prunas.supernet.recorder import Check, Record, ShapeMismatchError, record
+from prunas.supernet.recorder import Check, OtherOperatorError, Record, ShapeMismatchError, record
 from prunas.supernet.resolution import seen, stride_of, with_resolutions
 from prunas.supernet.rows import distinct_rows
 from prunas.supernet.scoped import Place, sizes_of, swapped
@@ -646,11 +646,9 @@ def _blamed(
     bare: nn.Module, inputs: Any, draft: _Draft, space: SearchSpace, *, sparing: bool
 ) -> dict[int, str]:
     """{class: reason} of what stands in the way of one of the trials; empty if nothing does."""
-    for values in (_distinct_widths(space.widths), _distant_widths(space.widths)):
-        blame = _Probe(bare, inputs, draft, space, values).blame(sparing=sparing)
-        if blame:
-            return blame
-    return {}
+    first = _Probe(bare, inputs, draft, space, _distinct_widths(space.widths))
+    second = _Probe(bare, inputs, draft, space, _distant_choices(space.genes))
+    return first.blame(sparing=sparing) or second.blame(sparing=sparing)
 
 
 class _Probe:
@@ -669,11 +667,18 @@ class _Probe:
         self.draft = draft
         self.space = space
         self.values = values
+        # what the network does at widths that are not offered is no matter; and where one of a kind
+        # is left code may spare itself work, and what it computes stays
+        pairs = zip(space.genes, values, strict=True)
+        self.strict = all(value > 1 and value in gene.choices for gene, value in pairs)
         self.kept = dictionaries(bare)
 
     def blame(self, *, sparing: bool) -> dict[int, str]:
         """{class: reason} of what stands in the way; of as few genes as is enough."""
         failure = self._run(self.values)
+        if failure is not None and self.strict and self._run(self.space.widths) is not None:
+            self.strict = False  # what keeps tables does other things whenever it runs again
+            failure = self._run(self.values)
         if failure is None:
             return {}
         genes = failure.genes
@@ -710,12 +715,13 @@ class _Probe:
     def _run(self, values: Sequence[int]) -> _Failure | None:
         kept = self.space.kept(values)
         alive = self.draft.alive(kept)
-        check = Check(self.draft.found.operations, alive)
+        check = Check(self.draft.found.operations, alive, strict=self.strict)
         sizes = sizes_of(self.space, kept)
         forget(self.kept)
         with swapped(self.bare, self._tensors(alive), sizes), torch.no_grad(), check:
             try:
                 called(self.bare, self.inputs)
+                check.finish()
             except FORWARD_ERRORS as error:
                 return self._failure(check, error)
             finally:
@@ -748,7 +754,8 @@ class _Probe:
         text = (str(error).strip() or type(error).__name__).splitlines()[0]
         where = suspects[0].name if suspects else "at the end"
         kind = "gives" if isinstance(error, ShapeMismatchError) else "fails"
-        reason = f"after cutting it, operator {where} {kind}: {text}"
+        happens = f"operator {where} {kind}: {text}"
+        reason = f"after cutting it, {text if isinstance(error, OtherOperatorError) else happens}"
         return _Failure(check.position, sorted(genes) or list(range(len(self.space.genes))), reason)
 
 
@@ -774,19 +781,21 @@ def _distinct_widths(widths: Sequence[int]) -> list[int]:
     return values
 
 
-def _distant_widths(widths: Sequence[int]) -> list[int]:
-    """Reduced widths, nearly the full one and small in turn.
+def _distant_choices(genes: Sequence[Gene]) -> list[int]:
+    """Of every gene a choice, nearly the full one and a small one in turn.
 
     Genes that follow one another are often parts of one dimension. A share of it that the code
-    computes is as long as one of them, but for a rounding, where all are cut alike.
+    computes is as long as one of them, but for a rounding, where all are cut alike. None is one.
     """
     used: dict[tuple[int, bool], int] = {}
     values = []
-    for gene, width in enumerate(widths):
-        key = width, gene % 2 == 0
-        offset = used.get(key, 0) % max(1, width - 2)
-        used[key] = offset + 1
-        values.append(max(1, width - 1 - offset) if key[1] else min(2 + offset, max(1, width - 1)))
+    for number, gene in enumerate(genes):
+        choices = [choice for choice in gene.choices if choice > 1]
+        smaller = choices[:-1] or choices
+        key = len(smaller), number % 2 == 0
+        place = used[key] = used.get(key, -1) + 1
+        place %= len(smaller)
+        values.append(smaller[-1 - place] if key[1] else smaller[place])
     return values
 
 

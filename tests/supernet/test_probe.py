@@ -1,12 +1,18 @@
 """Splits that do not follow the widths are found out, however large their parts are."""
 
+from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from prunas.supernet.cut import cut
 from prunas.supernet.grid import EVERY
+from prunas.supernet.imagined import name_of
 from prunas.supernet.trace import trace
 from tests.supernet.networks import IMAGE
 
@@ -84,3 +90,48 @@ def test_only_what_follows_is_free(name: str) -> None:
     space = trace(Parted(use, width).eval(), IMAGE, grid=EVERY)
     found = [g.choices[-1] for g in space.genes if g.name.startswith("first")]
     assert found == free
+
+
+def counted(net: Parted, y: Tensor) -> Tensor:
+    """A length that has become a plain number, which nobody sees compared."""
+    out: Tensor = net.next(y.relu() if len(range(y.shape[1])) > 9 else y)
+    return out
+
+
+def counted_afterwards(net: Parted, y: Tensor) -> Tensor:
+    many = len(range(y.shape[1])) > 15
+    y = net.next(y)
+    return y.relu() if many else y
+
+
+@pytest.mark.parametrize("use", [counted, counted_afterwards])
+def test_a_network_that_does_other_things_when_cut_is_found_out(use: Use) -> None:
+    network = Parted(use, 16).eval()
+    space = trace(network, IMAGE, grid=EVERY)
+    operators = _operators(network)
+    rng = np.random.default_rng(0)
+    for candidate in space.sample(rng, 12):
+        assert _operators(cut(network, space, candidate)) == operators
+    assert any("the forward runs" in entry.reason for entry in space.pinned)
+
+
+def _operators(network: nn.Module) -> Counter[str]:
+    """How often the operators run that compute something."""
+    counting = Counting()
+    with torch.no_grad(), counting:
+        network(torch.zeros(2, *IMAGE))
+    return counting.counts
+
+
+class Counting(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name = name_of(func)
+        if name in ("aten.convolution", "aten.relu"):
+            self.counts[name] += 1
+        return func(*args, **kwargs or {})

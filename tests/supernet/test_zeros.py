@@ -39,7 +39,8 @@ def attention(scaled: Callable[["Mixing", Tensor, Tensor], Tensor]) -> Use:
 def linear_attention(net: Mixing, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     q, k = F.elu(q) + 1, F.elu(k) + 1
     total = q @ k.sum(1, keepdim=True).transpose(1, 2)
-    return (q @ (k.transpose(1, 2) @ v)) / total
+    out: Tensor = (q @ (k.transpose(1, 2) @ v)) / total
+    return out
 
 
 def centred(net: Mixing, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -48,7 +49,8 @@ def centred(net: Mixing, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def by_parts(net: Mixing, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return q.unflatten(2, (net.parts, -1)).flatten(2) * net.parts
+    out: Tensor = q.unflatten(2, (net.parts, -1)).flatten(2) * net.parts
+    return out
 
 
 USES: dict[str, Use] = {
