@@ -125,7 +125,7 @@ def test_a_run_that_went_on_in_two_places_becomes_one(
 ) -> None:
     rows = evaluations(30)
     a_run(place / "here", rows[:20], evaluations=20)
-    free = {"batch": 5, "in_flight": 20, "compile": True, "checkpoint_every": 30.0}
+    free: dict[str, Any] = {"batch": 5, "in_flight": 20, "compile": True, "checkpoint_every": 30.0}
     rest = [*rows[:10], *rows[20:]]
     a_run(place / "there", rest, evaluations=40, seeds=5, transform=True, **free)
     assert main(["runs", "merge", "here", "there", "--out", "one"]) == 0

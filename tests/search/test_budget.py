@@ -382,7 +382,8 @@ class Tabled:
 
     def _summed(self, candidates: Values, cost: int) -> Values:
         columns = [rows[candidates[:, gene], cost] for gene, rows in enumerate(self.prices)]
-        return np.sum(columns, axis=0, dtype=np.int64)
+        prices: Values = np.sum(columns, axis=0, dtype=np.int64)
+        return prices
 
     def macs(self, candidates: Values) -> Values:
         return self._summed(candidates, 0)
