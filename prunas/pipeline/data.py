@@ -8,6 +8,7 @@ from typing import Any, final
 
 import numpy as np
 import torch
+from PIL import Image
 from sklearn.datasets import load_digits
 from timm.data.dataset_factory import create_dataset
 from torch import Tensor
@@ -173,7 +174,11 @@ def _photos(
 
 def _folder(path: Path, input_size: Size | int | None) -> _Parts:
     listing = folders.list_pictures(path)
-    size = _wanted(folders.natural_size(listing.train.files[0]), input_size)
+    files = listing.train.files
+    channels = folders.channels_of(files)
+    size = _wanted(folders.natural_size(files[0], channels), input_size)
+    taken = "grey" if size[0] == 1 else "colour"
+    mixed = f" Some are grey, some in colour; all are taken as {taken}."
 
     def source(part: folders.Listing) -> _Source:
         return _Source(from_reader(folders.reader(part.files, size)), part.labels)
@@ -181,7 +186,7 @@ def _folder(path: Path, input_size: Size | int | None) -> _Parts:
     return _Parts(
         classes=listing.classes,
         input_size=size,
-        note=listing.note,
+        note=listing.note + (mixed if len(channels) > 1 else ""),
         flip=True,
         train=source(listing.train),
         held_out=source(listing.held_out) if listing.held_out else None,
@@ -215,7 +220,7 @@ def _timm(name: str, root: str | Path | None, input_size: Size | int | None) -> 
             f"{name} is a stream that cannot be indexed, so no pictures can be held out;"
             " save it as a folder of pictures and give its path"
         )
-    size = _wanted(folders.size_of(train[0][0]), input_size)
+    size = _wanted(folders.size_of(_timm_picture(train, 0)), input_size)
     labels = _timm_labels(train)
     names = getattr(train, "classes", None) or [str(each) for each in range(labels.max() + 1)]
     return _Parts(
@@ -245,7 +250,11 @@ def _timm_labels(dataset: Any) -> Ints:
 
 
 def _timm_reader(dataset: Any, size: Size) -> Callable[[int], Tensor]:
-    return lambda index: folders.fitted(dataset[index][0], size)
+    return lambda index: folders.fitted(_timm_picture(dataset, index), size)
+
+
+def _timm_picture(dataset: Any, index: int) -> Image.Image:
+    return folders.eight_bits(dataset[index][0], f"picture {index}")
 
 
 # --- from parts to splits --------------------------------------------------------------------

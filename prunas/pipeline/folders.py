@@ -1,7 +1,8 @@
 """Folders of pictures: one sub-folder per class, with or without train, val and test."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,8 @@ _SUFFIXES = frozenset(
 _VALIDATION = ("val", "valid", "validation")
 _LARGEST_SIDE = 224  # larger pictures are scaled down to it unless the caller names a size
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_LOOKED_AT = 1_000  # pictures, evenly spaced, whose headers say whether there is colour
+_NO_SCALE = {"F": "floating-point", "I": "32-bit"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,17 +113,35 @@ def _pictures(folder: Path) -> list[Path]:
     return sorted(file for file in folder.rglob("*") if file.suffix.lower() in _SUFFIXES)
 
 
-def natural_size(file: Path) -> Size:
-    """The (channels, height, width) to use when nobody names one, from a first picture."""
-    return size_of(_opened(file))
+def channels_of(files: Sequence[Path]) -> frozenset[int]:
+    """How many channels pictures have, 1 or 3, by the headers of a thousand of them at most."""
+    step = -(-len(files) // _LOOKED_AT)
+    return frozenset(map(_channels_in, files[::step]))
+
+
+def _channels_in(file: Path) -> int:
+    with _reading(file), Image.open(file) as image:
+        return _channels(image)
+
+
+def natural_size(file: Path, channels: frozenset[int]) -> Size:
+    """The (channels, height, width) to use when nobody names one: the sides of a first picture.
+
+    Where some of the pictures are grey and some in colour, it is colour.
+    """
+    _, height, width = size_of(_opened(file))
+    return max(channels), height, width
 
 
 def size_of(image: Image.Image) -> Size:
     """Grey or colour as it is; its own sides, or a square of 224 where it is larger than that."""
-    channels = 1 if image.mode in ("1", "L") else 3
     if max(image.size) > _LARGEST_SIDE:
-        return channels, _LARGEST_SIDE, _LARGEST_SIDE
-    return channels, image.height, image.width
+        return _channels(image), _LARGEST_SIDE, _LARGEST_SIDE
+    return _channels(image), image.height, image.width
+
+
+def _channels(image: Image.Image) -> int:
+    return 1 if image.mode in ("1", "L", "F") or image.mode.startswith("I") else 3
 
 
 def reader(files: Sequence[Path], size: Size) -> Callable[[int], Tensor]:
@@ -137,10 +158,37 @@ def fitted(image: Image.Image, size: Size) -> Tensor:
     return torch.from_numpy(np.array(fit).reshape(height, width, channels)).permute(2, 0, 1)
 
 
+def eight_bits(image: Image.Image, name: str) -> Image.Image:
+    """A grey picture of 16 bits with 8, 65535 becoming 255; any other as it is.
+
+    Pillow itself would clip at 255.
+
+    Raises:
+        InputError: nothing says what is white in it.
+    """
+    if not _has_sixteen_bits(image):
+        if image.mode in _NO_SCALE:
+            raise InputError(
+                f"{name} holds {_NO_SCALE[image.mode]} pixels; save it with 8 bits, or give an .npz"
+            )
+        return image
+    return Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
+
+
+def _has_sixteen_bits(image: Image.Image) -> bool:
+    """By its mode; pictures of formats that have no more bits may come in mode I as well."""
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+
+
 def _opened(file: Path) -> Image.Image:
+    with _reading(file), Image.open(file) as image:
+        image.load()
+        return eight_bits(image, f"the picture {file}")
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
     try:
-        with Image.open(file) as image:
-            image.load()
-            return image
+        yield
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"the picture {file} cannot be read: {error}") from None

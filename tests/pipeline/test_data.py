@@ -181,6 +181,44 @@ def test_truncated_picture_is_named(tmp_path: Path) -> None:
         read_all(tmp_path)
 
 
+def write_pictures(root: Path, *pictures: np.ndarray, suffix: str = "png") -> Path:
+    """Two classes, each of these pictures."""
+    for name in "ab":
+        (root / name).mkdir(parents=True)
+        for index, picture in enumerate(pictures):
+            Image.fromarray(picture).save(root / name / f"{index}.{suffix}")
+    return root
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
+def test_pictures_of_16_bits_are_scaled_to_8(tmp_path: Path, suffix: str) -> None:
+    deep = np.arange(0, 65536, 257, dtype=np.uint16).reshape(16, 16)
+    loaded = load_data(write_pictures(tmp_path, *[deep] * 4, suffix=suffix), seed=0)
+    assert loaded.input_size == (1, 16, 16)
+    raw = next(loaded.train.fetch([np.array([0])], torch.device("cpu")))
+    assert raw.flatten().tolist() == list(range(256))  # 257 * 255 = 65535
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [(np.float32, "floating-point pixels"), (np.int32, "32-bit pixels")]
+)
+def test_pictures_without_a_scale_are_refused(
+    tmp_path: Path, kind: type[np.generic], words: str
+) -> None:
+    root = write_pictures(tmp_path, *[np.zeros((8, 8), kind)] * 4, suffix="tif")
+    with pytest.raises(InputError, match=rf"0\.tif holds {words}; save it with 8 bits, or give an"):
+        load_data(root, seed=0)
+
+
+def test_one_grey_picture_does_not_take_colour_from_the_others(tmp_path: Path) -> None:
+    grey, colour = np.zeros((8, 8), np.uint8), np.full((8, 8, 3), (250, 0, 9), np.uint8)
+    loaded = load_data(write_pictures(tmp_path, grey, *[colour] * 3), seed=0)
+    assert loaded.input_size == (3, 8, 8)
+    assert "Some are grey, some in colour; all are taken as colour." in loaded.note
+    same = load_data(tmp_path, seed=0, input_size=(1, 8, 8))
+    assert "all are taken as grey." in same.note
+
+
 def test_class_only_in_test(tmp_path: Path) -> None:
     write_folder(tmp_path / "train", {"a": 3, "b": 3})
     write_folder(tmp_path / "test", {"a": 3, "c": 3})
@@ -350,6 +388,14 @@ def test_timm_labels_are_read_one_by_one_where_no_list_is_kept(
     check_sound(loaded)
     assert loaded.classes == ("0", "1")
     assert not loaded.train.preparation.flip
+
+
+def test_timm_pictures_of_16_bits_are_scaled_to_8(monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = Image.fromarray(np.full((8, 8), 65535, np.uint16))
+    monkeypatch.setattr(data, "create_dataset", lambda *_, **__: [(deep, i % 2) for i in range(12)])
+    loaded = load_data("hfds/some/depths", seed=0)
+    assert loaded.input_size == (1, 8, 8)
+    assert loaded.train.preparation.mean == (255.0,)
 
 
 def test_timm_streams_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
