@@ -36,6 +36,7 @@ from prunas.pipeline.data import load_data
 from prunas.pipeline.export import Exported, export_onnx, export_timm, export_torch
 from prunas.pipeline.files import write_text, writing
 from prunas.pipeline.finals import train_finals
+from prunas.pipeline.folders import require_readable
 from prunas.pipeline.found import run_search_stages
 from prunas.pipeline.lock import LOCK, claimed
 from prunas.pipeline.log import LOGS, SILENT, Log, logged, require_logs
@@ -737,6 +738,9 @@ def _begun(
             recipe()  # raises what is wrong with it, before anything long begins
         job.feasible  # noqa: B018  (so does this: data, network, weights, space, budget)
         require_source(job)
+        require_readable(job.data.files)
+        if folder.contents() is None:
+            folder.update({"data": job.data.contents.to_json()})
         undo.pop_all()
     return job
 

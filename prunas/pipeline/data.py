@@ -1,5 +1,6 @@
 """Data sets by name or path, split into train, held-out and test pictures."""
 
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -17,6 +18,7 @@ from torch.utils.data import IterableDataset
 
 from prunas.errors import InputError
 from prunas.pipeline import arrays, folders, patches
+from prunas.pipeline.contents import Contents, contents_of
 from prunas.pipeline.splits import Fetch, Ints, Preparation, Split, from_memory, from_reader
 
 Size = tuple[int, int, int]
@@ -34,7 +36,9 @@ class Data:
 
     `input_size` is (channels, height, width). The held-out split has equally many pictures of
     every class; candidates are scored on it. The test split is for the end. `note` says in
-    sentences where the splits come from and how training pictures are varied.
+    sentences where the splits come from and how training pictures are varied. `contents` is of
+    all of it, whatever the seed and the size; `files` are held-out and test pictures that lie in
+    files, which nobody may have looked at yet.
     """
 
     name: str
@@ -44,14 +48,22 @@ class Data:
     held_out: Split
     test: Split
     note: str
+    contents: Contents
+    files: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class _Source:
-    """Pictures that can be fetched by index, and their labels."""
+    """Pictures that can be fetched by index, and their labels.
+
+    `files` are where they lie, if each lies in one; `identity` tells them from others, as far as
+    that can be known without looking at each.
+    """
 
     fetch: Fetch
     labels: Ints
+    files: tuple[Path, ...] = ()
+    identity: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -181,7 +193,9 @@ def _folder(path: Path, input_size: Size | int | None) -> _Parts:
     mixed = f" Some are grey, some in colour; all are taken as {taken}."
 
     def source(part: folders.Listing) -> _Source:
-        return _Source(from_reader(folders.reader(part.files, size)), part.labels)
+        names = "\n".join(file.relative_to(path).as_posix() for file in part.files)
+        fetch = from_reader(folders.reader(part.files, size))
+        return _Source(fetch, part.labels, part.files, names.encode())
 
     return _Parts(
         classes=listing.classes,
@@ -196,20 +210,22 @@ def _folder(path: Path, input_size: Size | int | None) -> _Parts:
 
 def _npz(path: Path, input_size: Size | int | None) -> _Parts:
     stored = arrays.read_arrays(path)
-    pictures = _resized(stored.train.pictures, input_size)
-    test = stored.test
+    size = _wanted(_size(stored.train.pictures), input_size)
+
+    def source(part: arrays.Labelled) -> _Source:
+        values = part.pictures.numpy()
+        identity = f"{values.shape} {values.dtype} {zlib.crc32(values.data)}"
+        fetch = from_memory(_resized(part.pictures, size))
+        return _Source(fetch, part.labels, identity=identity.encode())
+
     return _Parts(
         classes=stored.classes,
-        input_size=_size(pictures),
+        input_size=size,
         note=f"Arrays of {path.name}.",
-        flip=pictures.shape[1] == 3,  # grey arrays are often characters
-        train=_Source(from_memory(pictures), stored.train.labels),
-        test=_in_memory(test.pictures, test.labels, input_size) if test else None,
+        flip=size[0] == 3,  # grey arrays are often characters
+        train=source(stored.train),
+        test=source(stored.test) if stored.test else None,
     )
-
-
-def _in_memory(pictures: Tensor, labels: Ints, input_size: Size | int | None) -> _Source:
-    return _Source(from_memory(_resized(pictures, input_size)), labels)
 
 
 def _timm(name: str, root: str | Path | None, input_size: Size | int | None) -> _Parts:
@@ -283,6 +299,7 @@ def _assemble(
         chosen = source or parts.train
         return Split(chosen.fetch, indices, chosen.labels[indices], preparation)
 
+    unseen = ((parts.held_out or parts.train, held), (parts.test or parts.train, tested))
     return Data(
         name=name,
         classes=parts.classes,
@@ -291,7 +308,16 @@ def _assemble(
         held_out=split(parts.held_out, held),
         test=split(parts.test, tested),
         note=f"{parts.note} {_variation(preparation)}",
+        contents=_contents(parts),
+        files=tuple(source.files[i] for source, some in unseen if source.files for i in some),
     )
+
+
+def _contents(parts: _Parts) -> Contents:
+    sources = [each for each in (parts.train, parts.held_out, parts.test) if each is not None]
+    facts = [fact for each in sources for fact in (each.labels.tobytes(), each.identity)]
+    names = [name.encode() for name in parts.classes]
+    return contents_of(sum(len(each.labels) for each in sources), [*names, *facts])
 
 
 def _check_counts(name: str, parts: _Parts) -> None:

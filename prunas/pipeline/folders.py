@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ _VALIDATION = ("val", "valid", "validation")
 _LARGEST_SIDE = 224  # larger pictures are scaled down to it unless the caller names a size
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _LOOKED_AT = 1_000  # pictures, evenly spaced, whose headers say whether there is colour
+_READERS = 8
 _NO_SCALE = {"F": "floating-point", "I": "32-bit"}
 
 
@@ -116,11 +118,24 @@ def _pictures(folder: Path) -> list[Path]:
 def channels_of(files: Sequence[Path]) -> frozenset[int]:
     """How many channels pictures have, 1 or 3, by the headers of a thousand of them at most."""
     step = -(-len(files) // _LOOKED_AT)
-    return frozenset(map(_channels_in, files[::step]))
+    return frozenset(map(_look, files[::step]))
 
 
-def _channels_in(file: Path) -> int:
+def require_readable(files: Sequence[Path]) -> None:
+    """Read the header of every picture.
+
+    Raises:
+        InputError: one has none, or cannot be used.
+    """
+    shares = [files[start::_READERS] for start in range(_READERS)]
+    with ThreadPoolExecutor(_READERS) as pool:  # disks answer several questions at a time
+        list(pool.map(lambda share: list(map(_look, share)), shares))
+
+
+def _look(file: Path) -> int:
+    """The channels of a picture that can be used, by its header."""
     with _reading(file), Image.open(file) as image:
+        _require_scale(image, f"the picture {file}")
         return _channels(image)
 
 
@@ -166,13 +181,17 @@ def eight_bits(image: Image.Image, name: str) -> Image.Image:
     Raises:
         InputError: nothing says what is white in it.
     """
+    _require_scale(image, name)
     if not _has_sixteen_bits(image):
-        if image.mode in _NO_SCALE:
-            raise InputError(
-                f"{name} holds {_NO_SCALE[image.mode]} pixels; save it with 8 bits, or give an .npz"
-            )
         return image
     return Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
+
+
+def _require_scale(image: Image.Image, name: str) -> None:
+    if image.mode in _NO_SCALE and not _has_sixteen_bits(image):
+        raise InputError(
+            f"{name} holds {_NO_SCALE[image.mode]} pixels; save it with 8 bits, or give an .npz"
+        )
 
 
 def _has_sixteen_bits(image: Image.Image) -> bool:

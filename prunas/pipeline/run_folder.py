@@ -51,12 +51,17 @@ def _is_gene(gene: Any) -> bool:
     )
 
 
+def _are_contents(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("pictures"), int)
+
+
 _FIELDS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "request": lambda value: isinstance(value, dict),
     "budget": lambda value: isinstance(value, dict),
     "result": lambda value: isinstance(value, dict) and _are_candidates(value),
     "stages": _are_stages,
     "space": _is_space,
+    "data": _are_contents,
 }
 
 
@@ -179,6 +184,11 @@ class RunFolder:
 
     def request(self) -> Request:
         return Request.from_json(self.read().get("request", {}))
+
+    def contents(self) -> Mapping[str, Any] | None:
+        """What its data held when it began; None if that was never written down."""
+        found: Mapping[str, Any] | None = self.read().get("data")
+        return found
 
     def update(self, entries: Mapping[str, Any]) -> None:
         """Write these entries into run.json, the others as they are."""

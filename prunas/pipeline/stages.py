@@ -113,8 +113,11 @@ class Job:
 
     @cached_property
     def data(self) -> Data:
-        request = self.request
+        """Those of the run: if it knows which they were, others are refused."""
+        request, before = self.request, self.folder.contents()
         data = load_data(request.data, seed=request.seed, input_size=request.input_size)
+        if before is not None:
+            data.contents.require(before, data.name)
         if request.resolutions and max(request.resolutions) > min(data.input_size[1:]):
             raise InputError(
                 f"images of side {max(request.resolutions)} are larger than those of the data,"

@@ -549,6 +549,50 @@ def test_another_run_is_not_continued(a_search: Path, capsys: pytest.CaptureFixt
     assert (a_search / "run.json").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train run",
+        "rank run",
+        "search --resume --out run",
+        "compare --method random --method nsga2 --run run",
+    ],
+)
+def test_a_run_whose_data_have_changed_is_not_continued(
+    command: str, a_search: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with np.load("small.npz") as stored:
+        np.savez("small.npz", images=stored["images"][:-1], labels=stored["labels"][:-1])
+    sentence = refused(capsys, command.split(), 2)
+    assert sentence == (
+        "small.npz is not what this run was made with: 95 pictures, were 96; put back what was"
+        " there, or begin a new run"
+    )
+
+
+def test_a_run_of_before_knows_its_data_once_it_goes_on(a_search: Path) -> None:
+    entries = json.loads((a_search / "run.json").read_text())
+    del entries["checksum"]
+    kept = entries.pop("data")
+    (a_search / "run.json").write_text(json.dumps(entries))
+    assert main(["search", "--resume", "--out", "run"]) == 0
+    assert json.loads((a_search / "run.json").read_text())["data"] == kept
+
+
+def test_a_test_picture_that_cannot_be_read_is_found_before_anything_begins(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index in range(24):
+        for part in ("train", "test"):
+            folder = place / "pictures" / part / "abc"[index % 3]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (12, 12), 80 * (index % 3)).save(folder / f"{index}.png")
+    (place / "pictures" / "test" / "b" / "1.png").write_bytes(b"no picture")
+    sentence = refused(capsys, changed(data="pictures", out="run"), 2)
+    assert sentence.startswith("the picture pictures/test/b/1.png cannot be read")
+    assert not Path("run").exists()
+
+
 @pytest.mark.parametrize("command", ["search", "train", "report", "export", "demo"])
 def test_a_run_of_another_version(
     command: str, a_search: Path, capsys: pytest.CaptureFixture[str]

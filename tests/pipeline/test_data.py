@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch.utils.data import IterableDataset
 from prunas.errors import InputError
 from prunas.pipeline import data
 from prunas.pipeline.data import Data, load_data
+from prunas.pipeline.folders import require_readable
 from prunas.pipeline.splits import Split
 
 
@@ -337,6 +338,69 @@ def test_damaged_npz(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.npz").write_bytes(content)
     with pytest.raises(InputError, match="cannot be read as"):
         load_data(tmp_path / "a.npz", seed=0)
+
+
+# --- what a data set holds -------------------------------------------------------------------
+
+
+def test_contents_are_of_the_pictures_and_not_of_seed_or_size(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "folder", {"a": 6, "b": 6})
+    array = write_npz(tmp_path / "a.npz", images=COLOUR, labels=LABELS)
+    for source in (folder, array, "digits"):
+        first = load_data(source, seed=0).contents
+        assert load_data(source, seed=1, input_size=9).contents == first
+        first.require(first.to_json(), "it")
+    assert load_data("digits", seed=0).contents.pictures == 1797
+
+
+def _remove(root: Path) -> None:
+    (root / "a" / "2.png").unlink()
+
+
+def _rename(root: Path) -> None:
+    (root / "a" / "2.png").rename(root / "a" / "9.png")
+
+
+def _relabel(root: Path) -> None:
+    (root / "a" / "5.png").rename(root / "b" / "6.png")
+    (root / "b" / "0.png").rename(root / "a" / "5.png")
+
+
+@pytest.mark.parametrize(
+    ("change", "what"), [(_remove, "11 pictures, were 12"), (_rename, "other"), (_relabel, "other")]
+)
+def test_a_folder_that_has_changed_is_refused(
+    change: Callable[[Path], None], what: str, tmp_path: Path
+) -> None:
+    write_folder(tmp_path, {"a": 6, "b": 6})
+    before = load_data(tmp_path, seed=0).contents
+    change(tmp_path)
+    with pytest.raises(InputError, match=rf"^x is not what this run was made with: .*{what}"):
+        load_data(tmp_path, seed=0).contents.require(before.to_json(), "x")
+
+
+@pytest.mark.parametrize("name", ["x_train", "y_train", "x_test", "y_test"])
+def test_an_npz_that_has_changed_is_refused(name: str, tmp_path: Path) -> None:
+    arrays: list[np.ndarray] = [GREY, LABELS, GREY[:6], LABELS[:6]]
+    stored = dict(zip(("x_train", "y_train", "x_test", "y_test"), arrays, strict=True))
+    before = load_data(write_npz(tmp_path / "a.npz", **stored), seed=0).contents
+    other = {key: value[::-1] if key == name else value for key, value in stored.items()}
+    after = load_data(write_npz(tmp_path / "a.npz", **other), seed=0).contents
+    with pytest.raises(InputError, match="as many pictures, but other ones or other labels"):
+        after.require(before.to_json(), "x")
+
+
+def test_files_are_the_pictures_that_are_not_trained_on(tmp_path: Path) -> None:
+    write_folder(tmp_path / "train", {"a": 8, "b": 8})
+    write_folder(tmp_path / "test", {"a": 3, "b": 3})
+    loaded = load_data(tmp_path, seed=0)
+    names = [file.relative_to(tmp_path).parts for file in loaded.files]
+    assert [parts[0] for parts in names] == ["train"] * len(loaded.held_out) + ["test"] * 6
+    assert [parts[1] for parts in names[:-6]] == ["ab"[each] for each in loaded.held_out.labels]
+    require_readable(loaded.files)
+    loaded.files[-1].write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"2\.png cannot be read"):
+        require_readable(loaded.files)
 
 
 # --- names -----------------------------------------------------------------------------------
