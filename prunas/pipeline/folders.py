@@ -1,7 +1,8 @@
 """Folders of pictures: one sub-folder per class, with or without train, val and test."""
 
+import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ _SUFFIXES = frozenset(
     (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 )
 _VALIDATION = ("val", "valid", "validation")
+_PARTS = frozenset(("train", "training", *_VALIDATION, "test", "testing"))
+_NAME_THEM = "name the parts train/, val/ and test/, each with one folder per class"
 _LARGEST_SIDE = 224  # larger pictures are scaled down to it unless the caller names a size
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _LOOKED_AT = 1_000  # pictures, evenly spaced, whose headers say whether there is colour
@@ -53,7 +56,8 @@ def list_pictures(root: Path) -> Listings:
     With both val/ and test/, val/ is held out; with one of them, that one is the test.
 
     Raises:
-        InputError: no class folders, no pictures, or a test class that train/ has not.
+        InputError: no class folders, no pictures, a test class that train/ has not, or parts of
+            other names.
     """
     train = root / "train"
     if not _folders(train):
@@ -62,6 +66,7 @@ def list_pictures(root: Path) -> Listings:
     classes, listing = _list(train)
     validation = next((root / name for name in _VALIDATION if (root / name).is_dir()), None)
     test = root / "test" if (root / "test").is_dir() else None
+    _require_used(root, (train, validation, test))
     if test is None:
         validation, test = None, validation
     return Listings(
@@ -75,6 +80,14 @@ def list_pictures(root: Path) -> Listings:
 
 def _described(role: str, folder: Path | None) -> str:
     return f", {role}: {folder.name}/" if folder else ""
+
+
+def _require_used(root: Path, parts: Sequence[Path | None]) -> None:
+    """Refuse a part that would be left out because of its name."""
+    used = {part.name for part in parts if part is not None}
+    for folder in _folders(root):
+        if folder.name.lower() in _PARTS - used:
+            raise InputError(f"{folder} would be left out; {_NAME_THEM}")
 
 
 def _folders(root: Path) -> list[Path]:
@@ -91,6 +104,7 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 
 
 def _list(root: Path) -> tuple[tuple[str, ...], Listing]:
+    _require_classes(root)
     found = {folder.name: _pictures(folder) for folder in _folders(root)}
     found = {name: files for name, files in found.items() if files}
     if not found:
@@ -100,6 +114,14 @@ def _list(root: Path) -> tuple[tuple[str, ...], Listing]:
         )
     labels = np.repeat(np.arange(len(found)), [len(files) for files in found.values()])
     return tuple(found), Listing(tuple(file for files in found.values() for file in files), labels)
+
+
+def _require_classes(root: Path) -> None:
+    """Refuse parts in the place of classes; "train" may also be a class, of vehicles."""
+    for folder in _folders(root):
+        name = folder.name.lower()
+        if name in _PARTS and (name != "train" or _folders(folder)):
+            raise InputError(f"{folder} would be taken as a class; {_NAME_THEM}")
 
 
 def _list_known(root: Path, classes: tuple[str, ...]) -> Listing:
@@ -112,7 +134,16 @@ def _list_known(root: Path, classes: tuple[str, ...]) -> Listing:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in _SUFFIXES)
+    """The pictures in a folder and below it; hidden ones are what other programs keep there."""
+    found: list[Path] = []
+    for place, below, names in os.walk(folder):
+        below[:] = _shown(below)
+        found += (Path(place, name) for name in _shown(names))
+    return sorted(file for file in found if file.suffix.lower() in _SUFFIXES)
+
+
+def _shown(names: Iterable[str]) -> list[str]:
+    return [name for name in names if name[0] != "."]
 
 
 def channels_of(files: Sequence[Path]) -> frozenset[int]:

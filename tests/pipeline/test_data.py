@@ -227,6 +227,37 @@ def test_class_only_in_test(tmp_path: Path) -> None:
         load_data(tmp_path, seed=0)
 
 
+@pytest.mark.parametrize("names", [("Train", "Val"), ("training", "testing"), ("TEST",)])
+def test_parts_are_not_taken_as_classes(names: tuple[str, ...], tmp_path: Path) -> None:
+    for name in names:
+        write_folder(tmp_path / name, {"a": 5, "b": 5})
+    write_folder(tmp_path, {"cat": 5, "dog": 5})
+    with pytest.raises(InputError, match="would be taken as a class; name the parts train/, val/"):
+        load_data(tmp_path, seed=0)
+
+
+@pytest.mark.parametrize("name", ["Val", "testing", "Validation"])
+def test_a_part_of_another_name_is_not_left_out(name: str, tmp_path: Path) -> None:
+    for part in ("train", name):
+        write_folder(tmp_path / part, {"a": 5, "b": 5})
+    with pytest.raises(InputError, match=f"{name} would be left out; name the parts"):
+        load_data(tmp_path, seed=0)
+
+
+def test_a_train_may_be_a_vehicle(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"bus": 5, "train": 5})
+    assert load_data(tmp_path, seed=0).classes == ("bus", "train")
+
+
+def test_hidden_files_and_folders_are_no_pictures(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"a": 5, "b": 5})
+    before = load_data(tmp_path, seed=0).contents
+    write_folder(tmp_path / "a", {".ipynb_checkpoints": 2})
+    (tmp_path / "a" / "._0.png").write_bytes(b"no picture")
+    (tmp_path / "a" / "folder.png").mkdir()
+    assert load_data(tmp_path, seed=0).contents == before
+
+
 def test_class_without_held_out_pictures(tmp_path: Path) -> None:
     write_folder(tmp_path / "train", {"a": 3, "b": 3})
     write_folder(tmp_path / "val", {"a": 3})
