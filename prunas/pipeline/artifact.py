@@ -57,8 +57,7 @@ def save(network: nn.Module, folder: str | Path) -> Path:
         RunError: the folder cannot be written.
     """
     folder = Path(folder)
-    if folder.exists() and not (folder.is_dir() and _is_artifact_or_empty(folder)):
-        raise InputError(f"{folder} holds something else than an artifact; give another folder")
+    require_replaceable(folder)
     origin = _origin(network)
     parent = _parent(origin)
     if parent is not None:
@@ -92,6 +91,22 @@ def save(network: nn.Module, folder: str | Path) -> Path:
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return folder
+
+
+def require_replaceable(folder: Path) -> None:
+    """Refuse the place of an artifact where something else would be lost.
+
+    Raises:
+        InputError: there is a file, or a folder that holds anything besides an artifact.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is no folder; give another one")
+    others = _others(folder)
+    if others:
+        raise InputError(
+            f"{folder} holds something else than an artifact, {others[0]}; move it away, or give"
+            " another folder"
+        )
 
 
 def load(folder: str | Path, network: nn.Module | None = None, **arguments: Any) -> nn.Module:
@@ -255,9 +270,10 @@ def _fit(parent: nn.Module, tensors: Mapping[str, torch.Tensor], folder: Path) -
 # -- reading ---------------------------------------------------------------------------------------
 
 
-def _is_artifact_or_empty(folder: Path) -> bool:
-    names = {entry.name for entry in folder.iterdir()}
-    return not names or _ARCH in names
+def _others(folder: Path) -> list[str]:
+    """What is in a folder that no artifact has."""
+    names = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
+    return sorted(names - {_ARCH, _WEIGHTS})
 
 
 def _read_arch(folder: Path) -> dict[str, Any]:

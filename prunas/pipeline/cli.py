@@ -26,7 +26,7 @@ from prunas.eval.latency.predictor import FEWEST
 from prunas.eval.latency.table import NETWORKS
 from prunas.interruption import STOPPED, loaded
 from prunas.pipeline import terminal, transformation
-from prunas.pipeline.artifact import load, save
+from prunas.pipeline.artifact import load, require_replaceable, save
 from prunas.pipeline.comparison import Comparison, Means, compare_methods, read_request
 from prunas.pipeline.comparison.folder import kept_runs
 from prunas.pipeline.coverage import cover, lost, read_rows, zoo
@@ -34,7 +34,7 @@ from prunas.pipeline.crew import launched
 from prunas.pipeline.criteria_study import Subject, study
 from prunas.pipeline.data import load_data
 from prunas.pipeline.export import Exported, export_onnx, export_timm, export_torch
-from prunas.pipeline.files import write_text, writing
+from prunas.pipeline.files import require_writable, require_writable_file, write_text, writing
 from prunas.pipeline.finals import train_finals
 from prunas.pipeline.folders import require_readable
 from prunas.pipeline.found import run_search_stages
@@ -391,6 +391,8 @@ def prune(
             f"widths cannot be {widths!r}; choose one of {', '.join(get_args(Widths))}"
         )
     folder = out or Path(f"{Path(model).name}-{criterion}")
+    require_replaceable(folder)
+    require_writable(folder)
     with _stoppable():
         source = None if data is None else load_data(data, seed=0, input_size=input_size)
         network, size = network_for(
@@ -465,6 +467,7 @@ def criteria(
     """Write a page about what criteria say of a network, and where choosing is pointless."""
     where = _device(device)
     file = out or Path(f"{Path(model).name}-criteria.html")
+    require_writable_file(file)
     crew, _ = _workers(workers, executor, address, gpus_per_worker)
     subject = Subject(
         model=model,

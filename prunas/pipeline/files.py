@@ -11,7 +11,7 @@ from typing import Final
 
 import safetensors
 
-from prunas.errors import RunError
+from prunas.errors import InputError, RunError
 
 
 @contextmanager
@@ -94,6 +94,32 @@ def require_regular(file: Path) -> None:
     """
     if not stat.S_ISREG(file.stat().st_mode):
         raise ValueError("it is no regular file")
+
+
+def require_writable(path: Path) -> None:
+    """Refuse a file or folder that could not be written, before the work for it begins.
+
+    Raises:
+        InputError: the folder that it would lie in is none, or is not ours to write.
+    """
+    above = next(each for each in path.absolute().parents if os.path.exists(each))
+    if not above.is_dir():
+        raise InputError(f"{path} cannot be written ({above} is no folder); give another --out")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise InputError(
+            f"{path} cannot be written ({above} is write-protected); give another --out"
+        )
+
+
+def require_writable_file(file: Path) -> None:
+    """The same for a file alone.
+
+    Raises:
+        InputError: it cannot be written, or is a folder.
+    """
+    if file.is_dir():
+        raise InputError(f"{file} is a folder; give the name of a file with --out")
+    require_writable(file)
 
 
 def is_left_over(path: Path) -> bool:

@@ -10,7 +10,7 @@ from prunas.errors import InputError
 from prunas.eval.accuracy import accuracy
 from prunas.eval.statistics import paired
 from prunas.pipeline.alone import Purpose, Trained, Training, network_of, train_alone
-from prunas.pipeline.artifact import save
+from prunas.pipeline.artifact import require_replaceable, save
 from prunas.pipeline.stages import Job, log_epoch, train_full
 from prunas.pipeline.training import epochs_of
 from prunas.pipeline.transformation_record import replacements_of
@@ -44,6 +44,7 @@ def train_finals(job: Job) -> dict[str, Any]:
     result = dict(job.folder.read().get("result") or {})
     if "candidate" not in result:
         raise InputError(f"{job.folder.path} has no found network yet; run its search first")
+    require_replaceable(job.folder.model)
     known = {name: result[key] for name, key in _COMPARED.items() if key in result}
     trainings = {name: _trainings(job, candidate) for name, candidate in known.items()}
     best_name = "found"

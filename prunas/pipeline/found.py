@@ -10,7 +10,7 @@ from torch import nn
 from prunas.eval.latency.worth import Worth
 from prunas.eval.recalibration import recalibrate_
 from prunas.pipeline.alone import told
-from prunas.pipeline.artifact import save
+from prunas.pipeline.artifact import require_replaceable, save
 from prunas.pipeline.finalists import Finalist, last_round
 from prunas.pipeline.scores import evaluator
 from prunas.pipeline.sources import train_source
@@ -35,6 +35,7 @@ def run_search_stages(job: Job) -> Candidate:
         InputError: the request cannot be met (budget out of reach, nothing prunable, ...).
         RunError: a training diverges, or the disk is full.
     """
+    require_replaceable(job.folder.model)
     job.progress.say(f"{job.request.model} on {job.data.name}: {job.space!r}")
     limits = ", ".join(f"{n}: {COSTS[n].written(v)}" for n, v in job.feasible.limits.items())
     job.progress.say(f"budget: {limits}")  # refused here if out of reach

@@ -23,7 +23,7 @@ from prunas.eval.cost import Cost
 from prunas.eval.latency.whole import measured
 from prunas.eval.peak import PeakMemory
 from prunas.pipeline.alone import Training, told, train_alone
-from prunas.pipeline.artifact import save
+from prunas.pipeline.artifact import require_replaceable, save
 from prunas.pipeline.files import writing
 from prunas.pipeline.finals import save_found
 from prunas.pipeline.found import found_network
@@ -65,6 +65,7 @@ def transform(job: Job, stated: Mapping[str, Any], *, fresh: bool = False) -> di
     result = job.folder.read().get("result") or {}
     if "candidate" not in result:
         raise InputError(f"{job.folder.path} has no found network yet; run its search first")
+    require_replaceable(job.folder.model)
     found = Candidate(result["candidate"])
     record = Record.of(job, found, stated, fresh=fresh)
     if fresh:

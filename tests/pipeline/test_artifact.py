@@ -206,6 +206,19 @@ def test_an_artifact_is_replaced_but_nothing_else_is(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "notes"]
 
 
+def test_a_file_beside_an_artifact_is_not_deleted(tmp_path: Path) -> None:
+    small = _cut()
+    folder = prunas.save(small, tmp_path / "model")
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(
+        prunas.InputError, match=r"something else than an artifact, notes\.txt; move"
+    ):
+        prunas.save(small, folder)
+    assert (folder / "notes.txt").read_text() == "mine"
+    with pytest.raises(prunas.InputError, match=r"notes\.txt is no folder; give another one"):
+        prunas.save(small, folder / "notes.txt")
+
+
 def test_the_old_artifact_stays_where_the_new_one_does_not_come_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -629,6 +629,16 @@ def test_training_and_export_before_the_search(
     assert "holds no artifact" in refused(capsys, ["export", "run"], 2)
 
 
+def test_a_file_in_the_model_of_a_run_is_missed_before_anything_is_trained(
+    a_search: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (a_search / "model" / "notes.txt").write_text("mine")
+    for command in ("train run", "transform run", "search --resume --out run"):
+        sentence = refused(capsys, command.split(), 2)
+        assert sentence.startswith("run/model holds something else than an artifact, notes.txt")
+    assert (a_search / "model" / "notes.txt").read_text() == "mine"
+
+
 # -- runs that fail: exit 1, what was finished is kept ---------------------------------------------
 
 

@@ -1,6 +1,7 @@
 """One-shot pruning: inside the budget, by every criterion, from the command line as well."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 import prunas
 from prunas.errors import InputError
 from prunas.eval.criteria.table import CRITERIA, WEIGHTS_ALONE
+from prunas.pipeline import cli
 from prunas.pipeline.cli import main
 from prunas.supernet.space import SearchSpace
 from tests.supernet.networks import IMAGE, Network
@@ -129,6 +131,34 @@ def test_what_cannot_be_pruned_is_refused_in_a_sentence(
     assert main(arguments) == 2
     assert sentence in capsys.readouterr().err
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("out", "sentence"),
+    [
+        ("notes", "notes holds something else than an artifact, diary.txt; move it away"),
+        ("notes/diary.txt", "notes/diary.txt is no folder; give another one"),
+        ("notes/diary.txt/a/b", "cannot be written (notes/diary.txt is no folder); give another"),
+        ("locked/small", "cannot be written (locked is write-protected); give another --out"),
+    ],
+)
+def test_a_place_for_the_small_network_is_looked_at_first(
+    out: str,
+    sentence: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("notes", "locked"):
+        Path(name).mkdir()
+    Path("notes/diary.txt").write_text("mine")
+    # root may write anywhere
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "locked")
+    monkeypatch.setattr(cli, "network_for", None)  # no work is begun
+    assert main(["prune", "resnet10t", "--budget", "macs=50%", "--out", out]) == 2
+    assert sentence in capsys.readouterr().err.replace(f"{tmp_path}/", "")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["diary.txt", "locked", "notes"]
 
 
 def test_measured_widths_follow_the_answers_not_the_criterion() -> None:
