@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import timm
 import torch
+from timm.models._hub import load_model_config_from_hf, load_model_config_from_path
 from torch import nn
 
 from prunas.errors import InputError
@@ -28,6 +29,9 @@ Origin = dict[str, Any]
 
 _BUILD_ERRORS = (*FORWARD_ERRORS, OSError)
 _LARGEST_SIZE = 10**6  # classes, channels, sides of pictures
+_ELSEWHERE = ("hf-hub:", "hf_hub:", "local-dir:")
+_DEPTHS = ("layers", "depth", "blocks")
+_MOST_BLOCKS = 500  # the deepest networks of timm have fewer than 150
 _NOT_OF_LAYERS = frozenset(
     ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
 )
@@ -53,7 +57,8 @@ def create_network(
          "weights": str | None}
 
     `weights` there is the note of `load_weights`, and `stride_kept` is None where the form is in
-    the arguments (the patch size of a vision transformer).
+    the arguments (the patch size of a vision transformer). A network of the hub ("hf-hub:...") or
+    of a folder ("local-dir:...") is named there by its architecture and arguments in timm.
 
     Args:
         pretrained: download timm's pretrained weights.
@@ -64,7 +69,7 @@ def create_network(
     Raises:
         InputError: unknown name, weights that do not fit, or a picture the network refuses.
     """
-    _check_name(name)
+    architecture, given = _known_as(name)
     arguments: dict[str, Any] = {"num_classes": classes, "in_chans": input_size[0]}
     form = None
     if _has_fixed_size(name, input_size):
@@ -78,8 +83,8 @@ def create_network(
     check_runs(network, input_size)
     network.prunas_origin = {  # type: ignore[assignment]
         "kind": "timm",
-        "name": name,
-        "arguments": arguments,
+        "name": architecture,
+        "arguments": {**given, **arguments},
         "input_size": list(input_size),
         "small_images": form,
         "weights": None if weights is None else load_weights(network, weights),
@@ -137,6 +142,7 @@ def pictures_of(
         if classes not in (None, count):
             raise InputError(f"{data.name} has {count} classes, not {classes}; leave out --classes")
         return _size(text, data.input_size), count
+    _known_as(model)  # refused here if it is not
     config: Any = timm.get_pretrained_cfg(model) if timm.is_model(model) else None
     own_size: Size = tuple(config.input_size) if config else (3, 224, 224)
     own_classes = config.num_classes if config else 0
@@ -159,13 +165,14 @@ def rebuild(origin: Mapping[str, Any]) -> nn.Module:
     """Build the structure that `prunas_origin` describes; its weights are to be loaded.
 
     Raises:
-        InputError: the origin is of another kind, or names a network that timm no longer has.
+        InputError: the origin is of another kind, or names a network that timm no longer has, or
+            would have to fetch.
     """
     if origin.get("kind") != "timm":
         raise InputError(
             f"a network of origin {origin.get('kind')!r} cannot be rebuilt; use 'timm'"
         )
-    _check_name(origin["name"])
+    _require_own(origin["name"])
     _check_arguments(origin["arguments"])
     network = _built(origin["name"], origin["arguments"], seed=0, pretrained=False)
     form = origin["small_images"]
@@ -176,22 +183,67 @@ def rebuild(origin: Mapping[str, Any]) -> nn.Module:
     return network
 
 
-def _check_name(name: str) -> None:
-    if timm.is_model(name) or name.startswith(("hf-hub:", "hf_hub:", "local-dir:")):
-        return
-    near = get_close_matches(name, timm.list_models(), n=3)
-    advice = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() names them all"
-    raise InputError(f"timm has no network {name!r}; {advice}")
+def _known_as(name: str) -> tuple[str, dict[str, Any]]:
+    """The name and the arguments in timm of what a user names.
+
+    Raises:
+        InputError: there is no such network.
+    """
+    if not name.startswith(_ELSEWHERE):
+        _require_own(name)
+        return name, {}
+    source, _, place = name.partition(":")
+    read = load_model_config_from_path if source == "local-dir" else load_model_config_from_hf
+    try:
+        _, architecture, arguments = read(place)
+    except _BUILD_ERRORS as error:
+        raise InputError(f"timm finds no network at {name!r}: {_first_line(error)}") from None
+    return architecture, dict(arguments or {})
+
+
+def _require_own(name: str) -> None:
+    """Refuse what timm would have to look for elsewhere, or has not."""
+    if name.startswith(_ELSEWHERE):
+        raise InputError(
+            f"a saved network is not looked for at {name!r}; make it yourself and pass it:"
+            " prunas.load(folder, network=...)"
+        )
+    if not timm.is_model(name):
+        raise InputError(f"timm has no network {name!r}; {_advice(name, timm.list_models())}")
+    try:
+        timm.get_pretrained_cfg(name)
+    except RuntimeError:  # it has no weights of this tag
+        architecture, _, tag = name.partition(".")
+        tagged = timm.list_pretrained(f"{architecture}.*")
+        advice = _advice(name, tagged) if tagged else f"leave out .{tag}"
+        raise InputError(f"timm has no network {name!r}; {advice}") from None
+
+
+def _advice(name: str, known: list[str]) -> str:
+    near = get_close_matches(name, known, n=3)
+    return f"did you mean {' or '.join(near)}?" if near else "timm.list_models() names them all"
 
 
 def _check_arguments(arguments: Mapping[str, Any]) -> None:
-    """Refuse what would load a file, or take all memory: arguments come out of an artifact."""
+    """Refuse what would load a file, or take all memory or time: they come out of an artifact."""
     for name, value in arguments.items():
-        sizes = value if isinstance(value, list) else [value]
-        large = any(isinstance(size, int) and size > _LARGEST_SIZE for size in sizes)
-        if large or name in _NOT_OF_LAYERS:
+        sizes = list(_numbers(value))
+        large = any(size > _LARGEST_SIZE for size in sizes)
+        deep = any(word in name for word in _DEPTHS) and sum(sizes) > _MOST_BLOCKS
+        if large or deep or name in _NOT_OF_LAYERS:
             shown = repr(value)[:40]
             raise InputError(f"a saved network cannot have been built with {name}={shown}")
+
+
+def _numbers(value: object) -> Iterator[float]:
+    """All that are in a value of JSON."""
+    if isinstance(value, int | float):
+        yield value
+    elif isinstance(value, list):
+        for each in value:
+            yield from _numbers(each)
+    elif isinstance(value, dict):
+        yield from _numbers(list(value.values()))
 
 
 def _built(name: str, arguments: Mapping[str, Any], seed: int, *, pretrained: bool) -> nn.Module:

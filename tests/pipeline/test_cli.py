@@ -455,6 +455,8 @@ def changed(**values: object) -> list[str]:
     [
         (["search", "test_byobnot", *TINY[2:]], "no network 'test_byobnot'; did you mean test_by"),
         (["profile", "test_byobnot"], "no network 'test_byobnot'; did you mean test_byobnet"),
+        (["profile", "resnet18.a1_in2k"], "'resnet18.a1_in2k'; did you mean resnet18.a1_in1k"),
+        (["prune", "test_resnet.x", *BUDGET], "no network 'test_resnet.x'; did you mean"),
         (["search"], "name a network, or continue a run with --resume --out DIR"),
         (["search", "--resume"], "name a network, or continue a run with --resume --out DIR"),
         (changed(data=None), "a search needs --data, such as"),

@@ -81,6 +81,10 @@ def test_weights_are_loaded_and_their_note_kept(tmp_path: Path) -> None:
     [
         ("mobilenetv2_36", (1, 8, 8), "did you mean mobilenetv2"),
         ("§", (1, 8, 8), "list_models"),
+        ("resnet18.a1_in2k", (3, 64, 64), r"'resnet18\.a1_in2k'; did you mean resnet18\.a1_in1k"),
+        ("test_resnet.☃", (3, 64, 64), r"did you mean test_resnet\.r160_in1k\?"),
+        ("mobilenetv2_035.x", (3, 64, 64), r"'mobilenetv2_035\.x'; leave out \.x"),
+        ("local-dir:/nowhere", (3, 64, 64), "finds no network at 'local-dir:/nowhere'"),
         ("levit_128s", (1, 8, 8), "made for one picture size"),
         ("inception_v3", (1, 8, 8), "does not take pictures of size"),
     ],
@@ -104,3 +108,31 @@ def test_rebuild_refuses_other_origins() -> None:
         rebuild({"kind": "mine"})
     with pytest.raises(InputError, match="no network 'gone'"):
         rebuild({"kind": "timm", "name": "gone", "arguments": {}})
+    for name in ("hf-hub:evil/x", "hf_hub:evil/x", "local-dir:/any/path"):
+        with pytest.raises(InputError, match=f"not looked for at '{name}'; make it yourself"):
+            rebuild({"kind": "timm", "name": name, "arguments": {}, "small_images": None})
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"layers": [10**5] * 3}, {"layers": [200, 200, 101]}, {"depths": [2, [501]]}, {"depth": 501}],
+)
+def test_rebuild_refuses_depths_without_end(arguments: dict[str, object]) -> None:
+    origin = {"kind": "timm", "name": "test_resnet", "arguments": arguments, "small_images": None}
+    with pytest.raises(InputError, match="cannot have been built with"):
+        rebuild(origin)
+
+
+def test_a_network_of_a_folder_is_built_again_without_it(tmp_path: Path) -> None:
+    config = {
+        "architecture": "test_resnet",
+        "pretrained_cfg": {"input_size": [3, 64, 64], "num_classes": 7},
+        "model_args": {"layers": [1, 2, 1, 1]},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    network = create_network(f"local-dir:{tmp_path}", classes=5, input_size=(3, 64, 64))
+    (tmp_path / "config.json").unlink()
+    origin: dict[str, object] = json.loads(json.dumps(network.prunas_origin))
+    assert str(tmp_path) not in json.dumps(origin)
+    assert str(rebuild(origin)) == str(network)
+    assert len(network.get_submodule("layer2")) == 2  # type: ignore[arg-type]
