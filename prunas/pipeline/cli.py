@@ -63,6 +63,7 @@ from prunas.pipeline.transformers import METHODS
 from prunas.pipeline.workers import EXECUTORS, HERE, Workers
 from prunas.search.archive import Archive
 from prunas.search.budget import Budget
+from prunas.search.executors import require_ray
 from prunas.search.methods import SEARCHES
 from prunas.supernet.grid import GRIDS, as_grid
 from prunas.supernet.schedules.table import SCHEDULES, WARMED_UP
@@ -1219,7 +1220,7 @@ def _workers(
     """The workers asked for, and the options that ask for them again.
 
     Raises:
-        InputError: they do not go together.
+        InputError: they do not go together, or there is no such cluster.
     """
     stated = {
         "--workers": count,
@@ -1230,7 +1231,10 @@ def _workers(
     }
     words = [word for pair in stated.items() if pair[1] is not None for word in pair]
     usual = "ray" if address is not None else "here" if count is None else "processes"
-    return Workers(executor or usual, count, address, gpus or 0.0, limit), words
+    crew = Workers(executor or usual, count, address, gpus or 0.0, limit)
+    if crew.kind == "ray":
+        require_ray(address)  # before anything is trained for it
+    return crew, words
 
 
 @contextmanager

@@ -294,6 +294,7 @@ def test_every_option_arrives_in_the_request(
         raise prunas.InputError("enough")
 
     monkeypatch.setattr(cli, "_begun", begun)
+    monkeypatch.setattr(cli, "require_ray", lambda address: None)
     text = (
         "search m --data d --budget macs=1M --search nsga2 --evaluations 9 --seed 8 --seeds 7"
         " --epochs 6 --supernet-epochs 5 --final-epochs 4 --batch-size 3 --learning-rate 0.2"
@@ -535,6 +536,16 @@ def test_a_folder_without_write_permission(
     # root may write anywhere
     monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
     assert "locked cannot be written" in refused(capsys, changed(out="locked"), 2)
+
+
+@pytest.mark.parametrize("command", [["criteria", MODEL], TINY, ["train", "run"], ["rank", "run"]])
+def test_nobody_at_the_address_of_a_cluster_is_noticed_before_the_work(
+    command: list[str], a_search: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("ray")
+    sentence = refused(capsys, [*command, "--address", "127.0.0.1:1"], 2)
+    assert sentence.startswith("there is no Ray cluster to join at '127.0.0.1:1'")
+    assert not Path("runs").exists()
 
 
 def test_a_run_is_not_overwritten(a_search: Path, capsys: pytest.CaptureFixture[str]) -> None:

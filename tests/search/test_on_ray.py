@@ -6,11 +6,13 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from socket import create_server
+from time import monotonic
 
 import pytest
 
 from prunas.errors import InputError
-from prunas.search.executors import Done, OnRay, Patience, Supervisor, in_order
+from prunas.search.executors import Done, OnRay, Patience, Supervisor, in_order, require_ray
 from prunas.search.executors.supervisor import scored
 from tests.search.recipes import Job, moody, refusing, stillborn
 
@@ -25,6 +27,25 @@ def test_without_ray_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
         InputError, match=r"Ray is not installed; pip install 'prunas\[distributed\]'"
     ):
         OnRay(stillborn)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "[::1]:1", "h:99999"])
+def test_nobody_at_an_address_is_told_within_seconds(address: str) -> None:
+    pytest.importorskip("ray")
+    began = monotonic()
+    with pytest.raises(InputError) as caught:
+        require_ray(address)
+    assert str(caught.value).startswith(f"there is no Ray cluster to join at '{address}' (")
+    assert str(caught.value).endswith("; give the address that `ray start` has printed")
+    assert monotonic() - began < 30
+
+
+def test_who_listens_may_be_a_cluster() -> None:
+    pytest.importorskip("ray")
+    with create_server(("127.0.0.1", 0)) as listening:
+        require_ray(f"127.0.0.1:{listening.getsockname()[1]}")
+    for address in (None, "auto", "local"):  # nobody can be asked
+        require_ray(address)
 
 
 @pytest.fixture(scope="module")

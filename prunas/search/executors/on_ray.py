@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from socket import create_connection
 from time import monotonic, sleep
 from typing import Any, Final, Generic, final
 
@@ -34,6 +35,7 @@ from prunas.search.executors.crew import (
 LOOPBACK: Final = "127.0.0.1"
 
 _LOOK_UP: Final = 5.0  # seconds after which machines may have come or gone
+_ANSWER: Final = 5.0  # seconds within which a cluster answers
 _QUIET: Final[Mapping[str, str]] = {
     "RAY_USAGE_STATS_ENABLED": "0",  # or Ray reports to its makers
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what comes anyway; without it Ray warns
@@ -194,18 +196,42 @@ def _ray() -> Any:
     return ray
 
 
+def require_ray(address: str | None) -> None:
+    """Refuse Ray where it is missing, or nobody answers at the address.
+
+    Ray itself would try for minutes.
+
+    Raises:
+        InputError: so it is.
+    """
+    _ray()
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not (host and port.isdecimal()):  # "auto", for example: Ray knows at once
+        return
+    try:
+        create_connection((host.strip("[]"), int(port)), timeout=_ANSWER).close()
+    except (OSError, OverflowError, ValueError) as error:
+        raise _no_cluster(address, error) from None
+
+
+def _no_cluster(address: str | None, error: Exception) -> InputError:
+    return InputError(
+        f"there is no Ray cluster to join at {address!r} ({_line(error)}); give the address that"
+        " `ray start` has printed"
+    )
+
+
 def _joined(ray: Any, address: str | None, count: int | None, processors: float) -> bool:
     """Join a cluster, or begin one, unless this process is in one; whether it was not."""
     if ray.is_initialized():
         return False
     if address is not None:
+        require_ray(address)
         try:
             with _environment(_QUIET):
                 ray.init(address=address, log_to_driver=False, logging_level="error")
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise InputError(
-                f"there is no Ray cluster to join at {address!r}: {_line(error)}"
-            ) from None
+            raise _no_cluster(address, error) from None
         return True
     room = os.cpu_count() or 1
     if count is not None:  # as many as asked, also beyond the cores of the machine
