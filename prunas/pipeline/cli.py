@@ -650,6 +650,7 @@ def search(
     }
     given = {name: value for name, value in stated.items() if value is not None}
     request = _request(given, out if resume else None)
+    _require_timed(given, request)
     folder = out or _default_folder(request)
     where = _device(device)
     crew, words = _workers(workers, executor, address, gpus_per_worker, limit)
@@ -712,6 +713,17 @@ def _request(given: Mapping[str, Any], recorded: Path | None) -> Request:
     return Request.from_json({**RunFolder.open(recorded).request().to_json(), **given})
 
 
+def _require_timed(given: Mapping[str, Any], request: Request) -> None:
+    """Refuse options about times where nothing is timed; the request of an old run may have them."""
+    about = [name for name in ("latency_table", "latency_batch") if name in given]
+    if about and request.latency_backend is None and not request.limits_latency:
+        raise InputError(
+            f"--{about[0].replace('_', '-')} {given[about[0]]} is for networks that are timed, and"
+            f" none is with --budget {request.budget}; limit latency there, or give"
+            " --latency-backend"
+        )
+
+
 def _default_folder(request: Request) -> Path:
     """runs/MODEL-DATA, of names alone."""
     return Path("runs") / f"{Path(request.model).name}-{Path(request.data).stem}"
@@ -742,6 +754,8 @@ def _begun(
             recipe()  # raises what is wrong with it, before anything long begins
         job.feasible  # noqa: B018  (so does this: data, network, weights, space, budget)
         require_source(job)
+        if job.stopwatch is not None:
+            job.stopwatch.require_table()
         require_readable(job.data.files)
         if folder.contents() is None:
             folder.update({"data": job.data.contents.to_json()})

@@ -29,7 +29,10 @@ def load_table(file: Path, space: SearchSpace, device: Device, batch: int = 1) -
         text = json.dumps(read_sealed(file))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"the latency table {file} cannot be read ({reason})") from None
+        raise InputError(
+            f"the latency table {file} cannot be read ({reason}); name another, or delete it and"
+            " it is built again"
+        ) from None
     try:
         table = LatencyTable.from_json(text)
         table.require(space, device, batch)

@@ -10,6 +10,7 @@ from prunas.eval.latency.backends import BACKENDS
 from prunas.pipeline.checkpoints import Every
 from prunas.pipeline.fields import require_types
 from prunas.pipeline.recipe import Recipe
+from prunas.search.budget import Budget
 from prunas.search.methods import SEARCHES
 from prunas.supernet.schedules.table import DEFAULT, require_schedule
 from prunas.supernet.trace import kinds_of
@@ -207,6 +208,10 @@ class Request:
         """Short text that differs when anything differs that a candidate's score depends on."""
         decisive = {k: v for k, v in self.to_json().items() if k not in FREE_OF_SCORES}
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def limits_latency(self) -> bool:
+        return "latency" in dict(Budget.parse(self.budget).limits)
 
     @property
     def asked_at_once(self) -> int:

@@ -172,7 +172,7 @@ class Job:
     @cached_property
     def prices(self) -> Prices:
         """All that a budget may limit; latency, if it is limited, as it is near the budget."""
-        if not self._limits_latency:
+        if not self.request.limits_latency:
             return Prices(self.blank, self.space)
         watch = self._watch
         rough = Prices(self.blank, self.space, watch.predictor)
@@ -183,19 +183,15 @@ class Job:
     def budget(self) -> Budget:
         """As stated; latency in nanoseconds, of which a share is one of the measured network's."""
         stated = Budget.parse(self.request.budget)
-        if not self._limits_latency:
+        if not self.request.limits_latency:
             return stated
         return stated.absolute({"latency": self._watch.nanoseconds})
 
     @property
     def stopwatch(self) -> Stopwatch | None:
         """What times networks; None where neither the budget nor anybody else asks for times."""
-        timed = self._limits_latency or self.request.latency_backend is not None
+        timed = self.request.limits_latency or self.request.latency_backend is not None
         return self._watch if timed else None
-
-    @property
-    def _limits_latency(self) -> bool:
-        return "latency" in dict(Budget.parse(self.request.budget).limits)
 
     @cached_property
     def _watch(self) -> Stopwatch:

@@ -68,6 +68,15 @@ class Stopwatch:
         self._measure([self.space.full()])
         return self._known()[self.space.full()]
 
+    def require_table(self) -> None:
+        """Refuse a table that cannot be used, before anything takes long; there may be none.
+
+        Raises:
+            InputError: it is damaged, or of something else.
+        """
+        if self.table.exists():
+            self._table  # noqa: B018  (it is read)
+
     @property
     def nanoseconds(self) -> int:
         """The full network's time, as budgets are counted."""

@@ -490,6 +490,12 @@ def changed(**values: object) -> list[str]:
         (changed(weights="short.pth"), "the weights short.pth cannot be read"),
         (changed(weights="evil.pth"), "evil.pth is a pickle that holds more than tensors"),
         ([*changed(weights="x.pth"), "--pretrained"], "give either pretrained weights or a w"),
+        (changed(latency_table="t.json"), "--latency-table t.json is for networks that are timed"),
+        (changed(latency_batch=4), "--latency-batch 4 is for networks that are timed, and none is"),
+        (
+            changed(latency_table="small.npz", latency_backend="eager"),
+            "the latency table small.npz cannot be read",
+        ),
         (changed(search="luck"), "no search is called 'luck'; choose evolution"),
         (changed(grid="fine"), "no width grid is called 'fine'; choose one of default"),
         (changed(device="tpu"), "no device is called 'tpu'; choose auto, cpu, cuda"),
@@ -536,6 +542,20 @@ def test_a_folder_without_write_permission(
     # root may write anywhere
     monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
     assert "locked cannot be written" in refused(capsys, changed(out="locked"), 2)
+
+
+def test_a_run_of_before_whose_batch_nobody_times_goes_on(
+    a_search: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def begun(path: Path, request: Request, **_: object) -> None:
+        raise prunas.InputError(f"enough of {request.latency_batch}")
+
+    monkeypatch.setattr(cli, "_begun", begun)
+    entries = json.loads((a_search / "run.json").read_text())
+    del entries["checksum"]
+    entries["request"]["latency_batch"] = 4
+    (a_search / "run.json").write_text(json.dumps(entries))
+    assert refused(capsys, ["search", "--resume", "--out", "run"], 2) == "enough of 4"
 
 
 @pytest.mark.parametrize("command", [["criteria", MODEL], TINY, ["train", "run"], ["rank", "run"]])
