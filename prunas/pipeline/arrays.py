@@ -53,7 +53,10 @@ def read_arrays(path: Path) -> Arrays:
     pictures, names = _pair(path, stored, train_pair)
     classes, labels = np.unique(names, return_inverse=True)
     train = Labelled(pictures, labels.astype(np.int64))
-    test = _test(path, stored, classes, pictures) if _TEST[0] in stored else None
+    test = None
+    if any(name in stored for name in _TEST):
+        test = _test(path, stored, classes, pictures)
+        _require_one_type(path, stored, train_pair[0])
     return Arrays(tuple(str(name) for name in classes), train, test)
 
 
@@ -66,6 +69,16 @@ def _test(path: Path, stored: Mapping[str, Array], classes: Array, like: Tensor)
     if len(strangers):
         raise InputError(f"{path}: y_test has a class {strangers[0]!s} that y_train has not")
     return Labelled(pictures, np.searchsorted(classes, names).astype(np.int64))
+
+
+def _require_one_type(path: Path, stored: Mapping[str, Array], train: str) -> None:
+    """Refuse test pictures of another type than the training pictures: its scale may be another."""
+    types = stored[_TEST[0]].dtype, stored[train].dtype
+    if types[0] != types[1]:
+        raise InputError(
+            f"{path}: {_TEST[0]} is {types[0]} and {train} {types[1]}; store both as one type, on"
+            " one scale"
+        )
 
 
 def _read(path: Path) -> dict[str, Array]:

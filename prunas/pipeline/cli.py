@@ -285,7 +285,8 @@ def profile(
             genes=_kinds(genes),
             resolutions=_sides(resolutions),
         )
-        found = profiled(network, space, size, Budget.parse(budget) if budget else None)
+        limits = None if budget is None else Budget.parse(budget)
+        found = profiled(network, space, size, limits)
     form: Any = network.prunas_origin["small_images"]  # type: ignore[index]
     if as_json:
         about = {"model": model, "input_size": list(size), "classes": count}
@@ -714,7 +715,7 @@ def _request(given: Mapping[str, Any], recorded: Path | None) -> Request:
 
 
 def _require_timed(given: Mapping[str, Any], request: Request) -> None:
-    """Refuse options about times where nothing is timed; the request of an old run may have them."""
+    """Refuse options about times where nothing is timed; a run of before may have them."""
     about = [name for name in ("latency_table", "latency_batch") if name in given]
     if about and request.latency_backend is None and not request.limits_latency:
         raise InputError(

@@ -115,6 +115,8 @@ def network_for(
     Raises:
         InputError: it cannot be made.
     """
+    if pretrained and weights is not None:
+        raise InputError(f"give either pretrained weights or the weights file {weights}, not both")
     size, count = pictures_of(model, data, None if side is None else str(side), classes)
     network = create_network(
         model, classes=count, input_size=size, pretrained=pretrained, weights=weights

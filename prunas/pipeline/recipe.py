@@ -69,8 +69,9 @@ class Recipe:
             ("accumulate", self.accumulate, 1, self.batch_size),
             ("ema", self.ema, 0, 1 - 1e-9),
         ):
-            if not low <= value <= high:
-                raise InputError(f"{name}={value} of the recipe; choose from {low:g} to {high:g}")
+            if not low <= value <= high or value == math.inf:
+                upto = "upwards" if high == math.inf else f"to {high:g}"
+                raise InputError(f"{name}={value} of the recipe; choose from {low:g} {upto}")
         require_precision(self.precision)
 
     def rate_at(self, step: int, steps: int) -> float:

@@ -310,7 +310,7 @@ class _Meter:
             step, rate = self._rates[finite.index(False)]
             raise RunError(
                 f"the loss is not finite at step {step} with learning rate {rate:.3g};"
-                " train with a lower learning rate or a longer warmup"
+                " train with a lower learning rate"
             )
         self._rates.clear()
 

@@ -143,3 +143,7 @@ def test_different_criteria_are_said_to_matter() -> None:
     assert findings(found) == [
         "No two of these criteria order the channels alike: the choice matters here."
     ]
+
+
+def test_one_criterion_alone_is_not_compared() -> None:
+    assert findings(compared(space_of([4], []), {"one": scored([1, 2, 3, 4])})) == []

@@ -208,7 +208,9 @@ def test_too_few_images_are_noted_not_warned_about() -> None:
     short = [(batches[0][0][:20], batches[0][1][:20])]
     space = space_of([6], [tap("layers.0", [1, 2, 3, 4, 5, 6])])
     (note,) = di_prior(network, space, short, device="cpu").notes
-    assert note.startswith("20 images are fewer than 5 a channel in 1 of 1 layers (the widest, lay")
+    assert note.startswith(
+        "20 samples are fewer than 5 a channel in 1 of 1 layers (the widest, lay"
+    )
 
 
 def test_refuses_a_space_of_another_network() -> None:

@@ -503,6 +503,8 @@ def changed(**values: object) -> list[str]:
         (changed(evaluations=0), "evaluations=0 must be at least 1"),
         (changed(batch_size=0), "batch_size=0 must be at least 1"),
         (changed(learning_rate="nan"), "learning_rate=nan of the recipe; choose from 0"),
+        (changed(learning_rate="inf"), "learning_rate=inf of the recipe; choose from 0 upwards"),
+        (["profile", MODEL, "--budget", ""], "'' is not a budget; write it as name=value"),
         (changed(learning_rate=-1), "learning_rate=-1.0 of the recipe; choose from 0"),
         (changed(out="small.npz"), "small.npz exists and holds no run; give another folder"),
         (changed(out="small.npz/run"), "small.npz/run cannot be made (Not a directory)"),
@@ -678,7 +680,7 @@ def test_a_file_in_the_model_of_a_run_is_missed_before_anything_is_trained(
 def test_a_loss_that_is_not_finite(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sentence = refused(capsys, changed(learning_rate=1e30, epochs=3, out="run"), 1)
     assert "loss is not finite" in sentence
-    assert "lower learning rate" in sentence
+    assert sentence.endswith("train with a lower learning rate")
 
 
 @pytest.mark.parametrize("file", ["run.json", "supernet.safetensors", "report.html"])

@@ -212,7 +212,9 @@ def test_rows_that_are_there_are_not_repeated(tmp_path: Path) -> None:
     assert file.read_text() == content
 
 
-@pytest.mark.parametrize("text", ["", "model,genes\na,1\n", "model,family\na,b,c\n"])
+@pytest.mark.parametrize(
+    "text", ["", "junk", "junk\n", "\n", "model,genes\na,1\n", "model,family\na,b,c\n"]
+)
 def test_another_file_is_refused(text: str, tmp_path: Path) -> None:
     file = tmp_path / "table.csv"
     file.write_text(text)

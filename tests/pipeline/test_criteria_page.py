@@ -121,6 +121,7 @@ def test_without_data_only_weights_are_compared(
         (["--out", "/"], "/ is a folder; give the name of a file with --out"),
         (["--out", f"{__file__}/page.html"], f"cannot be written ({__file__} is no folder)"),
         (["--criterion", "di"], "'di' looks at images"),
+        (["--weights", "a.pth", "--pretrained"], "or the weights file a.pth, not both"),
         (["--criterion", "best"], "there is no criterion 'best'"),
         (["--executor", "processes"], "say how many processes"),
     ],

@@ -357,6 +357,12 @@ def test_npz_with_its_own_test_and_named_classes(tmp_path: Path) -> None:
             "x_test holds pictures of size",
         ),
         ({"x_train": GREY, "y_train": LABELS, "x_test": GREY}, "no array y_test"),
+        ({"x_train": GREY, "y_train": LABELS, "y_test": LABELS}, "no array x_test"),
+        ({"images": GREY, "labels": LABELS, "y_test": LABELS}, "no array x_test"),
+        (
+            {"x_train": GREY, "y_train": LABELS, "x_test": GREY / 255, "y_test": LABELS},
+            "x_test is float64 and x_train uint8; store both as one type, on one scale",
+        ),
     ],
 )
 def test_npz_that_does_not_fit(tmp_path: Path, arrays: dict[str, object], message: str) -> None:

@@ -121,6 +121,10 @@ def test_from_the_command_line(
         (["--criterion", "l1", "--widths", "odd"], "widths cannot be 'odd'; choose one of all"),
         (["--criterion", "magic"], "there is no criterion 'magic'"),
         (["--criterion", "l1", "--weights", "missing.safetensors"], "missing.safetensors"),
+        (
+            ["--criterion", "l1", "--weights", "a.pth", "--pretrained"],
+            "give either pretrained weights or the weights file a.pth, not both",
+        ),
     ],
 )
 def test_what_cannot_be_pruned_is_refused_in_a_sentence(

@@ -166,6 +166,8 @@ def _correlation(filters: Array) -> float:
 
 
 def _pointless(found: Comparison) -> list[str]:
+    if len(found.names) < 2:
+        return []
     pairs = _pairs(found)
     alike = sorted((p for p in pairs if p[0] >= ALIKE), reverse=True)
     if not alike:

@@ -275,7 +275,7 @@ def _scarcity(layers: Mapping[str, Sequence[Observed]]) -> Iterator[str]:
     if scarce:
         widest = max(scarce, key=lambda name: len(scarce[name].total))
         yield (
-            f"{scarce[widest].count} images are fewer than 5 a channel in {len(scarce)} of"
+            f"{scarce[widest].count} samples are fewer than 5 a channel in {len(scarce)} of"
             f" {len(layers)} layers (the widest, {widest}, has {len(scarce[widest].total)}):"
             " their channels are told apart less surely than with more images"
         )

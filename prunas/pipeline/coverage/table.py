@@ -70,6 +70,8 @@ def read_rows(file: Path) -> list[Row]:
     """
     try:
         text = file.read_text(encoding="utf-8")
+        if text and text.split("\n")[0].strip() != ",".join(_COLUMNS):
+            raise ValueError("its first line names other columns")
         whole = text[: text.rfind("\n") + 1]  # a row that a kill cut short is examined again
         return [Row.from_text(texts) for texts in csv.DictReader(io.StringIO(whole, newline=""))]
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
