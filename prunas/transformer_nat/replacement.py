@@ -78,8 +78,6 @@ def replaced(
                 f" {type(layer).__name__}; replace it by {SKIP} or leave it"
             )
         new.train(layer.training)
-        for ours, theirs in zip(new.parameters(), layer.parameters(), strict=False):
-            ours.requires_grad_(theirs.requires_grad)
         if fresh is not None:
             renew(new, fresh + index)
         result.set_submodule(each.path, new)

@@ -8,7 +8,7 @@ joins of n nodes is n C wide.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from prunas.errors import InputError
 from prunas.transformer_nat.genotype import INPUTS, Cell, Genotype
@@ -20,6 +20,8 @@ from prunas.transformer_nat.operator_cost import (
     convolution_cost,
     operator_cost,
 )
+
+Stem = Literal["cifar", "imagenet"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Skeleton:
             that is reached all the same.
     """
 
-    stem: Literal["cifar", "imagenet"]
+    stem: Stem
     channels: int
     layers: int
     classes: int
@@ -48,6 +50,10 @@ class Skeleton:
     keep_dead: bool = False
 
     def __post_init__(self) -> None:
+        if self.stem not in get_args(Stem):
+            raise InputError(
+                f"there is no stem {self.stem!r}; choose one of {', '.join(get_args(Stem))}"
+            )
         if self.layers < 3:
             raise InputError(f"a cell network of {self.layers} cells has no room; use at least 3")
         if self.channels < 2 or min(self.classes, self.size, self.in_channels) < 1:

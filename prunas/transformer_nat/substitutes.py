@@ -48,7 +48,7 @@ def substitute(layer: nn.Conv2d, name: str) -> nn.Module | None:
     """The operator of that name for the place of `layer`; None if it cannot be there.
 
     Layers that are returned are new and share no tensor with `layer`; their weights are made from
-    its own.
+    its own, and trainable where those are.
 
     Args:
         layer: stays as it is.
@@ -59,7 +59,16 @@ def substitute(layer: nn.Conv2d, name: str) -> nn.Module | None:
     """
     found = operator(name)
     rule = _RULES.get(found.kind)
-    return None if rule is None else rule(layer, found.kernel)
+    made = None if rule is None else rule(layer, found.kernel)
+    if made is not None:
+        _freeze_as(layer, made)
+    return made
+
+
+def _freeze_as(layer: nn.Conv2d, made: nn.Module) -> None:
+    for name, parameter in made.named_parameters():
+        bias = layer.bias if name.endswith("bias") else None
+        parameter.requires_grad_((layer.weight if bias is None else bias).requires_grad)
 
 
 def renew(module: nn.Module, seed: int) -> None:

@@ -297,6 +297,11 @@ def test_skeletons_have_room() -> None:
         cifar_skeleton(size=0)
 
 
+def test_skeletons_have_a_stem() -> None:
+    with pytest.raises(InputError, match="there is no stem 'cifr'; choose one of cifar, imagenet"):
+        Skeleton("cifr", 4, 3, 10, 8)  # type: ignore[arg-type]
+
+
 def test_it_can_be_traced() -> None:
     """So that its channels can be pruned, too."""
     network = CellNetwork(DARTS_V2, TINY).eval()

@@ -138,6 +138,16 @@ def test_what_cannot_stand_there(layer: nn.Conv2d, name: str) -> None:
     assert substitute(layer, name) is None
 
 
+@pytest.mark.parametrize("name", ["conv_1x1", "conv_3x3", "ds_conv_3x3", "ds_conv_5x5"])
+@pytest.mark.parametrize("frozen", [(), ("weight",), ("bias",), ("weight", "bias")])
+def test_what_is_frozen_stays_frozen(name: str, frozen: tuple[str, ...]) -> None:
+    layer = conv(4, 8, 5, padding=2)
+    for each in frozen:
+        layer.get_parameter(each).requires_grad_(False)
+    for path, parameter in built(layer, name).named_parameters():
+        assert parameter.requires_grad == (path.rpartition(".")[2] not in frozen)
+
+
 def test_unknown_operators_are_refused() -> None:
     with pytest.raises(InputError, match="there is no operator 'conv_4x4'"):
         substitute(conv(4, 4, 5), "conv_4x4")

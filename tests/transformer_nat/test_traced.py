@@ -286,6 +286,17 @@ def test_the_source_is_the_network(name: str) -> None:
         torch.testing.assert_close(replaced(source(name), ())(images), expected)
 
 
+def test_frozen_layers_stay_frozen() -> None:
+    frozen = plain()
+    for name in ("1", "7"):
+        frozen.get_submodule(name).requires_grad_(False)
+    found = traced_transformations(frozen, IMAGE)
+    trainable = {n.split(".")[0] for n, p in found.network.named_parameters() if p.requires_grad}
+    assert trainable == {"0", "2", "4", "5", "8", "12"}
+    small = replaced(frozen, [Replacement("7", "conv_5x5", "ds_conv_3x3")])
+    assert not any(p.requires_grad for p in small.get_submodule("7").parameters())
+
+
 def test_a_block_that_goes_takes_what_is_inside_along() -> None:
     found = traced("inverted")
     place = {path: index for index, path in enumerate(found.paths) if path}
