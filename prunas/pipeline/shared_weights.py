@@ -184,8 +184,7 @@ class SharedWeights:
 
     def _save(self, file: Path) -> None:
         tensors = {f"learnt/{n}": t for n, t in self.source.learnt.state_dict().items()}
-        for name, parameter in self.source.learnt.named_parameters():
-            tensors[f"momentum/{name}"] = self._optimizer.state[parameter]["momentum_buffer"]
+        tensors |= {f"momentum/{name}": momentum for name, momentum in self._momentum()}
         write_tensors(file, tensors, {"owner": self._owner, "epochs": str(self._done)})
 
     def _load(self, file: Path) -> int:
@@ -197,6 +196,12 @@ class SharedWeights:
         self.source.learnt.load_state_dict(
             {name[start:]: t for name, t in saved.items() if name.startswith("learnt/")}
         )
-        for name, parameter in self.source.learnt.named_parameters():
-            self._optimizer.state[parameter]["momentum_buffer"].copy_(saved[f"momentum/{name}"])
+        for name, momentum in self._momentum():
+            momentum.copy_(saved[f"momentum/{name}"])
         return int(notes["epochs"])
+
+    def _momentum(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Of every parameter that is trained."""
+        for name, parameter in self.source.learnt.named_parameters():
+            if parameter.requires_grad:
+                yield name, self._optimizer.state[parameter]["momentum_buffer"]

@@ -23,7 +23,7 @@ from prunas.eval.peak import PeakMemory
 from prunas.pipeline import alone, shared_weights, transformation, transformation_record
 from prunas.pipeline.cli import main
 from prunas.pipeline.finals import train_finals
-from prunas.pipeline.found import run_search_stages
+from prunas.pipeline.found import found_network, run_search_stages
 from prunas.pipeline.progress import Progress
 from prunas.pipeline.report import write_report
 from prunas.pipeline.request import Request
@@ -360,6 +360,23 @@ def test_an_interrupted_transformation_goes_on_to_the_same_result(
     assert _plain(transform(job_in(run), SHORT)) == _plain(whole)
     models = [folder / "model" / "weights.safetensors" for folder in (run, tmp_path / "whole")]
     assert models[0].read_bytes() == models[1].read_bytes()
+
+
+def test_weights_of_networks_with_frozen_layers_are_kept(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def frozen(*args: Any) -> torch.nn.Module:
+        network = found_network(*args)
+        network.get_submodule("layer1.0.conv1").requires_grad_(False)
+        return network
+
+    monkeypatch.setattr(transformation, "found_network", frozen)
+    with monkeypatch.context() as patch:
+        _interrupting(patch, 3)
+        with pytest.raises(KeyboardInterrupt):
+            transform(job_in(run), SHORT | {"finalists": 1})
+    entry = transform(job_in(run), {})
+    assert transform(job_in(run), SHORT | {"finalists": 1}, fresh=True) == entry
 
 
 @pytest.mark.usefixtures("frugal")
