@@ -36,12 +36,12 @@ class Contents:
         """
         if before == self.to_json():
             return
-        fewer = self.pictures != before["pictures"]
-        other = f"{self.pictures} pictures, were {before['pictures']}"
+        what = f"{self.pictures} pictures, were {before['pictures']}"
+        if self.pictures == before["pictures"]:
+            what = "as many pictures, but other ones or other labels"
         raise InputError(
-            f"{name} is not what this run was made with:"
-            f" {other if fewer else 'as many pictures, but other ones or other labels'};"
-            " put back what was there, or begin a new run"
+            f"{name} is not what this run was made with: {what}; put back what was there, or begin"
+            " a new run"
         )
 
 
