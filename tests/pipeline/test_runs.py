@@ -244,3 +244,14 @@ def test_what_can_be_read_of_a_damaged_archive_is_saved(
     (rows,) = read_archive(archive).values()
     assert 0 < len(rows) == found["saved"]
     assert {repr(row) for row in rows} <= {repr(row) for row in evaluations(200)}
+
+
+@pytest.mark.parametrize("name", ["archive.sqlite", "run.json"])
+def test_an_export_never_replaces_its_run(
+    name: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = a_run(place / "one", evaluations(3))
+    before = (run / name).read_bytes()
+    said = refused(capsys, ["runs", "export", "one", "--out", f"one/{name}"])
+    assert "is a part of the run that is exported" in said
+    assert (run / name).read_bytes() == before

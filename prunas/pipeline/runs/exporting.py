@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from prunas.errors import InputError
 from prunas.pipeline.files import replacing
-from prunas.pipeline.runs.source import Source, read_sources
+from prunas.pipeline.runs.source import MERGED, Source, read_sources
 
 Columns = Mapping[str, Sequence[Any]]
 
@@ -30,17 +30,25 @@ def export_runs(folder: Path, form: str, file: Path) -> int:
         The number of rows.
 
     Raises:
-        InputError: there is no such format, its library is missing, or the folder holds no run.
+        InputError: there is no such format, its library is missing, the folder holds no run, or
+            the file is a part of it.
         RunError: the file cannot be written.
     """
     if form not in FORMATS:
         raise InputError(f"no format is called {form!r}; choose {', '.join(FORMATS)}")
     if form == "parquet" and find_spec("pyarrow") is None:
         raise InputError("Parquet needs pyarrow; run: pip install 'prunas[parquet]'")
+    if file.exists() and file.resolve() in _own(folder):
+        raise InputError(f"{file} is a part of the run that is exported; give another --out")
     columns = _columns(read_sources(folder))
     with replacing(file) as aside:
         FORMATS[form](columns, aside)
     return len(columns["run"])
+
+
+def _own(folder: Path) -> list[Path]:
+    """What a run cannot do without."""
+    return [(folder / name).resolve() for name in ("archive.sqlite", "run.json", MERGED)]
 
 
 def _columns(sources: Sequence[Source]) -> Columns:
