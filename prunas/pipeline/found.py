@@ -63,17 +63,10 @@ def found_network(
 
     Its batch norms have statistics of its own.
     """
-    network = source.alone(found)
-    _calibrate(job, network, found)
-    if changes:
-        network = replaced(network, changes)
-        _calibrate(job, network, found)
-    return network
-
-
-def _calibrate(job: Job, network: nn.Module, found: Candidate) -> None:
+    network = replaced(source.alone(found), changes)
     with seeing(network, side_of(job.space, found)):
         recalibrate_(network, job.fixed(job.data.train, job.request.calibration))
+    return network
 
 
 def _entries(job: Job, scored: Sequence[Scored], finalists: Sequence[Finalist]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from prunas.supernet.skeleton import FORWARD_ERRORS, META, called, dictionaries,
 from prunas.supernet.space import Gene, SearchSpace
 from prunas.supernet.tensors import tensors_of
 
-_SEED = 20190  # any fixed number: the probe only has to be the same each time
+_SEED: Final = 20190  # any fixed number: the probe only has to be the same each time
 
 
 @dataclass(frozen=True)
