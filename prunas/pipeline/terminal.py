@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any, Final
 
 from rich import box
@@ -138,7 +139,7 @@ def search_text(run: Path, entries: Mapping[str, Any]) -> str:
             f"found: {_size(result, '')}, of {_size(result, '_full')}",
             _chosen(result),
             *([result["latency_worth"]] if "latency_worth" in result else []),
-            f"train it, beside the uniform network of this budget: prunas train {run}",
+            f"train it, beside the uniform network of this budget: prunas train {quote(str(run))}",
         )
     )
 
@@ -190,7 +191,7 @@ def transform_text(run: Path, entry: Mapping[str, Any]) -> str:
         f"multiply-adds {_amount(before)} -> {_amount(after)}, parameters"
         f" {_amount(entry['params_before'])} -> {_amount(entry['params'])}; {looked}",
         _kept_up(entry),
-        f"train it, beside the found network and the uniform one: prunas train {run}",
+        f"train it, beside the found network and the uniform one: prunas train {quote(str(run))}",
     ]
     return "\n".join(lines)
 

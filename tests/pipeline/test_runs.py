@@ -128,6 +128,8 @@ def test_a_run_that_went_on_in_two_places_becomes_one(
     free: dict[str, Any] = {"batch": 5, "in_flight": 20, "compile": True, "checkpoint_every": 30.0}
     rest = [*rows[:10], *rows[20:]]
     a_run(place / "there", rest, evaluations=40, seeds=5, transform=True, **free)
+    assert main(["runs", "merge", "here", "there", "--out", "in one"]) == 0
+    assert "prunas runs resume 'in one'" in capsys.readouterr().out
     assert main(["runs", "merge", "here", "there", "--out", "one"]) == 0
     out = capsys.readouterr().out
     assert "one: 30 evaluations of 1 run(s), 10 of which were there twice" in out

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from shutil import get_terminal_size
 from typing import Annotated
 
@@ -84,7 +85,7 @@ def merge(
     twice = f", {found.twice} of which were there twice" if found.twice else ""
     typer.echo(f"{out}: {found.evaluations} evaluations of {found.runs} run(s){twice}")
     if found.runs == 1:
-        typer.echo(f"go on with it: prunas runs resume {out}")
+        typer.echo(f"go on with it: prunas runs resume {quote(str(out))}")
 
 
 @app.command()
@@ -114,4 +115,4 @@ def recover(run: Run, as_json: AsJson = False) -> None:
         typer.echo(json.dumps({"run": str(run), "saved": saved, "damaged": str(aside)}))
         return
     typer.echo(f"{saved} evaluations were saved; the damaged archive is kept as {aside}")
-    typer.echo(f"evaluate the others again: prunas runs resume {run}")
+    typer.echo(f"evaluate the others again: prunas runs resume {quote(str(run))}")
