@@ -13,7 +13,7 @@ from prunas.eval.batches import Loader
 from prunas.eval.criteria.comparison import compared, normality
 from prunas.eval.criteria.selection import ranking
 from prunas.eval.criteria.sensitivity import Sensitivity, narrowing
-from prunas.eval.criteria.table import CRITERIA, WEIGHTS_ALONE, criterion
+from prunas.eval.criteria.table import CRITERIA, WEIGHTS_ALONE, criterion_named
 from prunas.eval.criteria.verdict import Verdict, width_genes
 from prunas.pipeline.data import Data, load_data
 from prunas.pipeline.networks import network_for
@@ -95,7 +95,7 @@ class Bench:
             batches = fixed(self.data.train, self.data.input_size, device, limit=limit)
 
         def judge(name: str) -> Verdict:
-            ask = criterion(name, images=self.data is not None)
+            ask = criterion_named(name, images=self.data is not None)
             return ask(self.network, self.space, batches, device=device)
 
         return judge
@@ -132,7 +132,7 @@ def study(
     offered = CRITERIA if data is not None else sorted(WEIGHTS_ALONE)
     chosen = list(dict.fromkeys(names or offered))
     for name in chosen:
-        criterion(name, images=data is not None)  # refuses it before anything is computed
+        criterion_named(name, images=data is not None)  # refuses it before anything is computed
     verdicts = dict(_spread(bench, Bench.judging, chosen, workers, progress, "criteria"))
     by = "di" if "di" in chosen else chosen[0]
     rows: list[Sensitivity] = []

@@ -7,11 +7,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from prunas.errors import InputError
 from prunas.eval.batches import Loader, pairs
 from prunas.eval.criteria.absorb import absorbed
 from prunas.eval.criteria.measured import measured_values
 from prunas.eval.criteria.selection import Ranking, di_prior
-from prunas.eval.criteria.table import DEFAULT, criterion
+from prunas.eval.criteria.table import DEFAULT, criterion_named
+from prunas.eval.criteria.verdict import Criterion
 from prunas.eval.prices import Prices
 from prunas.eval.recalibration import recalibrate_
 from prunas.eval.refit import refit_
@@ -54,7 +56,7 @@ def prune(
     space: SearchSpace,
     budget: str | Budget,
     *,
-    criterion_name: str = DEFAULT,
+    criterion: str | Criterion = DEFAULT,
     batches: Loader | None = None,
     widths: Widths = "allocated",
     adaptation: Adaptation = "refit",
@@ -71,7 +73,7 @@ def prune(
         network: the traced network, with the weights that matter, on `device`.
         space: its search space.
         budget: such as "macs=50%" or "macs=120M,params=2M".
-        criterion_name: one of `prunas.eval.criteria.table.CRITERIA`.
+        criterion: one of `prunas.eval.criteria.table.CRITERIA` by name, or a function of that form.
         batches: pairs (images, labels), iterated more than once; needed by criteria that look at
             more than weights.
         widths: how the budget is spent.
@@ -81,7 +83,7 @@ def prune(
     Raises:
         InputError: the budget is out of reach, or the criterion lacks what it looks at.
     """
-    judge = criterion(criterion_name, images=batches is not None)
+    judge = _judging(criterion, images=batches is not None)
     wanted = Budget.parse(budget) if isinstance(budget, str) else budget
     prices = Prices(network, space)
     feasible = Feasible(space, wanted, prices)  # refuses a budget out of reach at once
@@ -97,6 +99,14 @@ def prune(
         adaptation=adaptation,
         device=device,
     )
+
+
+def _judging(criterion: str | Criterion, *, images: bool) -> Criterion:
+    if isinstance(criterion, str):
+        return criterion_named(criterion, images=images)
+    if not callable(criterion):
+        raise InputError(f"{criterion!r} is no criterion; give a name, or a function that judges")
+    return criterion
 
 
 def measured(

@@ -8,6 +8,7 @@ atoms of a kernel are its rows, and its columns, counted from the middle.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -411,8 +412,10 @@ class SearchSpace:
         return hash((self.network, self.genes))
 
     def __repr__(self) -> str:
+        kinds = Counter(gene.kind for gene in self.genes)
+        genes = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "no"
         return (
-            f"SearchSpace({self.network}: {len(self.genes)} genes, {self.size:.3g} candidates,"
+            f"SearchSpace({self.network}: {genes} genes, {self.size:.3g} candidates,"
             f" {len(self.pinned)} pinned)"
         )
 

@@ -11,7 +11,7 @@ from torch import nn
 
 import prunas
 from prunas.errors import InputError
-from prunas.eval.criteria.table import CRITERIA, criterion
+from prunas.eval.criteria.table import CRITERIA, criterion_named
 from prunas.eval.criteria.verdict import Verdict, scores_of, width_genes
 from prunas.supernet.permute import permute
 from prunas.supernet.space import SearchSpace
@@ -48,7 +48,7 @@ def batches(count: int = 96, classes: int = 5) -> list[tuple[torch.Tensor, torch
 
 
 def judged(name: str, network: nn.Module, space: SearchSpace) -> Verdict:
-    return criterion(name)(network, space, batches(), device="cpu")
+    return criterion_named(name)(network, space, batches(), device="cpu")
 
 
 CASES = pytest.mark.parametrize("kind", NETWORKS)
@@ -143,7 +143,7 @@ def test_one_dimensional_networks(name: str) -> None:
     network = Conv1dNet().eval()
     space = prunas.trace(network, (2, 10))
     rows = [(torch.randn(8, 2, 10), torch.arange(8) % 4)]
-    verdict = criterion(name)(network, space, rows, device="cpu")
+    verdict = criterion_named(name)(network, space, rows, device="cpu")
     for gene in width_genes(space):
         assert verdict.eliminations[gene] is not None or verdict.reasons[gene]
 
@@ -161,21 +161,21 @@ NEEDS_LABELS = ("di", "di-single", "di-loo", "di-diff", "di-flat", "taylor", "ta
 def test_refuses_no_images(name: str) -> None:
     network, space = traced("residual")
     with pytest.raises(InputError, match="no images"):
-        criterion(name)(network, space, [], device="cpu")
+        criterion_named(name)(network, space, [], device="cpu")
 
 
 @pytest.mark.parametrize("name", NEEDS_LABELS)
 def test_refuses_images_without_labels(name: str) -> None:
     network, space = traced("residual")
     with pytest.raises(InputError, match="no targets"):
-        criterion(name)(network, space, [torch.randn(4, *IMAGE)], device="cpu")
+        criterion_named(name)(network, space, [torch.randn(4, *IMAGE)], device="cpu")
 
 
 @pytest.mark.parametrize("name", NEEDS_LABELS)
 def test_refuses_labels_of_no_class(name: str) -> None:
     network, space = traced("residual")
     with pytest.raises(InputError, match="labels run from 0 to 9"):
-        criterion(name)(
+        criterion_named(name)(
             network, space, [(torch.randn(2, *IMAGE), torch.tensor([0, 9]))], device="cpu"
         )
 
@@ -185,7 +185,7 @@ def test_refuses_activations_that_are_nan(name: str) -> None:
     network, space = traced("residual")
     images = torch.full((4, *IMAGE), torch.nan)
     with pytest.raises(InputError, match="NaN"):
-        criterion(name)(network, space, [(images, torch.tensor([0, 1, 2, 3]))], device="cpu")
+        criterion_named(name)(network, space, [(images, torch.tensor([0, 1, 2, 3]))], device="cpu")
 
 
 @pytest.mark.parametrize("name", NEEDS_IMAGES)
@@ -196,14 +196,14 @@ def test_refuses_activations_that_are_nan(name: str) -> None:
 def test_refuses_a_device_where_the_network_is_not(name: str, device: str, words: str) -> None:
     network, space = traced("residual")
     with pytest.raises(InputError, match=words):
-        criterion(name)(network, space, batches(), device=device)
+        criterion_named(name)(network, space, batches(), device=device)
 
 
 @pytest.mark.parametrize("name", sorted(CRITERIA.keys() - {"random"}))
 def test_refuses_a_network_without_weights(name: str) -> None:
     network, space = traced("residual")
     with pytest.raises(InputError, match="has no values yet"):
-        criterion(name)(copy.deepcopy(network).to("meta"), space, batches(), device="cpu")
+        criterion_named(name)(copy.deepcopy(network).to("meta"), space, batches(), device="cpu")
 
 
 @ALL
@@ -211,7 +211,7 @@ def test_refuses_a_network_without_weights(name: str) -> None:
 def test_a_sample_or_one_class_gives_finite_scores(name: str, count: int) -> None:
     network, space = traced("residual")
     rows = [(torch.randn(count, *IMAGE), torch.zeros(count, dtype=torch.long))]
-    verdict = criterion(name)(network, space, rows, device="cpu")
+    verdict = criterion_named(name)(network, space, rows, device="cpu")
     for elimination in verdict.eliminations:
         assert elimination is None or np.isfinite(elimination.drops).all()
 
@@ -222,11 +222,11 @@ def test_loaders_of_dictionaries(name: str) -> None:
     pairs = batches()
     named = [{"pixel_values": images, "labels": labels} for images, labels in pairs]
     ends_early = iter(named)
-    assert criterion(name)(network, space, ends_early, device="cpu") == criterion(name)(
+    assert criterion_named(name)(network, space, ends_early, device="cpu") == criterion_named(name)(
         network, space, pairs, device="cpu"
     )
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(InputError, match="'magic'; choose one of di, "):
-        criterion("magic")
+        criterion_named("magic")

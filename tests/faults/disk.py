@@ -1,6 +1,7 @@
 """A disk that refuses writes: each of them once, or some of them."""
 
 import errno
+import json
 import os
 import re
 import sqlite3
@@ -13,25 +14,32 @@ import pytest
 
 from prunas.pipeline import files, tensor_file
 from prunas.search import archive
+from tests.faults.kills import recorded
 
 
 class Disk:
     """Refuses a share of all writes when they are first tried, and takes them afterwards.
 
-    A write is known by what is written and how often that has been written before, so that a run
-    that goes on meets every refusal once. Half of them say that the disk is full, half that it is
-    read-only.
+    A write is known by what had been finished when the program started, by what is written and how
+    often it has been written since: a program that is started again over the same things makes the
+    same writes. Half of the refusals say that the disk is full, half that it is read-only.
     """
 
     def __init__(self, share: float) -> None:
         self._share = share
+        self._finished = ""
         self._done: Counter[str] = Counter()
         self.refused: list[str] = []
+
+    def start(self, finished: str) -> None:
+        """The program is started; this is finished."""
+        self._finished = finished
+        self._done.clear()
 
     def write(self, how: str, what: str | Path) -> int | None:
         """The error of a write; None if it may go on."""
         name = f"{how} {re.sub(r'[.][0-9]+[.]part', '', Path(what).name)}"
-        write = f"{name}, number {self._done[name]}"
+        write = f"{name}, number {self._done[name]} after {self._finished}"
         chance = crc32(write.encode())
         if write not in self.refused and chance % 1000 < 1000 * self._share:
             self.refused.append(write)
@@ -89,3 +97,24 @@ def _refusal(code: int) -> sqlite3.OperationalError:
     error = sqlite3.OperationalError(said)
     error.sqlite_errorcode = sqlite3.SQLITE_FULL if full else sqlite3.SQLITE_READONLY
     return error
+
+
+def finished(folder: Path) -> str:
+    """What a run has finished, as one word: stages, evaluations, trained tensors, other files."""
+    if not (folder / "run.json").exists():
+        return "nothing"
+    entries = json.loads((folder / "run.json").read_text())
+    known = [*sorted(entries), *(stage["name"] for stage in entries["stages"])]
+    for file in sorted(folder.rglob("*")):
+        if file.suffix == ".safetensors":
+            known.append(f"{file.name} {crc32(_tensors(file))}")
+        elif file.suffix == ".html":
+            known.append(file.name)
+    known += [str(row.candidate) for row in recorded(folder)]
+    return f"{crc32(' '.join(known).encode()):08x}"
+
+
+def _tensors(file: Path) -> bytes:
+    """The bytes behind the header, where notes such as times are."""
+    written = file.read_bytes()
+    return written[8 + int.from_bytes(written[:8], "little") :]

@@ -85,7 +85,7 @@ def whole(folder: Path) -> dict[tuple[int, ...], float]:
             _require_whole(file)
     if in_place(folder / "model").exists():
         load(folder / "model")
-    return {row.candidate: row.score for row in _rows(folder)}
+    return {row.candidate: row.score for row in recorded(folder)}
 
 
 def _require_whole(file: Path) -> None:
@@ -107,7 +107,8 @@ _KNOWN: Final = (".lock", *(_ARCHIVE + end for end in ("", "-wal", "-shm", "-jou
 """The journal is there while a new archive is told to keep a log."""
 
 
-def _rows(folder: Path) -> list[Evaluation]:
+def recorded(folder: Path) -> list[Evaluation]:
+    """The evaluations in the archive of a run, none if there is none."""
     found = read_archive(folder / _ARCHIVE)
     return [row for rows in found.values() for row in rows]
 
@@ -118,7 +119,9 @@ def _rows(folder: Path) -> list[Evaluation]:
 def outcome(folder: Path) -> dict[str, Any]:
     """All that a run found, without what it took: equal for equal runs."""
     result = {k: v for k, v in RunFolder.open(folder).read()["result"].items() if k != "seconds"}
-    rows = [(row.candidate, row.score, row.macs, row.params, row.asked_at) for row in _rows(folder)]
+    rows = [
+        (row.candidate, row.score, row.macs, row.params, row.asked_at) for row in recorded(folder)
+    ]
     curves = {
         file.name: _curve(file) for file in sorted((folder / "checkpoints").glob("*.safetensors"))
     }

@@ -17,7 +17,7 @@ from prunas.pipeline.report import write_report
 from prunas.pipeline.request import Request
 from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.stages import Job
-from tests.faults.disk import Disk, install
+from tests.faults.disk import Disk, finished, install
 from tests.faults.kills import outcome, same_weights, whole
 from tests.pipeline.pictures import bright_pictures
 
@@ -36,9 +36,9 @@ def test_a_run_goes_on_after_every_write_that_the_disk_refused(
     with monkeypatch.context() as patch:
         install(disk, patch)
         met = 0
-        for _ in _until_done(folder, request):
+        for _ in _until_done(folder, request, disk):
             _, *others = disk.refused[met:]
-            on_the_way_out = ["write .run.json, number" in each for each in others]
+            on_the_way_out = ["run.json, number" in each for each in others]
             assert all(on_the_way_out), f"one of {disk.refused[met:]} was not noticed"
             met = len(disk.refused)
             known = whole(folder)
@@ -49,9 +49,10 @@ def test_a_run_goes_on_after_every_write_that_the_disk_refused(
     assert same_weights(folder / "model", tmp_path / "undisturbed" / "model")
 
 
-def _until_done(folder: Path, request: Request) -> Iterator[None]:
+def _until_done(folder: Path, request: Request, disk: Disk) -> Iterator[None]:
     """Start again after every failure; yields after each."""
     while True:
+        disk.start(finished(folder))
         try:
             _all_stages(folder, request)
         except (RunError, InputError) as error:

@@ -23,7 +23,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import prunas
-from prunas.pipeline import alone, cli, export
+from prunas.pipeline import alone, export
 from prunas.pipeline.cli import main
 from prunas.pipeline.lock import claimed
 from prunas.pipeline.networks import create_network
@@ -191,7 +191,7 @@ def test_only_warnings_of_prunas_are_shown_and_as_a_note(
         warnings.warn_explicit("old news", FutureWarning, "y.py", 1, module="torch.x")
         return run
 
-    monkeypatch.setattr(cli, "write_report", warned)
+    monkeypatch.setattr("prunas.pipeline.commands.report.write_report", warned)
     assert main(["report", "somewhere"]) == 0
     assert capsys.readouterr() == ("somewhere\n", "prunas: note: few images\n")
 
@@ -293,8 +293,8 @@ def test_every_option_arrives_in_the_request(
         asked.append((request, resume, workers))
         raise prunas.InputError("enough")
 
-    monkeypatch.setattr(cli, "_begun", begun)
-    monkeypatch.setattr(cli, "require_ray", lambda address: None)
+    monkeypatch.setattr("prunas.pipeline.commands.search.begun", begun)
+    monkeypatch.setattr("prunas.pipeline.commands.options.require_ray", lambda address: None)
     text = (
         "search m --data d --budget macs=1M --search nsga2 --evaluations 9 --seed 8 --seeds 7"
         " --epochs 6 --supernet-epochs 5 --final-epochs 4 --batch-size 3 --learning-rate 0.2"
@@ -349,7 +349,7 @@ def test_weights_are_a_source_or_a_file_to_start_from(
         asked.append(request)
         raise prunas.InputError("enough")
 
-    monkeypatch.setattr(cli, "_begun", begun)
+    monkeypatch.setattr("prunas.pipeline.commands.search.begun", begun)
     command = f"search m --data d --budget macs=1M {options}"
     assert refused(capsys, command.split(), 2) == "enough"
     assert (asked[0].source, asked[0].weights) == (source, file)
@@ -552,7 +552,7 @@ def test_a_run_of_before_whose_batch_nobody_times_goes_on(
     def begun(path: Path, request: Request, **_: object) -> None:
         raise prunas.InputError(f"enough of {request.latency_batch}")
 
-    monkeypatch.setattr(cli, "_begun", begun)
+    monkeypatch.setattr("prunas.pipeline.commands.search.begun", begun)
     entries = json.loads((a_search / "run.json").read_text())
     del entries["checksum"]
     entries["request"]["latency_batch"] = 4
@@ -777,7 +777,7 @@ def test_ctrl_c_before_there_is_a_run(
     monkeypatch.setattr("prunas.pipeline.stages.load_data", slow)
     assert refused(capsys, changed(out="run"), 130) == "stopped; nothing had been made yet"
     assert not Path("run").exists()
-    monkeypatch.setattr(cli, "load_data", slow)
+    monkeypatch.setattr("prunas.pipeline.commands.profile.load_data", slow)
     assert refused(capsys, ["profile", MODEL, "--data", "small.npz"], 130) == (
         "stopped; nothing was changed"
     )
@@ -857,7 +857,7 @@ def a_demo(a_training: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def ask_for(request: Request, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prunas.pipeline.cli.demo_request", lambda: request)
+    monkeypatch.setattr("prunas.pipeline.commands.demo.demo_request", lambda: request)
 
 
 @pytest.mark.parametrize("how", ["unfinished", "--resume"])

@@ -358,7 +358,7 @@ def test_timings_of_narrower_networks(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("prunas.pipeline.cli.backend_of", lambda name: Abacus())
+    monkeypatch.setattr("prunas.pipeline.commands.latency.backend_of", lambda name: Abacus())
     file = tmp_path / "table.json"
     call = ["latency", "test_resnet", "--data", "digits", "--table", str(file), "--json"]
     assert main(call) == 0

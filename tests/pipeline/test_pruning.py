@@ -11,7 +11,6 @@ from torch import nn
 import prunas
 from prunas.errors import InputError
 from prunas.eval.criteria.table import CRITERIA, WEIGHTS_ALONE
-from prunas.pipeline import cli
 from prunas.pipeline.cli import main
 from prunas.supernet.space import SearchSpace
 from tests.supernet.networks import IMAGE, Network
@@ -31,7 +30,7 @@ def batches() -> list[tuple[torch.Tensor, torch.Tensor]]:
 @pytest.mark.parametrize("name", CRITERIA)
 def test_every_criterion_prunes_into_the_budget(name: str) -> None:
     network, space = network_and_space()
-    found = prunas.prune(network, space, "macs=60%", criterion_name=name, batches=batches())
+    found = prunas.prune(network, space, "macs=60%", criterion=name, batches=batches())
     assert found.macs[0] <= 0.6 * found.macs[1]
     assert found.macs[0] > 0.4 * found.macs[1]
     assert found.params[0] == sum(parameter.numel() for parameter in found.network.parameters())
@@ -41,13 +40,13 @@ def test_every_criterion_prunes_into_the_budget(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(WEIGHTS_ALONE))
 def test_weights_alone_need_no_images(name: str) -> None:
     network, space = network_and_space()
-    found = prunas.prune(network, space, "macs=60%", criterion_name=name)
+    found = prunas.prune(network, space, "macs=60%", criterion=name)
     assert found.macs[0] <= 0.6 * found.macs[1]
 
 
 def test_several_limits_hold_together() -> None:
     network, space = network_and_space()
-    found = prunas.prune(network, space, "macs=70%,params=50%", criterion_name="l1")
+    found = prunas.prune(network, space, "macs=70%,params=50%", criterion="l1")
     assert found.macs[0] <= 0.7 * found.macs[1]
     assert found.params[0] <= 0.5 * found.params[1]
 
@@ -55,7 +54,7 @@ def test_several_limits_hold_together() -> None:
 def test_uniform_widths_are_those_of_the_baseline() -> None:
     network, space = network_and_space()
     one, two = (
-        prunas.prune(network, space, "macs=60%", criterion_name=name, widths="uniform")
+        prunas.prune(network, space, "macs=60%", criterion=name, widths="uniform")
         for name in ("l1", "random")
     )
     assert one.candidate == two.candidate
@@ -72,7 +71,7 @@ def test_channels_of_no_use_go_first() -> None:
         network.get_parameter("3.body.3.weight")[:, ::2] = 0
         expected = network(batches()[0][0])
     gene = next(i for i, g in enumerate(space.genes) if g.name.startswith("3.body"))
-    ranking = prunas.prune(network, space, "macs=80%", criterion_name="group-l1").ranking
+    ranking = prunas.prune(network, space, "macs=80%", criterion="group-l1").ranking
     candidate = list(space.full())
     candidate[gene] = 6
     small = prunas.cut(
@@ -87,13 +86,23 @@ def test_refuses_a_criterion_without_what_it_looks_at() -> None:
     with pytest.raises(InputError, match="'di-curvature' looks at images; give some"):
         prunas.prune(network, space, "macs=60%")
     with pytest.raises(InputError, match="there is no criterion 'l3'"):
-        prunas.prune(network, space, "macs=60%", criterion_name="l3")
+        prunas.prune(network, space, "macs=60%", criterion="l3")
+
+
+def test_a_criterion_of_ones_own_is_a_function() -> None:
+    network, space = network_and_space()
+    mine = CRITERIA["l1"]
+    own = prunas.prune(network, space, "macs=60%", criterion=mine)
+    named = prunas.prune(network, space, "macs=60%", criterion="l1")
+    assert own.candidate == named.candidate
+    with pytest.raises(InputError, match="7 is no criterion; give a name, or a function"):
+        prunas.prune(network, space, "macs=60%", criterion=7)  # type: ignore[arg-type]
 
 
 def test_refuses_a_budget_out_of_reach() -> None:
     network, space = network_and_space()
     with pytest.raises(InputError, match="the smallest one has"):
-        prunas.prune(network, space, "macs=2", criterion_name="l1")
+        prunas.prune(network, space, "macs=2", criterion="l1")
 
 
 def test_from_the_command_line(
@@ -159,7 +168,7 @@ def test_a_place_for_the_small_network_is_looked_at_first(
     Path("notes/diary.txt").write_text("mine")
     # root may write anywhere
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "locked")
-    monkeypatch.setattr(cli, "network_for", None)  # no work is begun
+    monkeypatch.setattr("prunas.pipeline.commands.prune.network_for", None)  # no work is begun
     assert main(["prune", "resnet10t", "--budget", "macs=50%", "--out", out]) == 2
     assert sentence in capsys.readouterr().err.replace(f"{tmp_path}/", "")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["diary.txt", "locked", "notes"]
@@ -173,9 +182,7 @@ def test_measured_widths_follow_the_answers_not_the_criterion() -> None:
         network.get_parameter("3.body.3.weight").zero_()
     block = next(i for i, g in enumerate(space.genes) if g.kind == "depth")
     by_weights, by_answers = (
-        prunas.prune(
-            network, space, "macs=40%", criterion_name="l1", batches=batches(), widths=widths
-        )
+        prunas.prune(network, space, "macs=40%", criterion="l1", batches=batches(), widths=widths)
         for widths in ("allocated", "measured")
     )
     assert by_weights.candidate[block] == 1
@@ -189,6 +196,6 @@ def test_by_default_no_labels_are_needed() -> None:
     network, space = network_and_space()
     images = [images for images, _ in batches()]
     found = prunas.prune(network, space, "macs=60%", batches=images)
-    named = prunas.prune(network, space, "macs=60%", batches=images, criterion_name="di-curvature")
+    named = prunas.prune(network, space, "macs=60%", batches=images, criterion="di-curvature")
     assert found.ranking == named.ranking
     assert found.macs[0] <= 0.6 * found.macs[1]

@@ -79,7 +79,7 @@ WEIGHTS_ALONE: Final = frozenset(
 """Those that look at no image."""
 
 
-def criterion(name: str, *, images: bool = True) -> Criterion:
+def criterion_named(name: str, *, images: bool = True) -> Criterion:
     """The criterion of that name.
 
     Args:

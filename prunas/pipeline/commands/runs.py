@@ -1,6 +1,5 @@
 """`prunas runs`: what can be done with runs besides making them."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
@@ -12,7 +11,16 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from prunas.pipeline import terminal
+from prunas.pipeline.commands.answers import answer, print_json
+from prunas.pipeline.commands.beginning import begun
+from prunas.pipeline.commands.options import AsJson, Device, Logs, Run, device_of, words_of
+from prunas.pipeline.commands.search import searched, tell_transformation
+from prunas.pipeline.commands.stopping import command_line, stoppable
+from prunas.pipeline.finals import train_finals
 from prunas.pipeline.lock import claimed
+from prunas.pipeline.log import logged, require_logs
+from prunas.pipeline.report import write_report
 from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.runs import FORMATS, Listed, export_runs, list_runs, merge_runs
 from prunas.search.record import recover as recover_archive
@@ -24,9 +32,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Run = Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-
 
 @app.command("list")
 def list_(
@@ -36,7 +41,7 @@ def list_(
     """List the runs in a folder, and how far each has come."""
     found = list_runs(folder)
     if as_json:
-        typer.echo(json.dumps({"runs": [each.to_json() for each in found]}))
+        print_json({"runs": [each.to_json() for each in found]})
     elif not found:
         typer.echo(f"there are no runs in {folder}")
     else:
@@ -71,6 +76,36 @@ def _table(found: Sequence[Listed]) -> Table:
 
 
 @app.command()
+def resume(run: Run, device: Device = "auto", log: Logs = None, as_json: AsJson = False) -> None:
+    """Go on with a run where it was stopped, to what was asked of it."""
+    where = device_of(device)
+    folder = RunFolder.open(run)
+    request, goal = folder.request(), folder.read().get("goal")
+    goal = "train" if goal == "train" else "search"
+    require_logs(log or ())
+    with (
+        stoppable(run, command_line("runs", "resume", run, *words_of(log), device=device)),
+        claimed(run),
+        logged(log or (), run, goal, request.to_json()) as curves,
+    ):
+        job = begun(run, request, resume=True, device=where, log=curves)
+        searched(job)
+        if goal == "train":
+            train_finals(job)
+        report = write_report(run)
+    entries = folder.read()
+    if as_json:
+        print_json(answer(run, entries))
+        return
+    if "accuracy" in entries["result"]:
+        typer.echo(terminal.train_text(entries["result"]))
+    else:
+        typer.echo(terminal.search_text(run, entries))
+        tell_transformation(run, entries)
+    typer.echo(f"report: {report}")
+
+
+@app.command()
 def merge(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs.", metavar="RUN...")],
     out: Annotated[Path, typer.Option(help="A new folder for all of them.")],
@@ -80,7 +115,7 @@ def merge(
     found = merge_runs(runs, out)
     if as_json:
         counts = {"evaluations": found.evaluations, "twice": found.twice}
-        typer.echo(json.dumps({"run": str(out), "runs": found.runs, **counts}))
+        print_json({"run": str(out), "runs": found.runs, **counts})
         return
     twice = f", {found.twice} of which were there twice" if found.twice else ""
     typer.echo(f"{out}: {found.evaluations} evaluations of {found.runs} run(s){twice}")
@@ -100,7 +135,7 @@ def export(
     """Write the evaluations of a run as a table for other programs."""
     rows = export_runs(run, form, out)
     if as_json:
-        typer.echo(json.dumps({"run": str(run), "file": str(out), "rows": rows}))
+        print_json({"run": str(run), "file": str(out), "rows": rows})
     else:
         typer.echo(f"{out}: {rows} evaluations")
 
@@ -112,7 +147,7 @@ def recover(run: Run, as_json: AsJson = False) -> None:
     with claimed(run):
         saved, aside = recover_archive(folder.archive, fingerprint=folder.request().fingerprint())
     if as_json:
-        typer.echo(json.dumps({"run": str(run), "saved": saved, "damaged": str(aside)}))
+        print_json({"run": str(run), "saved": saved, "damaged": str(aside)})
         return
     typer.echo(f"{saved} evaluations were saved; the damaged archive is kept as {aside}")
     typer.echo(f"evaluate the others again: prunas runs resume {quote(str(run))}")

@@ -1,0 +1,1 @@
+"""The commands of the program, each in a file of its own."""
