@@ -29,8 +29,8 @@ lint: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy prunas tests
 
-# Studies that take hours from their first row on are run by themselves.
-STUDIES := coverage_page faults joint_space latency_budget schedules transformation_accuracy
+# What takes hours from its first row on, or asks what to measure, is run by itself.
+STUDIES := coverage_page faults joint_space latency latency_budget schedules search_study tables transformation_accuracy
 bench: $(READY)
 	set -e; for script in $(filter-out $(STUDIES:%=benchmarks/%.py),$(wildcard benchmarks/*.py)); do $(BIN)/python $$script; done
 

@@ -16,7 +16,7 @@ from prunas.eval.criteria.sensitivity import Sensitivity, narrowing
 from prunas.eval.criteria.table import CRITERIA, WEIGHTS_ALONE, criterion_named
 from prunas.eval.criteria.verdict import Verdict, width_genes
 from prunas.pipeline.data import Data, load_data
-from prunas.pipeline.networks import network_for
+from prunas.pipeline.networks import network_for, untrained
 from prunas.pipeline.progress import Progress
 from prunas.pipeline.report.criteria_page import Study
 from prunas.pipeline.spaces import space_of
@@ -151,6 +151,7 @@ def study(
         normality(bench.network, space),
         tuple(rows),
         by,
+        untrained(bench.network, given=subject.pretrained or subject.weights is not None),
     )
 
 

@@ -102,7 +102,8 @@ def load_data(
         held_out: share of the training pictures held out, equally many of each class.
         test: share taken for the test where the data set has no test pictures of its own,
             in proportion to the classes.
-        root: where timm's data sets lie, or are downloaded to.
+        root: where timm's data sets lie, or are downloaded to; those of torchvision go to
+            ~/.cache/prunas if it is not given.
 
     Raises:
         InputError: the data cannot be used; the sentence says why.
@@ -136,7 +137,8 @@ def _from_path(path: Path, input_size: Size | int | None) -> _Parts:
         raise InputError(f"{path} is neither a folder of pictures nor an .npz file")
     names = ["digits", "photos", *(entry.name for entry in _entries(path.parent))]
     near = get_close_matches(path.name, names, n=3)
-    advice = f"did you mean {' or '.join(near)}?" if near else "use digits, photos or a path"
+    usual = "use digits, photos, a path, or a data set of timm such as torch/cifar10"
+    advice = f"did you mean {' or '.join(near)}?" if near else usual
     raise InputError(f"there is no data set, folder or .npz called {str(path)!r}; {advice}")
 
 
@@ -250,8 +252,9 @@ def _timm(name: str, root: str | Path | None, input_size: Size | int | None) -> 
 
 
 def _timm_split(name: str, root: str | Path | None, split: str) -> Any:
-    place = None if root is None else str(root)
     download = name.lower().startswith("torch/")
+    usual = str(Path("~/.cache/prunas").expanduser()) if download else None
+    place = usual if root is None else str(root)
     try:
         return create_dataset(name, root=place, split=split, download=download)
     except (OSError, RuntimeError, ValueError, TypeError, AssertionError, ImportError) as error:

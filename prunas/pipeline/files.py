@@ -104,10 +104,10 @@ def require_writable(path: Path) -> None:
     """
     above = next(each for each in path.absolute().parents if os.path.exists(each))
     if not above.is_dir():
-        raise InputError(f"{path} cannot be written ({above} is no folder); give another --out")
+        raise InputError(f"{path} cannot be written ({above} is no folder); name another place")
     if not os.access(above, os.W_OK | os.X_OK):
         raise InputError(
-            f"{path} cannot be written ({above} is write-protected); give another --out"
+            f"{path} cannot be written ({above} is write-protected); name another place"
         )
 
 

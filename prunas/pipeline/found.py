@@ -12,6 +12,7 @@ from prunas.eval.recalibration import recalibrate_
 from prunas.pipeline.alone import told
 from prunas.pipeline.artifact import require_replaceable, save
 from prunas.pipeline.finalists import Finalist, last_round
+from prunas.pipeline.networks import untrained
 from prunas.pipeline.scores import evaluator
 from prunas.pipeline.sources import train_source
 from prunas.pipeline.stages import Job, search, sort_channels, train_full
@@ -39,6 +40,8 @@ def run_search_stages(job: Job) -> Candidate:
     job.progress.say(f"{job.request.model} on {job.data.name}: {job.space!r}")
     limits = ", ".join(f"{n}: {COSTS[n].written(v)}" for n, v in job.feasible.limits.items())
     job.progress.say(f"budget: {limits}")  # refused here if out of reach
+    if note := untrained(job.blank, given=True):
+        job.progress.say(note)
     network, prior = sort_channels(job, train_full(job))
     source = train_source(job, network, prior)
     with evaluator(job, source, job.request.source) as executor:

@@ -56,9 +56,10 @@ def create_network(
          "small_images": {"stride_kept": int | None, "sentence": str} | None,
          "weights": str | None}
 
-    `weights` there is the note of `load_weights`, and `stride_kept` is None where the form is in
-    the arguments (the patch size of a vision transformer). A network of the hub ("hf-hub:...") or
-    of a folder ("local-dir:...") is named there by its architecture and arguments in timm.
+    `weights` there says what given weights left random, and `stride_kept` is None where the form
+    is in the arguments (the patch size of a vision transformer). A network of the hub
+    ("hf-hub:...") or of a folder ("local-dir:...") is named there by its architecture and arguments
+    in timm.
 
     Args:
         pretrained: download timm's pretrained weights.
@@ -87,9 +88,37 @@ def create_network(
         "arguments": {**given, **arguments},
         "input_size": list(input_size),
         "small_images": form,
-        "weights": None if weights is None else load_weights(network, weights),
+        "weights": _left_random(network, name, classes, pretrained, weights),
     }
     return network
+
+
+def _left_random(
+    network: nn.Module, name: str, classes: int, pretrained: bool, weights: str | Path | None
+) -> str | None:
+    """Load the file, if there is one; what of a network with given weights stays random."""
+    if weights is not None:
+        return load_weights(network, weights)
+    config = timm.get_pretrained_cfg(name) if pretrained and timm.is_model(name) else None
+    if config is None or config.num_classes == classes:
+        return None
+    return (
+        f"Timm's classifier is for {config.num_classes} classes, not {classes}; the new one has"
+        " random weights."
+    )
+
+
+def untrained(network: nn.Module, *, given: bool) -> str | None:
+    """What of a network of `create_network` has random weights, in a sentence.
+
+    Args:
+        given: there are weights that it was made with.
+    """
+    if not given:
+        return "The network has random weights; give --pretrained or --weights."
+    origin: Any = network.prunas_origin
+    note: str | None = origin["weights"]
+    return note
 
 
 def network_for(

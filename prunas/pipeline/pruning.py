@@ -1,7 +1,8 @@
 """One-shot pruning: a criterion, a budget, and no training."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -81,15 +82,19 @@ def prune(
         device: where to compute.
 
     Raises:
-        InputError: the budget is out of reach, or the criterion lacks what it looks at.
+        InputError: the budget is out of reach, the criterion lacks what it looks at, or a choice is
+            not known.
     """
+    _require_one_of("widths", widths, get_args(Widths))
+    _require_one_of("adaptation", adaptation, get_args(Adaptation))
     judge = _judging(criterion, images=batches is not None)
+    seen: Loader = () if batches is None else batches  # what has no length cannot be asked for it
     wanted = Budget.parse(budget) if isinstance(budget, str) else budget
     prices = Prices(network, space)
     feasible = Feasible(space, wanted, prices)  # refuses a budget out of reach at once
-    ranking = di_prior(network, space, batches or (), device=device, criterion=judge)
+    ranking = di_prior(network, space, seen, device=device, criterion=judge)
     if widths == "measured":
-        ranking = measured(network, space, ranking, batches or (), adaptation, device=device)
+        ranking = measured(network, space, ranking, seen, adaptation, device=device)
     return cut_to(
         network,
         feasible,
@@ -99,6 +104,11 @@ def prune(
         adaptation=adaptation,
         device=device,
     )
+
+
+def _require_one_of(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise InputError(f"{name} cannot be {value!r}; choose one of {', '.join(known)}")
 
 
 def _judging(criterion: str | Criterion, *, images: bool) -> Criterion:

@@ -15,6 +15,7 @@ from prunas.eval.latency.table import built
 from prunas.eval.latency.timing import Timed, Told
 from prunas.eval.latency.whole import measured
 from prunas.eval.latency.worth import Worth
+from prunas.pipeline.files import require_writable
 from prunas.pipeline.latency_file import save_table
 from prunas.supernet.space import SearchSpace
 
@@ -121,6 +122,17 @@ class Built:
         return {**asdict(self), "file": str(self.file)}
 
 
+def require_new_table(file: Path) -> None:
+    """Refuse a file that a table cannot be built in, before anything is measured for it.
+
+    Raises:
+        InputError: there is something there already, or it cannot be written.
+    """
+    if file.exists():
+        raise InputError(f"{file} exists; name another file, or delete it")
+    require_writable(file)
+
+
 def build_table(
     file: Path,
     network: nn.Module,
@@ -137,8 +149,7 @@ def build_table(
         InputError: there is something there already, or the networks cannot be measured.
         RunError: the device is too busy, or the disk full.
     """
-    if file.exists():
-        raise InputError(f"{file} exists; name another file, or delete it")
+    require_new_table(file)
     start = perf_counter()
     rng = np.random.default_rng(0)
     table = built(network, space, backend, rng, networks=networks, batch=batch, told=told)

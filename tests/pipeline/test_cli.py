@@ -362,6 +362,10 @@ def test_a_source_that_there_is_not(place: Path, capsys: pytest.CaptureFixture[s
     assert sentence == (
         "no weights source is called 'hypernet'; choose supernet, pruningnet, pruningnet-published"
     )
+    assert refused(capsys, command.split()[:-2], 2) == (
+        "there is no weights file hypernet, nor a weights source of that name; sources are"
+        " supernet, pruningnet, pruningnet-published"
+    )
     with pytest.raises(prunas.InputError, match="no weights source is called 'x'"):
         Request(model="m", data="d", budget="macs=1M", source="x")
 
@@ -860,13 +864,23 @@ def ask_for(request: Request, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("prunas.pipeline.commands.demo.demo_request", lambda: request)
 
 
-@pytest.mark.parametrize("how", ["unfinished", "--resume"])
+def forget_training(run: Path) -> None:
+    """As if it had been stopped before the final trainings were done."""
+    folder = RunFolder.open(run)
+    result = folder.read()["result"]
+    folder.update({"result": {name: each for name, each in result.items() if name != "accuracy"}})
+
+
+@pytest.mark.parametrize("how", ["unfinished", "untold", "--resume"])
 def test_a_demo_is_continued(how: str, a_demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also one that has a report already, as `prunas report` writes it at any time."""
+    before = result(a_demo)
     if how == "unfinished":
+        forget_training(a_demo)
+    if how == "untold":
         (a_demo / "report.html").unlink()
     (a_demo / "mark").touch()
     options = ["--resume"] if how == "--resume" else []
-    before = result(a_demo)
     assert main(["demo", "--out", "run", *options]) == 0
     out = capsys.readouterr().out
     for text in ("mean of 2 trainings", "browser: run/report.html\n", "prunas.load('run/model')"):

@@ -1,5 +1,6 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -449,7 +450,7 @@ def test_unknown_name_suggests_near_ones(tmp_path: Path) -> None:
     (tmp_path / "flowers").mkdir()
     with pytest.raises(InputError, match="did you mean flowers"):
         load_data(tmp_path / "flower", seed=0)
-    with pytest.raises(InputError, match="use digits, photos or a path"):
+    with pytest.raises(InputError, match="use digits, photos, a path, or a data set of timm"):
         load_data(tmp_path / "nowhere" / "zzz", seed=0)
 
 
@@ -497,6 +498,24 @@ def test_timm_pictures_of_16_bits_are_scaled_to_8(monkeypatch: pytest.MonkeyPatc
     loaded = load_data("hfds/some/depths", seed=0)
     assert loaded.input_size == (1, 8, 8)
     assert loaded.train.preparation.mean == (255.0,)
+
+
+@pytest.mark.parametrize(
+    ("root", "place"), [(None, "/home/me/.cache/prunas"), ("/there", "/there")]
+)
+def test_data_sets_of_torchvision_go_to_the_cache(
+    root: str | None, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def create(name: str, **options: Any) -> list[tuple[Image.Image, int]]:
+        asked.append(options)
+        return [(Image.new("L", (8, 8), index), index % 2) for index in range(12)]
+
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setattr(data, "create_dataset", create)
+    load_data("torch/cifar10", seed=0, root=root)
+    assert [(each["root"], each["download"]) for each in asked] == [(place, True)] * 2
 
 
 def test_timm_streams_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -369,8 +369,12 @@ def test_timings_of_narrower_networks(
     assert len(told["findings"]) == len(names) - 1
     assert told["table"]["networks"] == 64
     assert file.exists()
+    measured = len(sessions)
     assert main(call) == 2
     assert "exists; name another file" in capsys.readouterr().err
+    assert main([*call[:5], str(file / "below.json")]) == 2
+    assert f"({file} is no folder); name another place" in capsys.readouterr().err
+    assert len(sessions) == measured  # refused before anything is timed
     assert main(["latency", "test_resnet", "--data", "digits"]) == 0
     shown = capsys.readouterr().out
     assert "beads on abacus" in shown

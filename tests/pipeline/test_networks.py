@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from prunas.errors import InputError
-from prunas.pipeline.networks import create_network, rebuild
+from prunas.pipeline.networks import create_network, rebuild, untrained
 
 
 @pytest.mark.parametrize(
@@ -74,6 +74,25 @@ def test_weights_are_loaded_and_their_note_kept(tmp_path: Path) -> None:
     network = create_network("mobilenetv2_035", classes=2, input_size=(1, 8, 8), weights=path)
     assert torch.equal(network.conv_head.weight, trained.conv_head.weight)  # type: ignore[union-attr, arg-type]
     assert "classifier" in network.prunas_origin["weights"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize(("classes", "told"), [(1000, False), (2, True)])
+def test_a_classifier_that_timm_cannot_give(
+    classes: int, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = timm.create_model
+    monkeypatch.setattr(
+        timm,
+        "create_model",
+        lambda name, pretrained=False, **given: made(name, **given),  # nothing is downloaded
+    )
+    network = create_network(
+        "test_resnet", classes=classes, input_size=(3, 64, 64), pretrained=True
+    )
+    note = untrained(network, given=True)
+    assert (note is not None) == told
+    if note:
+        assert note.startswith("Timm's classifier is for 1000 classes, not 2; the new one has")
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,20 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
 
 import prunas
 from prunas.errors import InputError
 from prunas.eval.criteria.table import CRITERIA, WEIGHTS_ALONE
 from prunas.pipeline.cli import main
+from prunas.pipeline.networks import create_network
 from prunas.supernet.space import SearchSpace
 from tests.supernet.networks import IMAGE, Network
 
@@ -99,6 +103,26 @@ def test_a_criterion_of_ones_own_is_a_function() -> None:
         prunas.prune(network, space, "macs=60%", criterion=7)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("choice", ["widths", "adaptation"])
+def test_a_choice_that_there_is_not(choice: str) -> None:
+    network, space = network_and_space()
+    with pytest.raises(InputError, match=f"{choice} cannot be 'odd'; choose one of (all|refit)"):
+        prunas.prune(network, space, "macs=60%", criterion="l1", **{choice: "odd"})  # type: ignore[arg-type]
+
+
+def test_images_that_come_as_a_stream() -> None:
+    class Stream(IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
+        def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+            return iter(batches())
+
+    network, space = network_and_space()
+    stream = DataLoader(Stream(), batch_size=None)  # has no length
+    one, two = (
+        prunas.prune(network, space, "macs=60%", batches=images) for images in (stream, batches())
+    )
+    assert one.candidate == two.candidate
+
+
 def test_refuses_a_budget_out_of_reach() -> None:
     network, space = network_and_space()
     with pytest.raises(InputError, match="the smallest one has"):
@@ -120,6 +144,24 @@ def test_from_the_command_line(
     assert main([*words, "--widths", "uniform", "--criterion", "l1", "--out", "small"]) == 0
     assert "held-out accuracy without training" in capsys.readouterr().out
     assert (tmp_path / "small" / "arch.json").exists()
+
+
+def test_a_classifier_that_weights_do_not_fit_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = create_network("test_resnet", classes=7, input_size=(1, 8, 8))
+    save_file(other.state_dict(), tmp_path / "w.safetensors")
+    given = ["test_resnet", "--data", "digits", "--weights", str(tmp_path / "w.safetensors")]
+    small = ["--budget", "macs=50%", "--criterion", "l1", "--out", str(tmp_path / "small")]
+    assert main(["prune", *given, *small, "--json"]) == 0
+    notes = json.loads(capsys.readouterr().out)["notes"]
+    said = "The classifier in w.safetensors is for another number of classes"
+    assert any(note.startswith(said) for note in notes)
+    page = ["--criterion", "l1", "--criterion", "l2", "--out", str(tmp_path / "page.html")]
+    assert main(["criteria", *given[:3], *page, "--json"]) == 0
+    first = "The network has random weights; give --pretrained or --weights."
+    assert json.loads(capsys.readouterr().out)["findings"][0] == first
+    assert first in (tmp_path / "page.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -151,8 +193,8 @@ def test_what_cannot_be_pruned_is_refused_in_a_sentence(
     [
         ("notes", "notes holds something else than an artifact, diary.txt; move it away"),
         ("notes/diary.txt", "notes/diary.txt is no folder; give another one"),
-        ("notes/diary.txt/a/b", "cannot be written (notes/diary.txt is no folder); give another"),
-        ("locked/small", "cannot be written (locked is write-protected); give another --out"),
+        ("notes/diary.txt/a/b", "cannot be written (notes/diary.txt is no folder); name another"),
+        ("locked/small", "cannot be written (locked is write-protected); name another place"),
     ],
 )
 def test_a_place_for_the_small_network_is_looked_at_first(

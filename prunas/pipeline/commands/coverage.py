@@ -45,7 +45,7 @@ def coverage(
         drawn = np.random.default_rng(seed).choice(len(models), sample, replace=False)
         models = [models[index] for index in sorted(drawn)]
     progress = Progress(visible=True)
-    with stoppable(), progress.task("models") as task:
+    with stoppable(kept=lambda: _kept(out)), progress.task("models") as task:
         rows = cover(
             models,
             out,
@@ -64,3 +64,9 @@ def coverage(
     if gone := lost(rows, before):
         names = ", ".join(row.model for row in gone)
         raise RunError(f"{len(gone)} that passed in {against} no longer pass: {names}")
+
+
+def _kept(table: Path) -> str:
+    if not table.exists():
+        return "nothing had been made yet"
+    return f"the rows of finished models are kept in {table}; the same command goes on"

@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from prunas.eval.criteria.comparison import findings
 from prunas.pipeline.commands.answers import print_json
 from prunas.pipeline.commands.options import (
     Address,
     AsJson,
+    Classes,
     DataName,
     Device,
     Executor,
@@ -42,7 +42,7 @@ def criteria(
     input_size: Annotated[
         int | None, typer.Option(min=1, help="Resize images to this side.", metavar="SIDE")
     ] = None,
-    classes: Annotated[int | None, typer.Option(min=1)] = None,
+    classes: Classes = None,
     keep: Keep = None,
     device: Device = "auto",
     workers: WorkerCount = None,
@@ -70,7 +70,7 @@ def criteria(
     with stoppable():
         found = study(subject, names or None, crew, Progress(visible=True))
         write_text(file, criteria_page(found))
-    said = findings(found.comparison)
+    said = found.findings
     if as_json:
         print_json({"page": str(file), "criteria": list(found.verdicts), "findings": said})
         return

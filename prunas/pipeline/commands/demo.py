@@ -60,7 +60,8 @@ def _outdated(folder: RunFolder, request: Request, resume: bool | None) -> bool:
     found = folder.request()
     if (found.model, found.data) != (request.model, request.data) or resume:
         return False
-    finished = folder.path.joinpath("report.html").exists()
+    trained = "accuracy" in folder.read().get("result", {})
+    finished = trained and folder.path.joinpath("report.html").exists()
     return resume is False or finished or found.fingerprint() != request.fingerprint()
 
 

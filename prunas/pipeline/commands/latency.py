@@ -12,6 +12,7 @@ from prunas.pipeline import terminal
 from prunas.pipeline.commands.answers import print_json
 from prunas.pipeline.commands.options import (
     AsJson,
+    Classes,
     Genes,
     Grid,
     Keep,
@@ -26,7 +27,7 @@ from prunas.pipeline.data import load_data
 from prunas.pipeline.networks import create_network, pictures_of
 from prunas.pipeline.progress import Progress
 from prunas.pipeline.spaces import space_of
-from prunas.pipeline.timings import build_table, timings
+from prunas.pipeline.timings import build_table, require_new_table, timings
 from prunas.supernet.grid import as_grid
 
 
@@ -43,7 +44,7 @@ def latency(
     input_size: Annotated[
         str | None, typer.Option(help="224 or 3,224,224; else the network's or the data's own.")
     ] = None,
-    classes: Annotated[int | None, typer.Option(min=1)] = None,
+    classes: Classes = None,
     grid: Grid = None,
     keep: Keep = None,
     genes: Genes = None,
@@ -53,6 +54,8 @@ def latency(
     """Measure narrower networks on this machine, and say whether cutting pays here."""
     runner = backend_of(backend or "eager")
     progress = Progress(visible=True)
+    if table is not None:
+        require_new_table(table)
     with stoppable():
         source = None if data is None else load_data(data, seed=0)
         size, count = pictures_of(model, source, input_size, classes)

@@ -10,18 +10,30 @@ import typer
 from prunas.errors import InputError
 from prunas.eval.latency.backends import BACKENDS
 from prunas.pipeline.log import LOGS
+from prunas.pipeline.request import Request
 from prunas.pipeline.workers import EXECUTORS, Workers
 from prunas.search.executors import require_ray
 from prunas.supernet.grid import GRIDS
 from prunas.supernet.trace import KINDS
 
 _DEVICES: Final = ("auto", "cpu", "cuda")
+
+
+def usual(name: str) -> str:
+    """What a search takes where this is not given, as help shows it."""
+    return f"[{getattr(Request, name)}]"
+
+
+Classes = Annotated[
+    int | None, typer.Option(min=1, help="How many. [those of the data, or of the network]")
+]
 Keep = Annotated[
     list[str] | None,
     typer.Option(help="Leave these layers alone, e.g. 'blocks.0.*'; may be repeated."),
 ]
 Grid = Annotated[
-    str | None, typer.Option(help=f"Which widths are offered: {', '.join(GRIDS)}.", metavar="NAME")
+    str | None,
+    typer.Option(help=f"Which widths are offered: {', '.join(GRIDS)}. [default]", metavar="NAME"),
 ]
 Genes = Annotated[
     str | None,
@@ -34,7 +46,8 @@ Resolutions = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Device = Annotated[str, typer.Option(help=f"{', '.join(_DEVICES)} (auto: cuda if there is one).")]
 DataName = Annotated[
-    str | None, typer.Option(help="digits, photos, a folder, an .npz, or a data set of timm.")
+    str | None,
+    typer.Option(help="digits, photos, a folder, an .npz, or timm's such as torch/cifar10."),
 ]
 Pretrained = Annotated[bool, typer.Option("--pretrained", help="Timm's weights.")]
 WeightsFile = Annotated[
@@ -51,12 +64,20 @@ Logs = Annotated[
 ]
 Run = Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")]
 Seeds = Annotated[
-    int | None, typer.Option(help="Final trainings of the found and the uniform network.")
+    int | None,
+    typer.Option(
+        help=f"Trainings of the found and the uniform network. [the run's, or {Request.seeds}]"
+    ),
 ]
-FinalEpochs = Annotated[int | None, typer.Option(help="Epochs of each final training.")]
+FinalEpochs = Annotated[
+    int | None,
+    typer.Option(help=f"Epochs of each final training. [the run's, or {Request.final_epochs}]"),
+]
 FromScratch = Annotated[
     bool | None,
-    typer.Option(help="Begin final training from random weights, or from those of the search."),
+    typer.Option(
+        help="Begin final training from random weights, or from those of the search. [the latter]"
+    ),
 ]
 WorkerCount = Annotated[
     int | None,

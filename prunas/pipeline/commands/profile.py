@@ -9,6 +9,7 @@ from prunas.pipeline import terminal
 from prunas.pipeline.commands.answers import print_json
 from prunas.pipeline.commands.options import (
     AsJson,
+    Classes,
     Genes,
     Grid,
     Keep,
@@ -30,7 +31,7 @@ def profile(
     input_size: Annotated[
         str | None, typer.Option(help="224 or 3,224,224; else the network's or the data's own.")
     ] = None,
-    classes: Annotated[int | None, typer.Option(min=1)] = None,
+    classes: Classes = None,
     data: Annotated[str | None, typer.Option(help="Take size and classes from this data.")] = None,
     grid: Grid = None,
     keep: Keep = None,

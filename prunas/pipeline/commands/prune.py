@@ -13,6 +13,7 @@ from prunas.pipeline.artifact import require_replaceable, save
 from prunas.pipeline.commands.answers import print_json
 from prunas.pipeline.commands.options import (
     AsJson,
+    Classes,
     DataName,
     Device,
     Genes,
@@ -26,7 +27,7 @@ from prunas.pipeline.commands.options import (
 from prunas.pipeline.commands.stopping import stoppable
 from prunas.pipeline.data import load_data
 from prunas.pipeline.files import require_writable
-from prunas.pipeline.networks import network_for
+from prunas.pipeline.networks import network_for, untrained
 from prunas.pipeline.pruning import Widths
 from prunas.pipeline.pruning import prune as pruned
 from prunas.pipeline.spaces import space_of
@@ -57,7 +58,7 @@ def prune(
     input_size: Annotated[
         int | None, typer.Option(min=1, help="Resize images to this side.", metavar="SIDE")
     ] = None,
-    classes: Annotated[int | None, typer.Option(min=1)] = None,
+    classes: Classes = None,
     grid: Grid = None,
     keep: Keep = None,
     genes: Genes = None,
@@ -101,8 +102,8 @@ def prune(
             }
         save(found.network, folder)
     notes = list(found.ranking.notes)
-    if not pretrained and weights is None:
-        notes.append("the network has random weights; give --pretrained or --weights")
+    if note := untrained(network, given=pretrained or weights is not None):
+        notes.append(note)
     if as_json:
         costs = {
             name: {"pruned": pair[0], "full": pair[1]}

@@ -35,6 +35,7 @@ from prunas.pipeline.commands.options import (
     device_of,
     kinds_of,
     sides_of,
+    usual,
     words_of,
     workers_of,
 )
@@ -63,25 +64,39 @@ def search(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run. [runs/MODEL-DATA]")] = None,
     search: Annotated[
-        str | None, typer.Option(help=f"{', '.join(SEARCHES)}.", metavar="NAME")
+        str | None, typer.Option(help=f"{', '.join(SEARCHES)}. {usual('search')}", metavar="NAME")
     ] = None,
-    evaluations: Annotated[int | None, typer.Option(help="Candidates to score.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of everything random.")] = None,
+    evaluations: Annotated[
+        int | None, typer.Option(help=f"Candidates to score. {usual('evaluations')}")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help=f"Of everything random. {usual('seed')}")
+    ] = None,
     seeds: Seeds = None,
     epochs: Annotated[
-        int | None, typer.Option(min=0, help="Of the full network; 0 leaves it as given.")
+        int | None,
+        typer.Option(min=0, help="Of the full network; 0: as given. [40; 5 from given weights]"),
     ] = None,
-    supernet_epochs: Annotated[int | None, typer.Option(help="Of the shared weights.")] = None,
+    supernet_epochs: Annotated[
+        int | None, typer.Option(help=f"Of the shared weights. {usual('supernet_epochs')}")
+    ] = None,
     finalists: Annotated[
-        int | None, typer.Option(help="Candidates trained before one is chosen; 1: by score.")
+        int | None,
+        typer.Option(
+            help=f"Candidates trained before one is chosen; 1: by score. {usual('finalists')}"
+        ),
     ] = None,
     finalist_epochs: Annotated[
         int | None, typer.Option(help="Of each finalist. [5; from scratch a third of the final]")
     ] = None,
     final_epochs: FinalEpochs = None,
     from_scratch: FromScratch = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images in a training step.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak rate.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help=f"Images in a training step. {usual('batch_size')}")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help=f"Peak rate. {usual('learning_rate')}")
+    ] = None,
     precision: Annotated[
         str | None,
         typer.Option(
@@ -98,12 +113,14 @@ def search(
     compiled: Compile = None,
     checkpoint_every: CheckpointEvery = None,
     paths: Annotated[
-        int | None, typer.Option(min=1, help="Candidates in a step of the shared weights.")
+        int | None,
+        typer.Option(min=1, help=f"Candidates in a step of the shared weights. {usual('paths')}"),
     ] = None,
     schedule: Annotated[
         str | None,
         typer.Option(
-            help=f"Of the shared weights' training: {', '.join(SCHEDULES)}; also with {WARMED_UP}.",
+            help=f"Of the shared weights' training: {', '.join(SCHEDULES)}; also with {WARMED_UP}."
+            f" {usual('schedule')}",
             metavar="NAME",
         ),
     ] = None,
@@ -116,7 +133,8 @@ def search(
     weights: Annotated[
         str | None,
         typer.Option(
-            help=f"Of the candidates: {', '.join(SOURCES)}. A file is taken for --start.",
+            help=f"Of the candidates: {', '.join(SOURCES)}. A file is taken for --start."
+            f" {usual('source')}",
             metavar="NAME",
         ),
     ] = None,
@@ -259,6 +277,11 @@ def _weights(of_candidates: str | None, start: str | None) -> dict[str, str | No
     if start is not None:
         raise InputError(
             f"no weights source is called {of_candidates!r}; choose {', '.join(SOURCES)}"
+        )
+    if not Path(of_candidates).exists():
+        raise InputError(
+            f"there is no weights file {of_candidates}, nor a weights source of that name; sources"
+            f" are {', '.join(SOURCES)}"
         )
     return {"source": None, "weights": of_candidates}
 

@@ -42,6 +42,7 @@ class Study:
         normality: of the filters of every gene.
         sensitivities: by gene, for `ordered_by`; empty without data.
         ordered_by: the criterion whose best channels the sensitivities keep.
+        untrained: what of the network has random weights, in a sentence.
     """
 
     model: str
@@ -52,6 +53,12 @@ class Study:
     normality: tuple[Normality | None, ...]
     sensitivities: tuple[Sensitivity, ...]
     ordered_by: str
+    untrained: str | None = None
+
+    @property
+    def findings(self) -> list[str]:
+        """What all this says, in sentences."""
+        return [*filter(None, [self.untrained]), *findings(self.comparison)]
 
 
 def criteria_page(study: Study) -> str:
@@ -61,7 +68,7 @@ def criteria_page(study: Study) -> str:
     drawn = [figure for figure in plots if figure is not None]
     body = [
         _header(study),
-        section("What it says", _list(findings(study.comparison))),
+        section("What it says", _list(study.findings)),
         f"<div class=plots>{''.join(map(plot, drawn))}</div>",
         _not_judged(study),
     ]
