@@ -54,7 +54,11 @@ class Cost:
         return self._macs.values(table_of(self.space, candidates))
 
     def params(self, candidates: Sequence[Candidate] | ArrayLike) -> NDArray[np.int64]:
-        """Number of parameters (tied ones once, buffers not), shape (n,)."""
+        """Number of parameters (tied ones once, buffers not), shape (n,).
+
+        Raises:
+            InputError: the rows do not have one value per gene.
+        """
         return self._params.values(table_of(self.space, candidates))
 
 

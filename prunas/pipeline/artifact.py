@@ -51,6 +51,9 @@ def save(network: nn.Module, folder: str | Path) -> Path:
             parent.
         folder: where; made if missing.
 
+    Returns:
+        The folder.
+
     Raises:
         InputError: the folder holds something else, or the network cannot be rebuilt from what an
             artifact can say (the message says why).

@@ -70,7 +70,7 @@ def _photograph(name: str) -> Floats:
     """A photograph in grey, (height, width), its shorter side at most 400 pixels."""
     package, file = _PHOTOGRAPHS[name]
     if find_spec(package.partition(".")[0]) is None:
-        raise InputError("the data set 'photos' needs scikit-image: pip install scikit-image")
+        raise InputError("the data set 'photos' needs scikit-image: pip install 'prunas[photos]'")
     with (files(package) / file).open("rb") as stream:
         image = Image.open(stream).convert("L")
     image.thumbnail((_longest(image), _longest(image)), Image.Resampling.LANCZOS)

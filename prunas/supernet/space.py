@@ -187,6 +187,9 @@ class SearchSpace:
         """For every width the choice nearest to `ratio` of the full one (the larger on a tie).
 
         All else is that of the full network.
+
+        Raises:
+            InputError: the ratio is not in (0, 1].
         """
         if not 0 < ratio <= 1:
             raise InputError(f"uniform width {ratio} is outside (0, 1]; give a share such as 0.5")

@@ -829,6 +829,21 @@ def test_a_killed_start_is_begun_again(place: Path) -> None:
     assert not list((place / "run").glob(".*"))
 
 
+def test_a_run_is_resumed_with_workers(
+    a_search: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Workers] = []
+
+    def begun(path: Path, request: Request, *, workers: Workers, **_: object) -> None:
+        asked.append(workers)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("prunas.pipeline.commands.runs.begun", begun)
+    words = ["runs", "resume", "run", "--workers", "2"]
+    assert refused(capsys, words, 130).endswith(f"go on with: prunas {' '.join(words)}")
+    assert asked == [Workers("processes", 2)]
+
+
 def test_runs_are_resumed_to_what_was_asked_of_them(
     trained: Path,
     a_search: Path,

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import prunas
 from prunas.pipeline.cli import main
 from prunas.pipeline.coverage import Row, cover, examine, protocol, read_rows, workers, zoo
+from prunas.pipeline.progress import Task
 
 GIB = 2**30
 PASSED = Row(
@@ -270,6 +271,23 @@ def test_what_passed_before_must_pass_again(
     before.write_text(now.read_text())  # what did not pass before need not pass now
     assert main([*command, str(now)]) == 0
     assert main([*command[:-2], str(tmp_path / "none.csv"), "--out", str(now)]) == 2
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_table_that_was_stopped_says_what_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(self: Task, done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    command = ["coverage", "resnet18", "resnet34", "--out", str(tmp_path / "table.csv")]
+    with monkeypatch.context() as patch:
+        patch.setattr(Task, "update", stopped)
+        assert main(command) == 130
+    assert "the rows of finished models are kept in" in capsys.readouterr().err
+    assert len(read_rows(tmp_path / "table.csv")) == 1
+    assert main(command) == 0
+    assert "2 of 2 models pass" in capsys.readouterr().out
 
 
 def test_a_pattern_without_models_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

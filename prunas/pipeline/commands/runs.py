@@ -14,7 +14,20 @@ from rich.table import Table
 from prunas.pipeline import terminal
 from prunas.pipeline.commands.answers import answer, print_json
 from prunas.pipeline.commands.beginning import begun
-from prunas.pipeline.commands.options import AsJson, Device, Logs, Run, device_of, words_of
+from prunas.pipeline.commands.options import (
+    Address,
+    AsJson,
+    Device,
+    Executor,
+    GpusPerWorker,
+    Limit,
+    Logs,
+    Run,
+    WorkerCount,
+    device_of,
+    words_of,
+    workers_of,
+)
 from prunas.pipeline.commands.search import searched, tell_transformation
 from prunas.pipeline.commands.stopping import command_line, stoppable
 from prunas.pipeline.finals import train_finals
@@ -76,19 +89,30 @@ def _table(found: Sequence[Listed]) -> Table:
 
 
 @app.command()
-def resume(run: Run, device: Device = "auto", log: Logs = None, as_json: AsJson = False) -> None:
+def resume(
+    run: Run,
+    device: Device = "auto",
+    workers: WorkerCount = None,
+    executor: Executor = None,
+    address: Address = None,
+    gpus_per_worker: GpusPerWorker = None,
+    limit: Limit = None,
+    log: Logs = None,
+    as_json: AsJson = False,
+) -> None:
     """Go on with a run where it was stopped, to what was asked of it."""
     where = device_of(device)
+    crew, words = workers_of(workers, executor, address, gpus_per_worker, limit)
     folder = RunFolder.open(run)
     request, goal = folder.request(), folder.read().get("goal")
     goal = "train" if goal == "train" else "search"
     require_logs(log or ())
     with (
-        stoppable(run, command_line("runs", "resume", run, *words_of(log), device=device)),
+        stoppable(run, command_line("runs", "resume", run, *words, *words_of(log), device=device)),
         claimed(run),
         logged(log or (), run, goal, request.to_json()) as curves,
     ):
-        job = begun(run, request, resume=True, device=where, log=curves)
+        job = begun(run, request, resume=True, device=where, log=curves, workers=crew)
         searched(job)
         if goal == "train":
             train_finals(job)
