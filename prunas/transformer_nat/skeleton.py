@@ -8,6 +8,7 @@ joins of n nodes is n C wide.
 """
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal, get_args
 
 from prunas.errors import InputError
@@ -54,6 +55,10 @@ class Skeleton:
             raise InputError(
                 f"there is no stem {self.stem!r}; choose one of {', '.join(get_args(Stem))}"
             )
+        for name in ("channels", "layers", "classes", "size", "in_channels"):
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or isinstance(value, bool):
+                raise InputError(f"{name} of a cell network is {value!r}; give a whole number")
         if self.layers < 3:
             raise InputError(f"a cell network of {self.layers} cells has no room; use at least 3")
         if self.channels < 2 or min(self.classes, self.size, self.in_channels) < 1:

@@ -300,6 +300,9 @@ def test_skeletons_have_room() -> None:
 def test_skeletons_have_a_stem() -> None:
     with pytest.raises(InputError, match="there is no stem 'cifr'; choose one of cifar, imagenet"):
         Skeleton("cifr", 4, 3, 10, 8)  # type: ignore[arg-type]
+    for wrong in ("32", 32.0, None, True):
+        with pytest.raises(InputError, match=f"size of a cell network is {wrong!r}; give a whole"):
+            Skeleton("cifar", 4, 3, 10, wrong)  # type: ignore[arg-type]
 
 
 def test_it_can_be_traced() -> None:
