@@ -6,6 +6,7 @@ from typing import Any, Final, TypeAlias
 import torch
 
 from prunas.errors import InputError
+from prunas.supernet.resolution import resized
 
 Pair: TypeAlias = tuple[torch.Tensor, torch.Tensor | None]
 """Images and their targets, if there are any."""
@@ -53,6 +54,14 @@ def pairs(batches: Loader) -> Iterator[Pair]:
             yield images, targets
     if empty:
         raise InputError("there are no images to look at; give at least one batch")
+
+
+def images_at(
+    side: int | None, batches: Loader, *, device: torch.device | str
+) -> Iterator[torch.Tensor]:
+    """The images of every batch on a device, resized to a side if it is not None; as `pairs`."""
+    for images, _ in pairs(batches):
+        yield resized(images.to(device), side)
 
 
 def _parts(batch: Any) -> tuple[Any, Any]:

@@ -12,9 +12,10 @@ from torch.nn import functional as F
 
 from prunas.errors import InputError
 from prunas.eval.accuracy import evaluating
-from prunas.eval.batches import Loader, pairs
+from prunas.eval.batches import Loader, images_at
 from prunas.eval.criteria.discriminant import RIDGE_SHARE
 from prunas.eval.device import require_on
+from prunas.supernet.resolution import side_of
 from prunas.supernet.space import Candidate, SearchSpace
 
 _MOST_BYTES: Final = 2**30  # of the largest output: the cut network sees all images at once
@@ -54,6 +55,10 @@ def refit_(
     recalibrate them. Plain ungrouped convolutions and linears are solved, if they run once in a
     forward and have weights of their own; all other layers stay as they are.
 
+    Where the side of images is a gene both networks see images of the candidate's side: only then
+    do their maps have the same positions, and X and Y the same rows. So this mends what went with
+    channels, not what went with pixels; batch norms of `whole` should know such images.
+
     Args:
         small: `cut(whole, space, candidate)`, on `device`; changed in place.
         whole: the network it was cut from, in the same order of channels.
@@ -71,13 +76,13 @@ def refit_(
     require_on(whole, device)
     require_on(small, device)
     layers = _plain_layers(small)
-    stream = (images for images, _ in pairs(batches))
+    stream = images_at(side_of(space, candidate), batches, device=device)
     head = _at_least(2, stream)
     with evaluating(whole), evaluating(small):
-        outputs = _outputs(whole, layers, torch.cat(head)[:2].to(device))
+        outputs = _outputs(whole, layers, torch.cat(head)[:2])
         most = _that_fit(outputs)
         more = _at_least(most - sum(map(len, head)), stream)
-        images = torch.cat([*head, *more])[:most].to(device)
+        images = torch.cat([*head, *more])[:most]
         rows = {
             name: _Rows.of(whole.get_submodule(name), output, len(images), seed)
             for name, output in outputs.items()

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from prunas.errors import InputError
-from prunas.eval.batches import Loader, pairs
+from prunas.eval.batches import Loader, images_at
 from prunas.eval.criteria.absorb import absorbed
 from prunas.eval.criteria.measured import measured_values
 from prunas.eval.criteria.selection import Ranking, di_prior
@@ -21,8 +21,9 @@ from prunas.eval.refit import refit_
 from prunas.pipeline.stages import fair_uniform
 from prunas.search.budget import Budget, Feasible
 from prunas.search.prior import allocate
-from prunas.supernet.cut import cut
+from prunas.supernet.cut import copied_with, cut
 from prunas.supernet.permute import permute
+from prunas.supernet.resolution import side_of
 from prunas.supernet.space import Candidate, SearchSpace
 
 Widths = Literal["allocated", "measured", "uniform"]
@@ -38,7 +39,8 @@ class Pruned:
     """A network inside a budget, and how it was chosen.
 
     Attributes:
-        network: the small network; a plain module.
+        network: the small network; a plain module, for images of the side that the candidate has
+            where that is a gene (`prunas.supernet.resolution.side_of`).
         candidate: its widths.
         ranking: order and worth of all channels.
         macs: multiply-accumulates, of the small network and of the full one.
@@ -88,12 +90,12 @@ def prune(
     _require_one_of("widths", widths, get_args(Widths))
     _require_one_of("adaptation", adaptation, get_args(Adaptation))
     judge = _judging(criterion, images=batches is not None)
-    seen: Loader = () if batches is None else batches  # what has no length cannot be asked for it
     wanted = Budget.parse(budget) if isinstance(budget, str) else budget
     prices = Prices(network, space)
     feasible = Feasible(space, wanted, prices)  # refuses a budget out of reach at once
-    ranking = di_prior(network, space, seen, device=device, criterion=judge)
+    ranking = di_prior(network, space, batches, device=device, criterion=judge)
     if widths == "measured":
+        seen = () if batches is None else batches  # refused for lack of images
         ranking = measured(network, space, ranking, seen, adaptation, device=device)
     return cut_to(
         network,
@@ -178,6 +180,9 @@ def cut_adapted(
 ) -> nn.Module:
     """Cut a network whose channels are in order; adapt what is left to the images, if any.
 
+    A candidate of smaller images is adapted on such images, and to the network with batch norms
+    recalibrated on them, since statistics of whole images do not fit (`answers_left` does so too).
+
     Args:
         ordered: the full network, channels in order, on `device`; not changed.
         space: its search space.
@@ -188,11 +193,23 @@ def cut_adapted(
     """
     if batches is None:
         return cut(ordered, space, candidate).eval()
+    side = side_of(space, candidate)
+    whole = ordered
+    if side != side_of(space, space.full()):
+        whole = copied_with(ordered, {})
+        _recalibrate_at(side, whole, batches, device)
     if adaptation == "refit":
-        small = cut(ordered, space, candidate).eval()
-        refit_(small, ordered, space, candidate, batches, device=device)
+        small = cut(whole, space, candidate).eval()
+        refit_(small, whole, space, candidate, batches, device=device)
         return small
-    shifted = absorbed(ordered, space, candidate, batches, device=device)
+    shifted = absorbed(whole, space, candidate, batches, device=device)
     small = cut(shifted, space, candidate).eval()
-    recalibrate_(small, ((images.to(device), images) for images, _ in pairs(batches)))
+    _recalibrate_at(side, small, batches, device)
     return small
+
+
+def _recalibrate_at(
+    side: int | None, network: nn.Module, batches: Loader, device: torch.device | str
+) -> None:
+    images = images_at(side, batches, device=device)
+    recalibrate_(network, ((batch, batch) for batch in images))

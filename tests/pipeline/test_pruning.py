@@ -1,10 +1,13 @@
 """One-shot pruning: inside the budget, by every criterion, from the command line as well."""
 
+import copy
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -14,8 +17,11 @@ from torch.utils.data import DataLoader, IterableDataset
 import prunas
 from prunas.errors import InputError
 from prunas.eval.criteria.table import CRITERIA, WEIGHTS_ALONE
+from prunas.eval.recalibration import recalibrate_
 from prunas.pipeline.cli import main
 from prunas.pipeline.networks import create_network
+from prunas.pipeline.pruning import Adaptation, cut_adapted
+from prunas.supernet.resolution import resized, side_of
 from prunas.supernet.space import SearchSpace
 from tests.supernet.networks import IMAGE, Network
 
@@ -241,3 +247,75 @@ def test_by_default_no_labels_are_needed() -> None:
     named = prunas.prune(network, space, "macs=60%", batches=images, criterion="di-curvature")
     assert found.ranking == named.ranking
     assert found.macs[0] <= 0.6 * found.macs[1]
+
+
+def network_of_sides() -> tuple[nn.Module, SearchSpace]:
+    """A network whose answers are others when its images are smaller."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = nn.Sequential(
+            nn.Conv2d(3, 12, 3, padding=1), nn.BatchNorm2d(12), nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 5),
+        ).eval()  # fmt: skip
+        recalibrate_(network, batches())
+        with torch.no_grad():
+            network.get_parameter("5.weight").mul_(20)
+    return network, prunas.trace(network, IMAGE, resolutions=(4,))
+
+
+def answers_lost(network: nn.Module, small: nn.Module, side: int) -> float:
+    """Mean KL of what a network answers to images of this side from what it does to whole ones."""
+    images = torch.cat([images for images, _ in batches()])
+    with torch.no_grad():
+        whole = network(images).double().log_softmax(1)
+        found = small(resized(images, side)).double().log_softmax(1)
+    return float((whole.exp() * (whole - found)).sum(1).mean())
+
+
+@pytest.mark.parametrize("adaptation", get_args(Adaptation))
+def test_a_measured_side_is_worth_what_smaller_images_cost(adaptation: Adaptation) -> None:
+    """With all channels there is nothing to solve: a smaller side costs what its images do."""
+    network, space = network_of_sides()
+    found = prunas.prune(
+        network, space, "macs=90%", criterion="l1", batches=batches(), widths="measured",
+        adaptation=adaptation,
+    )  # fmt: skip
+    smaller = copy.deepcopy(network)
+    recalibrate_(smaller, [(resized(images, 4), images) for images, _ in batches()])
+    lost = answers_lost(network, smaller, 4)
+    assert lost > 0.05
+    assert found.ranking.values[-1][-1] == pytest.approx(lost, rel=1e-4)
+    assert side_of(space, found.candidate) == 8
+
+
+@pytest.mark.parametrize("adaptation", get_args(Adaptation))
+def test_a_candidate_of_small_images_is_adapted_on_small_images(adaptation: Adaptation) -> None:
+    """As if the network had been given images of that side from the start."""
+    network, space = network_of_sides()
+    small_ones = [(resized(images, 4), labels) for images, labels in batches()]
+    candidate = space.candidate([6, 4])
+    found = cut_adapted(network, space, candidate, batches(), adaptation, "cpu")
+    used = copy.deepcopy(network)
+    recalibrate_(used, small_ones)
+    plain = prunas.trace(used, (3, 4, 4))
+    expected = cut_adapted(used, plain, plain.candidate([6]), small_ones, adaptation, "cpu")
+    for name, tensor in expected.state_dict().items():
+        torch.testing.assert_close(found.state_dict()[name], tensor)
+
+
+def test_sides_are_valued_by_their_length_without_images() -> None:
+    network, space = network_of_sides()
+    found = prunas.prune(network, space, "macs=60%", criterion="l1")
+    assert found.macs[0] <= 0.6 * found.macs[1]
+    assert np.diff(found.ranking.values[-1]) == pytest.approx(found.ranking.values[-1][-1] / 8)
+    said = "sides of images are valued by their length: there are no images"
+    assert said in found.ranking.notes
+
+
+def test_refuses_to_measure_maps_of_several_sizes() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 5, 1))
+    space = prunas.trace(network, IMAGE, resolutions=(4,))
+    with pytest.raises(InputError, match=r"answers \(5, 4, 4\) to smaller images and \(5, 8, 8\)"):
+        prunas.prune(
+            network, space, "macs=60%", criterion="l1", batches=batches(), widths="measured"
+        )

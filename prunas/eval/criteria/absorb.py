@@ -7,10 +7,11 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from prunas.eval.batches import Loader
+from prunas.eval.batches import Loader, images_at
 from prunas.eval.criteria.activations import means_of
 from prunas.eval.criteria.discriminant import Array
 from prunas.supernet.cut import copied_with
+from prunas.supernet.resolution import side_of
 from prunas.supernet.space import Candidate, SearchSpace, Tap
 
 
@@ -28,9 +29,10 @@ def absorbed(
 
         b' = b + sum_{c in R} (sum over the kernel of W[:, c]) mean(Z_c),
 
-    Z what the layer is given on these batches. Exact for channels that are constant, except where
-    zero padding cuts a kernel; layers without a bias are left as they are (a batch norm behind
-    them takes the mean away anyway, once it is recalibrated). As in FLAP (An et al. 2024).
+    Z what the layer is given on these batches, at the side that the candidate sees. Exact for
+    channels that are constant, except where zero padding cuts a kernel; layers without a bias are
+    left as they are (a batch norm behind them takes the mean away anyway, once it is
+    recalibrated). As in FLAP (An et al. 2024).
 
     Raises:
         InputError: no image, or another network than the space's.
@@ -42,7 +44,8 @@ def absorbed(
         if (gone := np.asarray(~kept[np.stack(tap.atoms)].all(0))).any()
         and _reads_all(network.get_submodule(tap.module), tap)
     ]
-    means = means_of(network, space, batches, device, lambda z: z.double(), [t for t, _ in losing])
+    images = images_at(side_of(space, candidate), batches, device=device)
+    means = means_of(network, space, images, device, lambda z: z.double(), [t for t, _ in losing])
     biases = {}
     for tap, gone in losing:
         if tap.module in means:

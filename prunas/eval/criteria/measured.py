@@ -9,9 +9,10 @@ from torch import nn
 
 from prunas.errors import InputError
 from prunas.eval.accuracy import evaluating
-from prunas.eval.batches import Loader, pairs
+from prunas.eval.batches import Loader, images_at
 from prunas.eval.device import require_on
 from prunas.supernet.permute import permute
+from prunas.supernet.resolution import side_of
 from prunas.supernet.space import Candidate, SearchSpace
 
 Cutting = Callable[[nn.Module, Candidate], nn.Module]
@@ -37,7 +38,8 @@ def measured_values(
     is D_g(smallest) - D_g(k), measured at some widths, linear between them, and made to rise with
     k. The greedy search of Hou & Kung (2020) also asks the network itself, by accuracy and anew
     after every step; KL needs no labels and does not jump, and one round is what `allocate` takes.
-    Errors of several genes are taken to add up.
+    Errors of several genes are taken to add up. Where the side of images is a gene p_k is what is
+    answered to images of the candidate's side, and p to those of the largest one.
 
     A criterion's own values miss what this sees: whether anything behind a layer listens to it.
 
@@ -51,19 +53,22 @@ def measured_values(
         shares: of the full width; the nearest choices are measured, and 0 for the smallest.
 
     Raises:
-        InputError: no images, or a network that does not give logits (images, classes, ...).
+        InputError: no images, or a network that does not give logits (images, classes, ...), or
+            gives more of them for larger images where their side is a gene.
     """
     require_on(network, device)
     ordered = permute(network, space, orders)
-    wanted = _answers(ordered, batches, device)
+    wanted = _answers(ordered, side_of(space, space.full()), batches, device)
     curves = []
     for gene, width in enumerate(space.full()):
         losses = {width: 0.0}
         for choice in _nearest(space.genes[gene].choices, shares):
-            candidate = list(space.full())
-            candidate[gene] = choice
-            small = cutting(ordered, space.candidate(candidate))
-            losses[choice] = _divergence(wanted, _answers(small, batches, device))
+            changed = list(space.full())
+            changed[gene] = choice
+            candidate = space.candidate(changed)
+            small = cutting(ordered, candidate)
+            found = _answers(small, side_of(space, candidate), batches, device)
+            losses[choice] = _divergence(wanted, found)
         curves.append(_rising(losses, width))
     return tuple(curves)
 
@@ -75,10 +80,13 @@ def _nearest(choices: Sequence[int], shares: Sequence[float]) -> list[int]:
     return sorted(near - {int(table[-1])})
 
 
-def _answers(network: nn.Module, batches: Loader, device: torch.device | str) -> torch.Tensor:
-    """Log-probabilities (images, classes, ...)."""
+def _answers(
+    network: nn.Module, side: int | None, batches: Loader, device: torch.device | str
+) -> torch.Tensor:
+    """Log-probabilities (images, classes, ...) for images of this side."""
     with evaluating(network):
-        return torch.cat([_log_softmax(network(x.to(device))) for x, _ in pairs(batches)])
+        images = images_at(side, batches, device=device)
+        return torch.cat([_log_softmax(network(batch)) for batch in images])
 
 
 def _log_softmax(output: Any) -> torch.Tensor:
@@ -92,6 +100,12 @@ def _log_softmax(output: Any) -> torch.Tensor:
 
 def _divergence(wanted: torch.Tensor, found: torch.Tensor) -> float:
     """Mean KL divergence in nats."""
+    if found.shape != wanted.shape:
+        raise InputError(
+            f"the network answers {tuple(found.shape[1:])} to smaller images and"
+            f" {tuple(wanted.shape[1:])} to whole ones, so that sides cannot be measured; let the"
+            " criterion allocate"
+        )
     value = float((wanted.exp() * (wanted - found)).sum(1).mean())
     if not np.isfinite(value):
         raise InputError("the network answers with NaN; check the weights and the images")

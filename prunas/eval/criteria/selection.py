@@ -38,7 +38,7 @@ class Ranking:
 def di_prior(
     network: nn.Module,
     space: SearchSpace,
-    batches: Loader,
+    batches: Loader | None,
     *,
     device: torch.device | str,
     criterion: Criterion = discriminant,
@@ -50,28 +50,34 @@ def di_prior(
     block is worth what all the channels inside it are, since they go with it; the middle of a
     kernel is worth its share of the squared weights, and the whole kernel that median. A side of
     images is worth the share of the network's answers that is left with it (`answers_left`) of
-    all that the other genes are worth, since all of it passes through the images.
+    all that the other genes are worth, since all of it passes through the images; its length, with
+    a note, where there are no images to ask, or no answers to compare.
 
     Args:
         network: the full network, on `device`; left as it was.
         space: its search space.
         batches: images and labels that the network was trained on, at least 5 images a channel
-            of the widest layer (fewer are noted); see `channel_features`.
+            of the widest layer (fewer are noted); see `channel_features`. None for a criterion
+            that looks at weights alone.
         device: where to compute.
         criterion: judges the channels.
 
     Raises:
         InputError: as the criterion; for the default one see `channel_features`.
     """
-    found = ranking(network, space, criterion(network, space, batches, device=device))
+    seen: Loader = () if batches is None else batches  # what has no length cannot be asked for it
+    found = ranking(network, space, criterion(network, space, seen, device=device))
     places = [place for place, gene in enumerate(space.genes) if gene.kind == "resolution"]
     if not places:
         return found
     (place,) = places
     sides = space.genes[place].choices
-    shares = answers_left(network, sides, batches, device=device)
+    shares = None if batches is None else answers_left(network, sides, batches, device=device)
     if shares is None:
-        note = "sides of images are valued by their length: the answers are not one tensor a batch"
+        why = "there are no images"
+        if batches is not None:
+            why = "the answers are not one tensor a batch, or are all alike"
+        note = f"sides of images are valued by their length: {why}"
         return replace(found, notes=(*found.notes, note))
     others = sum(worth[-1] for gene, worth in enumerate(found.values) if gene != place)
     worth = np.interp(np.arange(sides[-1] + 1), (0, *sides), (0.0, *shares * others))

@@ -1,6 +1,6 @@
 """What images of smaller sides are worth to a network."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from prunas.eval.accuracy import evaluating
-from prunas.eval.batches import Loader, pairs
+from prunas.eval.batches import Loader, images_at
 from prunas.eval.criteria.discriminant import Scatter, discriminant_information
 from prunas.eval.recalibration import recalibrated
-from prunas.supernet.resolution import resized, seeing
 
 
 def answers_left(
@@ -47,19 +46,12 @@ def answers_left(
         return None
     shares = []
     for side in sides[:-1]:
-        with recalibrated(network, _images(batches, device, side)):
+        small_images = images_at(side, batches, device=device)
+        with recalibrated(network, ((images, images) for images in small_images)):
             small = _answers(network, side, batches, device)
         assert small is not None, "answers have the form that they had"
         shares.append(discriminant_information(Scatter.of(small, whole)) / most)
     return np.maximum.accumulate(np.clip([*shares, 1.0], 0, 1))
-
-
-def _images(
-    batches: Loader, device: torch.device | str, side: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    for images, _ in pairs(batches):
-        small = resized(images.to(device), side)
-        yield small, small
 
 
 def _answers(
@@ -67,9 +59,9 @@ def _answers(
 ) -> NDArray[np.float64] | None:
     """(images, answers) to images of this side; None if answers have another form."""
     rows = []
-    with evaluating(network), seeing(network, side):
-        for images, _ in pairs(batches):
-            answers: Any = network(images.to(device))
+    with evaluating(network):
+        for images in images_at(side, batches, device=device):
+            answers: Any = network(images)
             if not isinstance(answers, Tensor) or answers.dim() < 2:
                 return None
             pooled = answers if answers.dim() == 2 else answers.flatten(2).mean(2)
