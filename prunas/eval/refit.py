@@ -237,9 +237,12 @@ def _targets(
 def _solving(name: str, rows: _Rows, targets: torch.Tensor, ridge_share: float) -> Hook:
     """Before a layer runs, solve it for what it is about to be given."""
 
-    def solve(layer: nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
-        places = rows.among(0, len(rows.picked)).to(arguments[0].device)
-        X, Y = _inputs(layer, arguments[0], places).double(), targets.double()
+    def solve(
+        layer: nn.Module, arguments: tuple[torch.Tensor, ...], named: Mapping[str, torch.Tensor]
+    ) -> None:
+        (given,) = (*arguments, *named.values())  # plain layers take one tensor
+        places = rows.among(0, len(rows.picked)).to(given.device)
+        X, Y = _inputs(layer, given, places).double(), targets.double()
         if not (X.isfinite().all() and Y.isfinite().all()):
             raise InputError(
                 f"layer {name!r} is given or gives NaN or infinite values; check the weights and"
@@ -320,6 +323,9 @@ def _hooked(
     with ExitStack() as handles:
         for name, hook in hooks.items():
             layer = network.get_submodule(name)
-            register = layer.register_forward_pre_hook if before else layer.register_forward_hook
-            handles.callback(register(hook).remove)
+            if before:
+                handle = layer.register_forward_pre_hook(hook, with_kwargs=True)
+            else:
+                handle = layer.register_forward_hook(hook)
+            handles.callback(handle.remove)
         yield

@@ -319,3 +319,30 @@ def test_refuses_to_measure_maps_of_several_sizes() -> None:
         prunas.prune(
             network, space, "macs=60%", criterion="l1", batches=batches(), widths="measured"
         )
+
+
+class ByKeyword(nn.Module):
+    """Calls its layers by keyword."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 12, 3), nn.Conv2d(12, 12, 3)
+        self.last = nn.Linear(12, 5)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        maps = self.second(input=self.first(input=images).relu()).relu()
+        answers: torch.Tensor = self.last(input=maps.mean((2, 3)))
+        return answers
+
+
+def test_layers_that_are_called_by_keyword_are_solved_anew() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = ByKeyword().eval()
+    space = prunas.trace(network, IMAGE)
+    found = prunas.prune(network, space, "macs=60%", batches=batches())
+    plain = prunas.cut(prunas.permute(network, space, found.ranking.orders), space, found.candidate)
+    images = torch.cat([images for images, _ in batches()])
+    with torch.no_grad():
+        whole = network(images)
+        assert (found.network(images) - whole).norm() < 0.7 * (plain(images) - whole).norm()
