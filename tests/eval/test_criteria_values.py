@@ -14,7 +14,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import prunas
 from prunas.eval.criteria import activations, dependence, gradients, reconstruction, weights
-from prunas.eval.criteria.discriminant import Groups, Scatter, eliminate, leave_out, stand_alone
+from prunas.eval.criteria.discriminant import (
+    Groups,
+    Scatter,
+    differential,
+    eliminate,
+    leave_out,
+    relative_ridge,
+    stand_alone,
+)
 from prunas.eval.criteria.verdict import Verdict, scores_of
 from prunas.supernet.space import SearchSpace
 from tests.supernet.networks import plain_chain
@@ -439,6 +447,32 @@ def test_the_output_as_target_needs_no_labels(
     scatter = Scatter.of(read[1].numpy(), answers).balanced()
     verdict = dependence.discriminant(network, space, images, device="cpu", aim="output")
     close(scores(verdict, SECOND), scores_of(eliminate(scatter)) / scatter.target_total)
+
+
+@pytest.mark.parametrize("selector", ["sequential", "single", "leave_out", "differential"])
+@pytest.mark.parametrize("offset", [0.0, -7.0, 7.0, 1000.0])
+def test_real_targets_are_taken_as_they_are(
+    network: nn.Sequential,
+    space: SearchSpace,
+    rows: list[tuple[torch.Tensor, torch.Tensor]],
+    read: tuple[torch.Tensor, torch.Tensor],
+    selector: dependence.Selector,
+    offset: float,
+) -> None:
+    """What constant is added to them does not matter; columns weigh by their variance."""
+    images = torch.cat([images for images, _ in rows])
+    real = torch.stack([images[:, 0].mean((1, 2)), 3 * images[:, 1].std((1, 2))], 1)
+    parts = list(zip(images.split(80), (real + offset).split(80), strict=True))
+    verdict = dependence.discriminant(network, space, parts, device="cpu", selector=selector)
+    scatter = Scatter.of(read[1].numpy(), real.numpy())
+    ridge = relative_ridge(scatter)
+    expected = {
+        "sequential": lambda: scores_of(eliminate(scatter)),
+        "single": lambda: stand_alone(scatter, ridge=ridge),
+        "leave_out": lambda: leave_out(scatter, ridge=ridge),
+        "differential": lambda: differential(scatter, ridge=ridge),
+    }[selector]()
+    close(scores(verdict, SECOND), expected / scatter.target_total, rtol=1e-7)
 
 
 @pytest.mark.parametrize("real", [False, True])

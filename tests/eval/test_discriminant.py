@@ -131,9 +131,24 @@ class TestScatter:
         with pytest.raises(InputError, match="cannot be merged"):
             Scatter.of(*labelled(20, 3, 2)).merge(Scatter.of(*labelled(20, 4, 2)))
 
-    def test_refuses_to_balance_logits(self) -> None:
-        with pytest.raises(InputError, match="class 1 sum to -2"):
-            Scatter.of(np.ones((2, 1)), np.array([[1.0, -1.0], [1.0, -1.0]])).balanced()
+    @pytest.mark.parametrize("offset", [0.0, -3.0, 100.0])
+    def test_real_targets_are_not_balanced(self, offset: float) -> None:
+        features, targets = labelled(200, 6, 4)
+        real = 2.0 * targets + offset
+        balanced = Scatter.of(features, real).balanced()
+        expected = Scatter.of(features, 2.0 * targets)
+        np.testing.assert_allclose(balanced.cross, expected.cross, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(balanced.target_squares, expected.target_squares, rtol=1e-9)
+
+    def test_probabilities_are_balanced_if_they_are_in_every_part(self) -> None:
+        features, targets = labelled(200, 6, 4)
+        soft = 0.9 * targets + 0.025
+        part = Scatter.of(
+            features[:80], soft[:80].astype(np.float16)
+        )  # sums are 1 but for rounding
+        assert part.merge(Scatter.of(features[80:], soft[80:])).probabilities
+        mixed = part.merge(Scatter.of(features[80:], soft[80:] - 1))
+        assert mixed.balanced() is mixed
 
 
 class TestIdentities:

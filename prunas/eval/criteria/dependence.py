@@ -64,8 +64,8 @@ def discriminant(
         pool: features are means over pool x pool parts of a channel's map.
         before: look at what the layers compute (before normalisation and activation) instead of
             what the next ones are given.
-        balanced: divide one-hot labels by the square root of their class's count
-            (`Scatter.balanced`).
+        balanced: divide one-hot labels and probabilities by the square root of their class's count
+            (`Scatter.balanced`); other targets are taken as they are.
         aim: "output" asks for the network's own answers instead of labels.
         ridge_share: the ridge, see `relative_ridge`.
     """

@@ -19,7 +19,7 @@ relative to its trace, so that it need not be retuned for every N (they use 1e-4
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol, Self, TypeAlias
 
 import numpy as np
@@ -33,6 +33,9 @@ Groups: TypeAlias = Sequence[NDArray[np.int64]]
 """Feature indices that stay or go together, one array a group; a group may be empty."""
 
 RIDGE_SHARE: Final = 1e-2  # of the mean feature variance; 1e-3 to 1e-1 rank alike
+_ROUNDED: Final = (
+    1e-3  # how far probabilities may be from 1 in sum: they may come in half precision
+)
 _FOLD: Final = 64  # columns of a downdate that are kept apart, so that most removals are cheap
 _REFRESH: Final = 256  # features removed between factorisations: keeps downdates near 1e-12
 
@@ -48,6 +51,8 @@ class Scatter:
         total: (d, d) S = Xc^T Xc.
         cross: (d, q) Cx = Xc^T Yc.
         target_squares: (q,) ||Yc_j||^2 of every target column.
+        probabilities: every row of targets is a label or probabilities: none is negative, and they
+            sum to 1.
     """
 
     count: int
@@ -56,6 +61,7 @@ class Scatter:
     total: Array
     cross: Array
     target_squares: Array
+    probabilities: bool = False
 
     @classmethod
     def of(cls, features: ArrayLike, targets: ArrayLike) -> Self:
@@ -65,9 +71,11 @@ class Scatter:
             InputError: no sample, shapes that do not fit, NaN or infinite values.
         """
         X, Y = _checked(features, targets)
+        shares = bool((Y >= 0).all() and np.allclose(Y.sum(1), 1, rtol=0, atol=_ROUNDED))
         feature_mean, target_mean = X.mean(0), Y.mean(0)
         X, Y = X - feature_mean, Y - target_mean
-        return cls(len(X), feature_mean, target_mean, X.T @ X, X.T @ Y, (Y * Y).sum(0))
+        squares = (Y * Y).sum(0)
+        return cls(len(X), feature_mean, target_mean, X.T @ X, X.T @ Y, squares, shares)
 
     @property
     def target_total(self) -> float:
@@ -103,6 +111,7 @@ class Scatter:
             self.total + other.total + weight * np.outer(dx, dx),
             self.cross + other.cross + weight * np.outer(dx, dy),
             self.target_squares + other.target_squares + weight * dy * dy,
+            self.probabilities and other.probabilities,
         )
 
     def balanced(self) -> Self:
@@ -110,26 +119,20 @@ class Scatter:
 
         Then Cx Cx^T is the classical between-class scatter sum_c N_c (mu_c - mu)(mu_c - mu)^T,
         every class weighs the same and TSS = classes - 1. Classes that never occur are dropped.
-        For soft targets the count of a class is the sum of its column.
-
-        Raises:
-            InputError: a column of targets has a negative sum (logits, say): it has no count.
+        For probabilities the count of a class is the sum of its column. Real targets have no
+        classes to count, and their sums are those of their offset: they stay as they are.
         """
+        if not self.probabilities:
+            return self
         counts = self.count * self.target_mean
-        if counts.min() < 0:
-            raise InputError(
-                f"the targets of class {int(counts.argmin())} sum to {counts.min():.3g}; balancing"
-                " needs one-hot labels or probabilities"
-            )
         seen = counts > 0
         scale = 1 / np.sqrt(counts[seen])
-        return type(self)(
-            self.count,
-            self.feature_mean,
-            self.target_mean[seen] * scale,
-            self.total,
-            self.cross[:, seen] * scale,
-            self.target_squares[seen] * scale**2,
+        return replace(
+            self,
+            target_mean=self.target_mean[seen] * scale,
+            cross=self.cross[:, seen] * scale,
+            target_squares=self.target_squares[seen] * scale**2,
+            probabilities=False,
         )
 
 
