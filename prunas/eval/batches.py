@@ -29,8 +29,9 @@ def pairs(batches: Loader) -> Iterator[Pair]:
 
     Raises:
         InputError: a batch of another form, or with another number of targets than images; no
-            image at all.
+            image at all; one tensor instead of batches.
     """
+    require_batches(batches)
     empty = True
     for batch in batches:
         images, targets = _parts(batch)
@@ -54,6 +55,19 @@ def pairs(batches: Loader) -> Iterator[Pair]:
             yield images, targets
     if empty:
         raise InputError("there are no images to look at; give at least one batch")
+
+
+def require_batches(batches: Loader) -> None:
+    """Refuse a tensor, whose entries would be taken for batches.
+
+    Raises:
+        InputError: it is one.
+    """
+    if isinstance(batches, torch.Tensor):
+        raise InputError(
+            f"the batches are one tensor of shape {tuple(batches.shape)}; give a list of batches,"
+            " such as [images] or [(images, labels)]"
+        )
 
 
 def images_at(

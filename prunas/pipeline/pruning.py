@@ -1,6 +1,6 @@
 """One-shot pruning: a criterion, a budget, and no training."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -9,12 +9,13 @@ import torch
 from torch import nn
 
 from prunas.errors import InputError
-from prunas.eval.batches import Loader, images_at
+from prunas.eval.batches import Loader, images_at, require_batches
 from prunas.eval.criteria.absorb import absorbed
 from prunas.eval.criteria.measured import measured_values
 from prunas.eval.criteria.selection import Ranking, di_prior
 from prunas.eval.criteria.table import DEFAULT, criterion_named
 from prunas.eval.criteria.verdict import Criterion
+from prunas.eval.device import require_on
 from prunas.eval.prices import Prices
 from prunas.eval.recalibration import recalibrate_
 from prunas.eval.refit import refit_
@@ -85,11 +86,15 @@ def prune(
 
     Raises:
         InputError: the budget is out of reach, the criterion lacks what it looks at, or a choice is
-            not known.
+            not known; batches that can be iterated only once, or a network that takes more than
+            images while there are some.
     """
     _require_one_of("widths", widths, get_args(Widths))
     _require_one_of("adaptation", adaptation, get_args(Adaptation))
     judge = _judging(criterion, images=batches is not None)
+    if batches is not None:
+        _require_repeatable(batches)
+        require_on(network, device)
     wanted = Budget.parse(budget) if isinstance(budget, str) else budget
     prices = Prices(network, space)
     feasible = Feasible(space, wanted, prices)  # refuses a budget out of reach at once
@@ -111,6 +116,15 @@ def prune(
 def _require_one_of(name: str, value: str, known: Sequence[str]) -> None:
     if value not in known:
         raise InputError(f"{name} cannot be {value!r}; choose one of {', '.join(known)}")
+
+
+def _require_repeatable(batches: Loader) -> None:
+    require_batches(batches)
+    if isinstance(batches, Iterator):
+        raise InputError(
+            f"the batches are iterated more than once, and a {type(batches).__name__} is empty"
+            " after the first time; give a list or a loader"
+        )
 
 
 def _judging(criterion: str | Criterion, *, images: bool) -> Criterion:

@@ -37,6 +37,11 @@ def test_empty_batches_are_passed_over() -> None:
     assert len(list(pairs([(IMAGES[:0], LABELS[:0]), (IMAGES, LABELS)]))) == 1
 
 
+def test_refuses_a_tensor_in_place_of_batches() -> None:
+    with pytest.raises(InputError, match=r"one tensor of shape \(2, 3, 4, 4\); give a list of"):
+        next(pairs(IMAGES))
+
+
 @pytest.mark.parametrize(
     ("batch", "words"),
     [

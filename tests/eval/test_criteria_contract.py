@@ -206,6 +206,26 @@ def test_refuses_a_network_without_weights(name: str) -> None:
         criterion_named(name)(copy.deepcopy(network).to("meta"), space, batches(), device="cpu")
 
 
+class Two(nn.Module):
+    """Takes images and how much to add to them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 5, 1))
+
+    def forward(self, images: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+        answers: torch.Tensor = self.layers(images + offsets).mean((2, 3))
+        return answers
+
+
+@pytest.mark.parametrize("name", [*NEEDS_IMAGES, "dais"])
+def test_refuses_a_network_of_two_inputs(name: str) -> None:
+    network = Two().eval()
+    space = prunas.trace(network, example=[torch.zeros(1, *IMAGE), torch.zeros(1, *IMAGE)])
+    with pytest.raises(InputError, match=r"Two takes 2 inputs \(images, offsets\), and only"):
+        criterion_named(name)(network, space, batches(), device="cpu")
+
+
 @ALL
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_sample_or_one_class_gives_finite_scores(name: str, count: int) -> None:

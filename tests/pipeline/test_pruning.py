@@ -129,6 +129,38 @@ def test_images_that_come_as_a_stream() -> None:
     assert one.candidate == two.candidate
 
 
+def test_refuses_images_that_come_only_once() -> None:
+    network, space = network_and_space()
+    for once in (iter(batches()), (pair for pair in batches())):
+        with pytest.raises(
+            InputError, match=r"iterated more than once, .* give a list or a loader"
+        ):
+            prunas.prune(network, space, "macs=60%", batches=once)
+    with pytest.raises(InputError, match="the batches are one tensor of shape"):
+        prunas.prune(network, space, "macs=60%", batches=batches()[0][0])
+
+
+class Shifted(nn.Module):
+    """Takes images and how much to add to them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 5, 1))
+
+    def forward(self, images: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+        answers: torch.Tensor = self.layers(images + offsets).mean((2, 3))
+        return answers
+
+
+def test_a_network_of_two_inputs_is_pruned_by_its_weights_alone() -> None:
+    network = Shifted().eval()
+    space = prunas.trace(network, example=[torch.zeros(1, *IMAGE), torch.zeros(1, *IMAGE)])
+    found = prunas.prune(network, space, "macs=60%", criterion="l1")
+    assert found.macs[0] <= 0.6 * found.macs[1]
+    with pytest.raises(InputError, match=r"2 inputs \(images, offsets\), .* without batches"):
+        prunas.prune(network, space, "macs=60%", criterion="l1", batches=batches())
+
+
 def test_refuses_a_budget_out_of_reach() -> None:
     network, space = network_and_space()
     with pytest.raises(InputError, match="the smallest one has"):
