@@ -206,6 +206,38 @@ def test_refuses_a_network_without_weights(name: str) -> None:
         criterion_named(name)(copy.deepcopy(network).to("meta"), space, batches(), device="cpu")
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["taylor", "taylor-absolute", "taylor-gate", "taylor-activation", "fisher", "snip", "dais",
+     "di-output", "hsic"],
+)  # fmt: skip
+def test_refuses_a_network_of_one_answer(name: str) -> None:
+    """Cross-entropy over one class is 0, and so would be every score."""
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(8, 1),
+    ).eval()  # fmt: skip
+    space = prunas.trace(network, IMAGE)
+    for targets in (torch.zeros(32, dtype=torch.long), torch.rand(32, 1)):
+        rows = [(images, targets) for images, _ in batches()]
+        with pytest.raises(InputError, match=r"one number, .*; choose reconstruction, or di with"):
+            criterion_named(name)(network, space, rows, device="cpu")
+    verdict = criterion_named("di")(network, space, rows, device="cpu")
+    assert verdict.eliminations[0] is not None
+    assert max(verdict.eliminations[0].drops) > 0
+
+
+@pytest.mark.parametrize(
+    "name", ["taylor", "taylor-absolute", "taylor-gate", "taylor-activation", "fisher", "snip",
+             "dais"]
+)  # fmt: skip
+def test_refuses_negative_targets_for_cross_entropy(name: str) -> None:
+    network, space = traced("residual")
+    rows = [(images, torch.linspace(-1, 1, 160).reshape(32, 5)) for images, _ in batches()]
+    with pytest.raises(InputError, match="targets fall to -1, so they are no probabilities"):
+        criterion_named(name)(network, space, rows, device="cpu")
+
+
 class Two(nn.Module):
     """Takes images and how much to add to them."""
 

@@ -213,6 +213,17 @@ def test_too_few_images_are_noted_not_warned_about() -> None:
     )
 
 
+def test_a_criterion_that_finds_everything_worth_nothing_is_noted() -> None:
+    """Labels of one class leave nothing to discriminate."""
+    network, batches = parallel((0, 6)), planted([6], useful=[0, 1, 2])
+    alike = [(images, torch.zeros_like(labels)) for images, labels in batches]
+    space = space_of([6], [tap("layers.0", [1, 2, 3, 4, 5, 6])])
+    found = di_prior(network, space, alike, device="cpu")
+    assert found.values == ((0.0,) * 7,)
+    (note,) = found.notes
+    assert note.startswith("all channels are worth 0 to the criterion")
+
+
 def test_refuses_a_space_of_another_network() -> None:
     network = parallel((0, 4))
     with pytest.raises(InputError, match=r"no parameter 'layers.0.bias' of shape \(3,\)"):

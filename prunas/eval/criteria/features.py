@@ -79,7 +79,7 @@ def channel_features(
 
     Raises:
         InputError: no image, a layer that the network does not have, targets that fit neither
-            form, or activations that are NaN or infinite.
+            form, answers of one class to aim at, or activations that are NaN or infinite.
     """
     chosen = {tap.module: tap for tap in (space.taps if taps is None else taps)}
     stream = pairs(batches)
@@ -210,7 +210,13 @@ class _Seen:
 def columns_of(found: Pass, aim: Aim) -> torch.Tensor:
     """(n, q, ...) in float64, integer labels as one-hot."""
     if aim == "output":
-        return _logits(found.output, 2, "there is no answer to aim at").double().softmax(1)
+        logits = _logits(found.output, 2, "there is no answer to aim at")
+        if logits.shape[1] < 2:
+            raise InputError(
+                "the network answers with one number, whose softmax is 1 whatever it is; choose"
+                " reconstruction, or di with real targets (n, 1)"
+            )
+        return logits.double().softmax(1)
     targets = found.targets
     if targets is None:
         raise InputError(

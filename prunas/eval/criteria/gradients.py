@@ -140,12 +140,18 @@ def loss_of(output: Any, targets: torch.Tensor) -> torch.Tensor:
     """Mean cross-entropy of logits with labels or probabilities.
 
     Raises:
-        InputError: the output is no tensor of logits, or the targets do not fit it.
+        InputError: the output is no tensor of logits of two or more classes, or the targets do not
+            fit it.
     """
     if not isinstance(output, torch.Tensor) or output.ndim < 2:
         raise InputError(
             "the network does not give one row of logits an image, so there is no loss to"
             " differentiate; choose a criterion without gradients"
+        )
+    if output.shape[1] < 2:
+        raise InputError(
+            "the network answers with one number, whose cross-entropy is 0 whatever it is; choose"
+            " reconstruction, or di with real targets (n, 1)"
         )
     if not targets.is_floating_point():
         classes = output.shape[1]
@@ -157,6 +163,11 @@ def loss_of(output: Any, targets: torch.Tensor) -> torch.Tensor:
         targets = targets.long()
     else:
         targets = targets.to(output.dtype)
+        if targets.numel() and float(targets.min()) < 0:
+            raise InputError(
+                f"targets fall to {float(targets.min()):.3g}, so they are no probabilities, which"
+                " cross-entropy needs; give labels (n,) or probabilities (n, classes), or choose di"
+            )
     try:
         return F.cross_entropy(output, targets)
     except (RuntimeError, ValueError):

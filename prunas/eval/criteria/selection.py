@@ -108,7 +108,8 @@ def ranking(network: nn.Module, space: SearchSpace, verdict: Verdict) -> Ranking
             values.append(tuple(typical * share for share in shares))
         else:
             values.append(tuple(np.linspace(0, typical, space.widths[gene] + 1).tolist()))
-    return Ranking(tuple(orders), tuple(values), (*verdict.notes, *_unjudged(space, verdict)))
+    notes = (*verdict.notes, *_indifferent(verdict), *_unjudged(space, verdict))
+    return Ranking(tuple(orders), tuple(values), notes)
 
 
 def _energy_in_the_middle(network: nn.Module, space: SearchSpace, gene: int) -> list[float]:
@@ -138,6 +139,16 @@ def _inside(gene: int, block: Block, space: SearchSpace) -> bool:
         if any((factor == atoms).any() for factors in dimensions.values() for factor in factors)
     ]
     return all(map(block.holds, holders))
+
+
+def _indifferent(verdict: Verdict) -> Iterator[str]:
+    """A sentence if the criterion judged, and found no channel worth anything."""
+    judged = [elimination for elimination in verdict.eliminations if elimination is not None]
+    if judged and not any(drop > 0 for elimination in judged for drop in elimination.drops):
+        yield (
+            "all channels are worth 0 to the criterion, so it neither orders them nor says where"
+            " to cut: labels of a single class, or answers that are all alike, tell nothing apart"
+        )
 
 
 def _unjudged(space: SearchSpace, verdict: Verdict) -> Iterator[str]:
