@@ -3,7 +3,9 @@
 Guo et al., "Single path one-shot neural architecture search with uniform sampling", ECCV 2020,
 sections 3.4 and 4, as in the released code: twenty blocks, each one of four operators, and, which
 was never released, a scale of its inner channels. The two halves that a block exchanges stay as
-wide as they are, so that no block's width depends on another's.
+wide as they are, so that no block's width depends on another's. Unlike in the released code batch
+norms of the supernet have a scale and a shift, and weights begin as torch's layers do, not from
+N(0, 1 / fan-in) (there the stem's with a deviation of 0.01).
 """
 
 from collections.abc import Sequence
