@@ -157,6 +157,28 @@ def test_about_as_many_are_kept_as_the_budget_allows(share: float) -> None:
     assert abs(kept / 12 - share) <= 0.17
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d, nn.BatchNorm2d])
+def test_a_short_last_batch_will_do_for_batch_norms(
+    norm: type[nn.BatchNorm1d | nn.BatchNorm2d], count: int
+) -> None:
+    """One of its halves is a single image, of one value a channel."""
+    pooled = nn.AdaptiveAvgPool2d(1)
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        pooled, nn.Conv2d(3, 12, 1),
+        *([nn.Flatten(), norm(12)] if norm is nn.BatchNorm1d else [norm(12), nn.Flatten()]),
+        nn.ReLU(), nn.Linear(12, 3),
+    ).eval()  # fmt: skip
+    space = prunas.trace(network, (3, 4, 4), grid=EVERY)
+    images, labels = task(64)[0]
+    rows = [(images, labels), (images[:count], labels[:count])]
+    (elimination,) = dais(network, space, rows, device=CPU, passes=2).eliminations
+    assert elimination is not None
+    assert np.isfinite(elimination.drops).all()
+    assert np.ptp(elimination.drops) > 0
+
+
 def test_a_single_image_and_a_single_batch_will_do() -> None:
     network, space = chain()
     images, labels = task()[0]

@@ -63,7 +63,7 @@ def dais(
     their indicator, so that no term for their agreement is needed; R has a smooth slope, the same
     as that of the paper's difference of logarithms. In the end sigmoid(alpha) stands for I, which
     is 0 or 1 and would not tell channels apart. Dropout is off, batch norms use each batch's
-    statistics. Blocks stay.
+    statistics, or their running ones where it has a single value a channel. Blocks stay.
 
     Args:
         network: trained; a copy of it learns.
@@ -92,7 +92,7 @@ def dais(
     steps = passes * len(halves)
     with evaluating(learner), gates.acting(learner), torch.enable_grad():
         for norm in (m for m in learner.modules() if isinstance(m, _BatchNorm)):
-            norm.training = True
+            norm.register_forward_pre_hook(_by_the_batch, with_kwargs=True)
         for step in range(steps):
             (images, targets), (others, goals) = halves[step % len(halves)]
             gates.temperature = 1 / (1 + (_COLDEST - 1) * step / steps)
@@ -118,6 +118,12 @@ def _halves(images: Tensor, targets: Tensor) -> tuple[tuple[Tensor, Tensor], ...
     middle = len(images) // 2 or len(images)
     rest = slice(middle, None) if middle < len(images) else slice(None)
     return (images[:middle], targets[:middle]), (images[rest], targets[rest])
+
+
+def _by_the_batch(norm: nn.Module, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+    """Before a batch norm of the learner runs: a single value a channel has no variance."""
+    given = (*arguments, *named.values())[0]
+    norm.training = given.numel() > given.shape[1]
 
 
 def _descend(moving: torch.optim.Optimizer, resting: torch.optim.Optimizer, loss: Tensor) -> None:
