@@ -180,12 +180,31 @@ def test_refuses_labels_of_no_class(name: str) -> None:
         )
 
 
-@pytest.mark.parametrize("name", sorted(set(NEEDS_IMAGES) - {"synflow", "apoz", "hrank"}))
+@pytest.mark.parametrize("name", sorted({*NEEDS_IMAGES, "dais"} - {"synflow"}))
 def test_refuses_activations_that_are_nan(name: str) -> None:
     network, space = traced("residual")
     images = torch.full((4, *IMAGE), torch.nan)
     with pytest.raises(InputError, match="NaN"):
         criterion_named(name)(network, space, [(images, torch.tensor([0, 1, 2, 3]))], device="cpu")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["reconstruction", "di-curvature", "di-output", "hsic", "group-l1", "group-l2", "cpmc",
+     "taylor", "taylor-absolute", "taylor-gate", "taylor-activation", "fisher", "snip", "synflow",
+     "dais", "wanda", "flap"],
+)  # fmt: skip
+def test_refuses_weights_that_are_nan(name: str) -> None:
+    """Those of the last layer, so that no layer is given NaN."""
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(8, 5),
+    ).eval()  # fmt: skip
+    space = prunas.trace(network, IMAGE)
+    with torch.no_grad():
+        network.get_parameter("5.weight").fill_(torch.nan)
+    with pytest.raises(InputError, match="NaN"):
+        criterion_named(name)(network, space, batches(), device="cpu")
 
 
 @pytest.mark.parametrize("name", NEEDS_IMAGES)

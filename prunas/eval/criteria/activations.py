@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from prunas.errors import InputError
 from prunas.eval.accuracy import evaluating
 from prunas.eval.batches import Loader
 from prunas.eval.criteria.discriminant import Array
@@ -202,9 +203,17 @@ def means_of(
     """{tap: (channels,)} means over images and positions of a function of its maps.
 
     Of all taps of the space, or of these.
+
+    Raises:
+        InputError: maps that are NaN or infinite.
     """
 
     def averaged(layer: nn.Module, maps: torch.Tensor) -> torch.Tensor:
+        if not maps.isfinite().all():
+            (name,) = (name for name, module in network.named_modules() if module is layer)
+            raise InputError(
+                f"layer {name!r} is given NaN or infinite values; check the weights and the images"
+            )
         return over_positions(value(maps))
 
     sums: dict[str, Array] = {}

@@ -67,7 +67,7 @@ def judge(
         notes: as in `Verdict`.
 
     Raises:
-        InputError: a score is NaN or infinite.
+        InputError: a score, or what a removal costs, is NaN or infinite.
     """
     eliminations: list[Elimination | None] = []
     reasons = {}
@@ -76,9 +76,12 @@ def judge(
             reasons[gene] = judgement
             eliminations.append(None)
         elif isinstance(judgement, Elimination):
+            _require_finite(space, gene, judgement.drops)
             eliminations.append(judgement)
         else:
-            eliminations.append(_one_shot(space, gene, np.asarray(judgement, dtype=np.float64)))
+            scores = np.asarray(judgement, dtype=np.float64)
+            _require_finite(space, gene, scores)
+            eliminations.append(_one_shot(scores))
     eliminations += [None] * (len(space.genes) - len(eliminations))
     return Verdict(tuple(eliminations), reasons, tuple(notes))
 
@@ -96,13 +99,16 @@ def scores_of(elimination: Elimination) -> Array:
     return scores
 
 
-def _one_shot(space: SearchSpace, gene: int, scores: Array) -> Elimination:
-    """Removal by ascending score, equal ones by position."""
+def _require_finite(space: SearchSpace, gene: int, scores: ArrayLike) -> None:
     if not np.isfinite(scores).all():
         raise InputError(
             f"the scores of gene {space.genes[gene].name!r} hold NaN or infinite values; check the"
             " weights and what the network computes from the images"
         )
+
+
+def _one_shot(scores: Array) -> Elimination:
+    """Removal by ascending score, equal ones by position."""
     order = np.argsort(scores, kind="stable")
     return Elimination(tuple(order.tolist()), tuple(scores[order].tolist()))
 
