@@ -13,6 +13,7 @@ from prunas.eval.criteria.comparison import (
     findings,
     normality,
 )
+from prunas.eval.criteria.discriminant import Elimination
 from prunas.eval.criteria.verdict import Verdict, judge
 from prunas.supernet.space import SearchSpace
 from tests.eval.spaces import space_of
@@ -107,6 +108,28 @@ def test_overlap_of_what_would_go_at_half_width() -> None:
     space = space_of([4], [])
     found = compared(space, {"one": scored([1, 2, 3, 4]), "two": scored([1, 9, 2, 8])})
     assert found.overlap[0, 1] == pytest.approx(1 / 3)
+
+
+def test_paths_are_compared_by_the_order_of_removal() -> None:
+    """What removals cost need not rise along a path, as costs are looked at anew."""
+    space = space_of([6], [])
+    path = judge(space, [Elimination((3, 0, 5, 1, 2, 4), (0.0, 5.0, 1.0, 0.5, 4.0, 2.0))])
+    same = judge(space, [Elimination((3, 0, 5, 1, 2, 4), (1.0, 2.0, 3.0, 4.0, 5.0, 6.0))])
+    back = judge(space, [Elimination((4, 2, 1, 5, 0, 3), (1.0, 2.0, 3.0, 4.0, 5.0, 6.0))])
+    found = compared(space, {"path": path, "same": same, "back": back})
+    np.testing.assert_allclose(found.similarity[0], [1, 1, -1])
+    np.testing.assert_allclose(found.overlap[0], [1, 1, 0])
+    drops = np.array([0.0, 5.0, 1.0, 0.5, 4.0, 2.0])
+    assert found.variation[0, 0] == pytest.approx(drops.std() / drops.mean())
+
+
+def test_channels_that_cost_the_same_in_a_row_share_a_rank() -> None:
+    space = space_of([4], [])
+    one = judge(space, [Elimination((2, 0, 1, 3), (0.0, 0.0, 3.0, 2.0))])
+    two = judge(space, [Elimination((0, 2, 1, 3), (0.0, 0.0, 2.0, 3.0))])
+    found = compared(space, {"one": one, "two": two})
+    assert found.similarity[0, 1] == pytest.approx(1)
+    assert found.overlap[0, 1] == 1
 
 
 def test_genes_that_one_cannot_judge_are_left_out() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import scipy.stats
 from torch import nn
 
-from prunas.eval.criteria.discriminant import Array
+from prunas.eval.criteria.discriminant import Array, Elimination
 from prunas.eval.criteria.slices import checked_parameters, joined, slices_of
 from prunas.eval.criteria.verdict import Verdict, scores_of, width_genes
 from prunas.supernet.space import SearchSpace
@@ -28,8 +28,8 @@ TOO_CLOSE: Final = 0.05
 ALIKE: Final = 0.95
 """From this mean correlation on, choosing between two criteria is pointless."""
 
-Scores = tuple[Array | None, ...]
-"""For every gene of width the scores of its channels; None where a criterion cannot judge."""
+Paths = tuple[Elimination | None, ...]
+"""For every gene of width the path of its removals; None where a criterion cannot judge."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +38,14 @@ class Comparison:
 
     Attributes:
         names: the criteria.
-        similarity: (criteria, criteria) Spearman's rank correlation within a gene, its mean over
-            the genes that both judge; NaN if there are none.
+        similarity: (criteria, criteria) Spearman's rank correlation of the orders in which the
+            channels of a gene are removed, its mean over the genes that both judge; NaN if there
+            are none. Channels that cost the same one after the other share a rank. Not of costs:
+            along a path they need not rise.
         overlap: (criteria, criteria) |A and B| / |A or B| of the channels removed at half width,
             its mean over genes; 1/3 is chance.
-        variation: (criteria, genes) coefficient of variation of the scores, std / mean; NaN where
-            a criterion does not judge.
+        variation: (criteria, genes) coefficient of variation of the scores (of what removals cost,
+            along a path), std / mean; NaN where a criterion does not judge.
     """
 
     names: tuple[str, ...]
@@ -55,12 +57,12 @@ class Comparison:
 def compared(space: SearchSpace, verdicts: Mapping[str, Verdict]) -> Comparison:
     """Compare verdicts on one space."""
     names = tuple(verdicts)
-    tables = [_scores(space, verdict) for verdict in verdicts.values()]
+    tables = [_paths(space, verdict) for verdict in verdicts.values()]
     return Comparison(
         names,
         np.array([[_mean(one, two, _spearman) for two in tables] for one in tables]),
         np.array([[_mean(one, two, _jaccard) for two in tables] for one in tables]),
-        np.array([[_variation(scores) for scores in table] for table in tables]),
+        np.array([[_variation(path) for path in table] for table in tables]),
     )
 
 
@@ -100,31 +102,38 @@ def findings(found: Comparison) -> list[str]:
     return [*_pointless(found), *_blind(found), *_opposed(found)]
 
 
-def _scores(space: SearchSpace, verdict: Verdict) -> Scores:
-    eliminations = (verdict.eliminations[gene] for gene in width_genes(space))
-    return tuple(None if e is None else scores_of(e) for e in eliminations)
+def _paths(space: SearchSpace, verdict: Verdict) -> Paths:
+    return tuple(verdict.eliminations[gene] for gene in width_genes(space))
 
 
-def _mean(one: Scores, two: Scores, measure: Callable[[Array, Array], float]) -> float:
+def _mean(one: Paths, two: Paths, measure: Callable[[Elimination, Elimination], float]) -> float:
     pairs = [(a, b) for a, b in zip(one, two, strict=True) if a is not None and b is not None]
-    values = [measure(a, b) for a, b in pairs if len(a) > 2]
+    values = [measure(a, b) for a, b in pairs if len(a.order) > 2]
     known = [value for value in values if not np.isnan(value)]
     return float(np.mean(known)) if known else np.nan
 
 
-def _spearman(one: Array, two: Array) -> float:
-    if np.ptp(one) == 0 or np.ptp(two) == 0:
+def _turns(path: Elimination) -> Array:
+    """(channels,) when each goes; the same for those that cost the same one after the other."""
+    turns = np.empty(len(path.order))
+    turns[list(path.order)] = np.cumsum(np.diff(path.drops, prepend=path.drops[0]) != 0)
+    return turns
+
+
+def _spearman(one: Elimination, two: Elimination) -> float:
+    a, b = _turns(one), _turns(two)
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
         return np.nan  # equal scores have no order
-    return float(scipy.stats.spearmanr(one, two).statistic)
+    return float(scipy.stats.spearmanr(a, b).statistic)
 
 
-def _jaccard(one: Array, two: Array) -> float:
-    half = len(one) // 2
-    a, b = (set(np.argsort(scores, kind="stable")[:half].tolist()) for scores in (one, two))
+def _jaccard(one: Elimination, two: Elimination) -> float:
+    a, b = (set(path.order[: len(path.order) // 2]) for path in (one, two))
     return len(a & b) / len(a | b)
 
 
-def _variation(scores: Array | None) -> float:
+def _variation(path: Elimination | None) -> float:
+    scores = None if path is None else scores_of(path)
     if scores is None or not scores.mean():
         return np.nan
     return float(scores.std() / scores.mean())

@@ -130,9 +130,9 @@ def _matrix(
 def _similarity(study: Study) -> Figure:
     found = study.comparison
     caption = (
-        "Spearman's rank correlation of the scores within a group, its mean over groups. Red: they"
-        f" order channels alike; from {ALIKE} on, choosing between two is pointless. Blue: they"
-        " contradict each other."
+        "Spearman's rank correlation of the orders of removal within a group, its mean over groups."
+        f" Red: they order channels alike; from {ALIKE} on, choosing between two is pointless."
+        " Blue: they contradict each other."
     )
     colours = {"zmin": -1, "zmax": 1, "colorscale": _SCALE}
     return _matrix("similarity", "Who agrees", caption, found.names, found.similarity, colours)
