@@ -63,7 +63,7 @@ def test_a_criterion_at_which_every_worker_fails(monkeypatch: pytest.MonkeyPatch
     def broken(*given: object, **named: object) -> None:
         raise ValueError("a fault of its own")
 
-    monkeypatch.setattr(criteria_study, "criterion", lambda name, images: broken)
+    monkeypatch.setattr(criteria_study, "criterion_named", lambda name, images: broken)
     with pytest.raises(RunError, match=r"criteria: l1 cannot be done: .*a fault of its own"):
         study(Subject("test_byobnet"), ["l1"], HERE, Progress())
 
