@@ -217,7 +217,7 @@ def _run(job: Job, whole: Sequence[Training], open_ones: Sequence[Training]) -> 
                 yield
         return
     recipe = partial(trainer_of_run, str(job.folder.path.resolve()), str(job.device))
-    with workers.executor(recipe, threads=count) as executor:
+    with workers.executor(recipe, patience=workers.work_patience, threads=count) as executor:
         for outcome in as_finished(executor, open_ones):
             if isinstance(outcome, Failed):
                 raise RunError(

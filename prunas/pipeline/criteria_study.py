@@ -172,7 +172,10 @@ def _spread(
     recipe: Recipe[Task, Result] = partial(begin, bench)
     if workers.elsewhere:
         recipe = partial(at_bench, bench.subject, begin)
-    with workers.executor(recipe) as executor, progress.task(title) as bar:
+    with (
+        workers.executor(recipe, patience=workers.work_patience) as executor,
+        progress.task(title) as bar,
+    ):
         for done, outcome in enumerate(in_order(executor, tasks), 1):
             yield outcome.task, _result(outcome, title)
             bar.update(done, len(tasks))

@@ -9,6 +9,7 @@ import torch
 
 from prunas.errors import InputError
 from prunas.search.executors import (
+    ENDLESS,
     PATIENT,
     Crew,
     Here,
@@ -36,6 +37,8 @@ class Workers:
         accelerators: GPUs for each worker; 0.25 puts four on each.
         limit: seconds after which an evaluation counts as hung; None: ten times what they usually
             take, a minute at least.
+        work_limit: seconds after which any other piece of work does: a training, a criterion, a
+            run of a comparison; None: never, as one may take a thousand times as long as another.
 
     Raises:
         InputError: they do not go together.
@@ -46,6 +49,7 @@ class Workers:
     address: str | None = None
     accelerators: float = 0.0
     limit: float | None = None
+    work_limit: float | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in EXECUTORS:
@@ -65,11 +69,17 @@ class Workers:
             raise InputError(
                 f"a worker cannot have {self.accelerators:g} GPUs; give a part of one, or 1, 2, ..."
             )
-        if self.limit is not None and not self.limit > 0:
-            raise InputError(f"--limit {self.limit:g} leaves no time to evaluate anything")
         if self.accelerators and self.kind == "here":
             raise InputError("GPUs are shared out among workers; give --workers as well")
-        if self.limit is not None and self.kind == "here":
+        for limit in (self.limit, self.work_limit):
+            self._require_limit(limit)
+
+    def _require_limit(self, limit: float | None) -> None:
+        if limit is None:
+            return
+        if not limit > 0:
+            raise InputError(f"--limit {limit:g} leaves no time to do anything; give more seconds")
+        if self.kind == "here":
             raise InputError("this process cannot time itself out; give --workers with --limit")
 
     @property
@@ -80,24 +90,27 @@ class Workers:
     @property
     def patience(self) -> Patience:
         """With evaluations."""
-        if self.limit is None:
-            return PATIENT
-        return Patience(first=self.limit, factor=0.0, least=self.limit)
+        return PATIENT if self.limit is None else _at_most(self.limit)
+
+    @property
+    def work_patience(self) -> Patience:
+        """With any other work."""
+        return ENDLESS if self.work_limit is None else _at_most(self.work_limit)
 
     def executor(
         self,
         recipe: Recipe[Task, Result],
         *,
+        patience: Patience,
         threads: int = 1,
-        patience: Patience = PATIENT,
         refused: Callable[[Result], str | None] = lambda result: None,
     ) -> Supervisor[Task, Result]:
         """An executor of these workers, to be used in a `with` statement.
 
         Args:
             recipe: builds a worker.
+            patience: when a worker counts as hung; one of those above, as a rule.
             threads: of each worker that is not this process.
-            patience: when a worker counts as hung.
             refused: why a result is not accepted, None if it is.
 
         Raises:
@@ -122,6 +135,10 @@ class Workers:
 
 
 HERE: Final = Workers()
+
+
+def _at_most(seconds: float) -> Patience:
+    return Patience(first=seconds, factor=0.0, least=seconds)
 
 
 def _shares(count: int, each: float) -> list[str]:

@@ -4,15 +4,23 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
-from prunas.errors import InputError
-from prunas.pipeline import scores, workers
+from prunas.errors import InputError, RunError
+from prunas.pipeline import alone, criteria_study, scores, workers
 from prunas.pipeline.cli import main
+from prunas.pipeline.commands.options import workers_of
+from prunas.pipeline.comparison.runs import Cell
+from prunas.pipeline.comparison.workers import played
+from prunas.pipeline.crew import NOBODY
+from prunas.pipeline.criteria_study import Bench
 from prunas.pipeline.found import run_search_stages
 from prunas.pipeline.progress import Progress
 from prunas.pipeline.request import Request
@@ -21,6 +29,8 @@ from prunas.pipeline.scores import Score, job_of_worker, score_of_run
 from prunas.pipeline.stages import Job
 from prunas.pipeline.workers import HERE, Workers
 from prunas.search.archive import Archive
+from prunas.search.executors import PATIENT
+from prunas.search.executors.simulated import FAR, Fate, Simulated
 from prunas.supernet.space import Candidate
 from tests.pipeline.pictures import bright_pictures
 
@@ -113,6 +123,8 @@ def test_ctrl_c_ends_workers_and_keeps_what_has_arrived(searched: Path, tmp_path
 import os, signal
 from prunas.pipeline.cli import main
 from prunas.search.archive import Archive
+from prunas.search.executors import PATIENT
+from prunas.search.executors.simulated import FAR, Fate, Simulated
 record = Archive.record
 def record_and_stop(archive, evaluation, **place):
     record(archive, evaluation, **place)
@@ -164,6 +176,7 @@ def test_a_worker_that_does_not_see_the_run(tmp_path: Path) -> None:
         ({"kind": "processes", "count": 2, "address": "auto"}, "only Ray has an address"),
         ({"accelerators": 1.0}, "give --workers as well"),
         ({"limit": 5.0}, "this process cannot time itself out; give --workers with --limit"),
+        ({"work_limit": 5.0}, "this process cannot time itself out; give --workers with --limit"),
         ({"kind": "ray", "accelerators": 1.5}, "a worker cannot have 1.5 GPUs"),
         ({"kind": "ray", "accelerators": -1.0}, "a worker cannot have -1 GPUs"),
         ({"kind": "ray", "accelerators": float("nan")}, "a worker cannot have nan GPUs"),
@@ -210,6 +223,79 @@ def test_options_that_make_no_sense(
     assert main([*usual, "--out", str(tmp_path / "run"), *options]) == 2
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+# -- how long they may take ------------------------------------------------------------------------
+
+LENGTHS = (5.0, 1200.0, 1200.0, 7200.0, 40000.0)  # as of a run resumed shortly before an end
+
+
+@pytest.fixture
+def imagined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two workers under a virtual clock; the n-th piece of work takes the n-th of the lengths."""
+
+    def crew(workers: Workers, recipe: object, threads: int) -> Simulated[Any, str]:
+        lengths = iter(LENGTHS)
+        return Simulated(lambda task, worker: Fate(next(lengths, FAR), "done"), [(0, 2)])
+
+    monkeypatch.setattr(Workers, "_crew", crew)
+
+
+def trainings(workers: Workers) -> list[object]:
+    job: Any = SimpleNamespace(crew=NOBODY, workers=workers, device=CPU, folder=RunFolder(Path()))
+    alone_ones: Any = range(len(LENGTHS))
+    return list(alone._run(job, alone_ones, alone_ones))
+
+
+def criteria(workers: Workers) -> list[object]:
+    bench: Any = SimpleNamespace(subject=None)
+    names = [str(each) for each in range(len(LENGTHS))]
+    return list(
+        criteria_study._spread(bench, Bench.judging, names, workers, Progress(), "criteria")
+    )
+
+
+def players(workers: Workers) -> list[object]:
+    anything: Any = None
+    cells = [Cell(f"{n}", "space", "budget", n) for n in range(len(LENGTHS))]
+    return list(played(cells, anything, anything, workers))
+
+
+LONG = {"trainings": trainings, "criteria": criteria, "runs of a comparison": players}
+Long = Callable[[Workers], list[object]]
+
+
+@pytest.mark.usefixtures("imagined")
+@pytest.mark.parametrize("work", LONG.values(), ids=LONG)
+def test_what_takes_longer_than_before_is_not_taken_for_a_hang(work: Long) -> None:
+    assert len(work(Workers("processes", 2))) == len(LENGTHS)
+    assert len(work(Workers("processes", 2, limit=1.0))) == len(LENGTHS)  # that of evaluations
+
+
+@pytest.mark.usefixtures("imagined")
+@pytest.mark.parametrize("work", LONG.values(), ids=LONG)
+def test_a_limit_that_was_asked_for_is_kept(work: Long) -> None:
+    with pytest.raises(RunError, match=r"it took more than 7.3e\+03 s"):
+        work(Workers("processes", 2, work_limit=7300.0))
+
+
+def test_limits_are_of_evaluations_or_of_other_work() -> None:
+    assert Workers("processes", 2).patience == PATIENT
+    assert Workers("processes", 2, work_limit=9.0).patience == PATIENT
+    assert Workers("processes", 2, limit=9.0).patience.limit(100.0) == 9.0
+    assert workers_of(2, None, None, None, work_limit=9.0) == (
+        Workers("processes", 2, work_limit=9.0),
+        ["--workers", 2, "--limit", 9.0],
+    )
+
+
+@pytest.mark.parametrize("command", ["train RUN", "rank RUN", "criteria test_resnet"])
+def test_commands_of_other_work_take_a_limit(
+    command: str, searched: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = command.replace("RUN", str(searched)).split()
+    assert main([*words, "--workers", "2", "--limit", "0"]) == 2
+    assert "--limit 0 leaves no time to do anything" in capsys.readouterr().err
 
 
 def test_how_many_are_asked_at_once() -> None:

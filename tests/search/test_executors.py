@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from prunas.errors import InputError, RunError
 from prunas.search.executors import (
+    ENDLESS,
     Crew,
     Done,
     Failed,
@@ -219,6 +220,16 @@ def test_before_anything_is_known_patience_is_longer() -> None:
     crew = fated({"a": [Fate(FAR, 9.0), well(1.0, seconds=1.0)]}, [(0, 1)])
     played(crew, "a")
     assert crew.now() == BUILDING + 50 + BUILDING + 1
+
+
+def test_work_of_very_different_lengths_is_waited_for_if_patience_is_endless() -> None:
+    """A resumed run: the first training is seconds from its end, the others take 20 minutes."""
+    fates = {"a": [well(1.0, seconds=5.0)], "b": [well(2.0, seconds=1200.0)]}
+    fates["c"] = [well(3.0, seconds=20 * 3600.0)]
+    crew = fated(fates, [(0, 2)])
+    with Supervisor(crew, patience=ENDLESS) as executor:
+        found = list(in_order(executor, "abc"))
+    assert [each.seconds for each in found if isinstance(each, Done)] == [5.0, 1200.0, 72000.0]
 
 
 def test_late_duplicates_are_ignored() -> None:

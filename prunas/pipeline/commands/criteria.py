@@ -10,6 +10,7 @@ from prunas.pipeline.commands.options import (
     Address,
     AsJson,
     Classes,
+    CriterionLimit,
     DataName,
     Device,
     Executor,
@@ -49,13 +50,14 @@ def criteria(
     executor: Executor = None,
     address: Address = None,
     gpus_per_worker: GpusPerWorker = None,
+    limit: CriterionLimit = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a page about what criteria say of a network, and where choosing is pointless."""
     where = device_of(device)
     file = out or Path(f"{Path(model).name}-criteria.html")
     require_writable_file(file)
-    crew, _ = workers_of(workers, executor, address, gpus_per_worker)
+    crew, _ = workers_of(workers, executor, address, gpus_per_worker, work_limit=limit)
     subject = Subject(
         model=model,
         data=data,

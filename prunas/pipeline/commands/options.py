@@ -100,6 +100,16 @@ Limit = Annotated[
     float | None,
     typer.Option(help="Seconds after which an evaluation counts as hung. [10 x the usual]"),
 ]
+TrainingLimit = Annotated[
+    float | None,
+    typer.Option("--limit", help="Seconds after which a worker's training counts as hung. [never]"),
+]
+CriterionLimit = Annotated[
+    float | None,
+    typer.Option(
+        "--limit", help="Seconds after which a worker's criterion or group counts as hung. [never]"
+    ),
+]
 Compile = Annotated[
     bool | None,
     typer.Option(
@@ -133,8 +143,12 @@ def workers_of(
     address: str | None,
     gpus: float | None,
     limit: float | None = None,
+    *,
+    work_limit: float | None = None,
 ) -> tuple[Workers, list[Any]]:
     """The workers asked for, and the options that ask for them again.
+
+    A command has one `--limit`: of evaluations, or of the other work that it is for.
 
     Raises:
         InputError: they do not go together, or there is no such cluster.
@@ -144,11 +158,11 @@ def workers_of(
         "--executor": executor,
         "--address": address,
         "--gpus-per-worker": gpus,
-        "--limit": limit,
+        "--limit": work_limit if limit is None else limit,
     }
     words = [word for pair in stated.items() if pair[1] is not None for word in pair]
     usual = "ray" if address is not None else "here" if count is None else "processes"
-    crew = Workers(executor or usual, count, address, gpus or 0.0, limit)
+    crew = Workers(executor or usual, count, address, gpus or 0.0, limit, work_limit)
     if crew.kind == "ray":
         require_ray(address)  # before anything is trained for it
     return crew, words

@@ -13,6 +13,7 @@ from prunas.pipeline.commands.options import (
     Executor,
     GpusPerWorker,
     Run,
+    TrainingLimit,
     WorkerCount,
     device_of,
     workers_of,
@@ -44,11 +45,12 @@ def rank(
     executor: Executor = None,
     address: Address = None,
     gpus_per_worker: GpusPerWorker = None,
+    limit: TrainingLimit = None,
     as_json: AsJson = False,
 ) -> None:
     """Train random networks alone and tell how well scores had ordered them."""
     folder = RunFolder.open(run)
-    crew, words = workers_of(workers, executor, address, gpus_per_worker)
+    crew, words = workers_of(workers, executor, address, gpus_per_worker, work_limit=limit)
     job = Job(folder, device_of(device), Progress(visible=True), crew, launched())
     names = list(dict.fromkeys(weights or [job.request.source]))
     length = job.request.final_epochs if epochs is None else epochs

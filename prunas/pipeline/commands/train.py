@@ -17,6 +17,7 @@ from prunas.pipeline.commands.options import (
     Logs,
     Run,
     Seeds,
+    TrainingLimit,
     WorkerCount,
     device_of,
     words_of,
@@ -46,13 +47,14 @@ def train(
     executor: Executor = None,
     address: Address = None,
     gpus_per_worker: GpusPerWorker = None,
+    limit: TrainingLimit = None,
     log: Logs = None,
     as_json: AsJson = False,
 ) -> None:
     """Train the found network and, beside it, the uniform one of the same budget."""
     folder = RunFolder.open(run)
     where = device_of(device)
-    crew, words = workers_of(workers, executor, address, gpus_per_worker)
+    crew, words = workers_of(workers, executor, address, gpus_per_worker, work_limit=limit)
     stated = {
         "seeds": seeds,
         "final_epochs": final_epochs,

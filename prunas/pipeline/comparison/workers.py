@@ -36,7 +36,8 @@ def played(
                 row = play(cell, request, arenas(cell.space, cell.budget))
             yield row
         return
-    with workers.executor(partial(player, request)) as executor:
+    recipe = partial(player, request)
+    with workers.executor(recipe, patience=workers.work_patience) as executor:
         for outcome in as_finished(executor, cells):
             if isinstance(outcome, Failed):
                 raise RunError(

@@ -87,6 +87,11 @@ class Patience:
 
 
 PATIENT: Final = Patience()
+"""With pieces of work that take much the same time, as evaluations do."""
+
+ENDLESS: Final = Patience(first=math.inf, factor=0.0, least=math.inf)
+"""With pieces of work that tell nothing of each other: a training may take a thousand times as long
+as one that was nearly finished before. Only workers that are being built are timed."""
 
 
 @dataclass(eq=False)
