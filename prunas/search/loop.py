@@ -64,7 +64,9 @@ def run_search(
     archive: the search runs through the same questions, the archive answers those that it knows, in
     the order in which it learnt them, and the search goes on as if never interrupted. More
     `evaluations` than before continue the same search. Nothing recorded is lost, whatever is
-    raised. A candidate that could not be scored is recorded and told as NaN, with a warning.
+    raised. A candidate that could not be scored is told as NaN. It is recorded so, with a warning,
+    when a later one has a score or the search is at its end: if all fail, that is no failure of
+    theirs, and a resumed run scores them again.
 
     Args:
         method: the search.
@@ -72,7 +74,8 @@ def run_search(
         budget: what they may cost.
         prior: what is known of them, or None.
         executor: gives their scores.
-        archive: where scores are recorded before the method is told.
+        archive: where scores are recorded before the method is told, and failures once it is clear
+            that they are the candidates'.
         cost: prices of the candidates.
         evaluations: how many candidates to score, those already in the archive included.
         batch: how many to ask for at once; the search depends on it.
@@ -112,6 +115,7 @@ def run_search(
                 on_progress(Progress(scored, evaluations, entry, replayed))
         latest = desk.take(batch)
         if not latest:
+            desk.record()
             return done
         state = method.tell(state, latest)
         done += latest
@@ -143,6 +147,15 @@ class _Asked:
     params: int
 
 
+@dataclass(frozen=True)
+class _Arrival:
+    """An evaluation, its place in the archive if that is known, and what went wrong if it did."""
+
+    evaluation: Evaluation
+    place: int | None
+    trouble: str | None
+
+
 @final
 class _Desk:
     """Candidates between being asked for and being told.
@@ -168,6 +181,7 @@ class _Desk:
         self._replayed: list[tuple[int, Scored]] = []  # a heap: the earliest recorded is first
         self._about: dict[Candidate, _Asked] = {}
         self._arrived: deque[Scored] = deque()
+        self._unrecorded: list[_Arrival] = []  # that failed, with no success since
         self._steps = 0
         self.asked = 0
         self.open = 0
@@ -212,27 +226,44 @@ class _Desk:
         self.open -= len(taken)
         return taken
 
+    def record(self) -> None:
+        """Have the archive keep whatever has arrived."""
+        arrivals, self._unrecorded = self._unrecorded, []
+        if len(arrivals) == 1:
+            self._keep(arrivals[0])
+        elif arrivals:
+            with self._archive.together():
+                for each in arrivals:
+                    self._keep(each)
+
     def _evaluated(self) -> list[Scored]:
-        """What the executor has finished, recorded."""
+        """What the executor has finished; recorded, unless all of it failed."""
         outcomes = self._executor.finished()
         if not outcomes:
             raise RunError(f"the executor gave no score for {self.open} candidates")
-        if len(outcomes) == 1:
-            return [self._recorded(outcomes[0])]
-        with self._archive.together():
-            return [self._recorded(outcome) for outcome in outcomes]
+        latest = [self._arrival(each) for each in outcomes]
+        self._unrecorded += latest
+        if any(isinstance(each, Done) for each in outcomes):
+            self.record()
+        return [Scored(each.evaluation.candidate, each.evaluation.score) for each in latest]
 
-    def _recorded(self, outcome: Done[Candidate, float] | Failed[Candidate]) -> Scored:
+    def _arrival(self, outcome: Done[Candidate, float] | Failed[Candidate]) -> _Arrival:
         candidate, about = outcome.task, self._about[outcome.task]
+        score, trouble = math.nan, None
         if isinstance(outcome, Failed):
-            warnings.warn(
+            trouble = (
                 f"a candidate failed with {len(outcome.reasons)} workers and counts as the worst:"
-                f" {candidate}, the last time because {outcome.reasons[-1]}",
-                stacklevel=2,
+                f" {candidate}, the last time because {outcome.reasons[-1]}"
             )
-        score = math.nan if isinstance(outcome, Failed) else float(outcome.result)
-        self._archive.record(
+        else:
+            score = float(outcome.result)
+        return _Arrival(
             Evaluation(candidate, score, about.macs, about.params, outcome.seconds, about.step),
-            place=about.number + 1 if self._in_order else None,
+            about.number + 1 if self._in_order else None,
+            trouble,
         )
-        return Scored(candidate, score)
+
+    def _keep(self, arrival: _Arrival) -> None:
+        if arrival.trouble is not None:
+            warnings.warn(arrival.trouble, stacklevel=2)
+        self._archive.record(arrival.evaluation, place=arrival.place)

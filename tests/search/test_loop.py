@@ -237,6 +237,41 @@ def archived(path: Path) -> list[tuple[Candidate, float, int]]:
         return [(row.candidate, row.score, row.asked_at) for row in archive.rows()]
 
 
+def dying_after(good: int) -> Executor[Candidate, float]:
+    """A worker on a machine that breaks after so many evaluations: nothing succeeds any more."""
+    left = iter(range(good))
+
+    def fate(candidate: Candidate, worker: int) -> Fate[float]:
+        return Fate(1.0, None if next(left, None) is None else landscape(candidate))
+
+    return Supervisor(Simulated(fate, [(0, 1)]), refused=scored)
+
+
+@pytest.mark.parametrize(("batch", "in_flight"), [(1, None), (7, None), (10, None), (2, 9)])
+def test_a_broken_machine_leaves_no_candidate_failed(
+    tmp_path: Path, batch: int, in_flight: int | None
+) -> None:
+    def run(name: str, executor: Executor[Candidate, float]) -> list[Scored]:
+        return search(tmp_path / name, executor, batch=batch, in_flight=in_flight)
+
+    whole = run("whole", evaluator([]))
+    with pytest.raises(RunError, match="10 tasks after one another failed"):
+        run("parts", dying_after(12))
+    assert archived(tmp_path / "parts") == archived(tmp_path / "whole")[:12]
+    assert run("parts", evaluator([])) == whole
+    assert archived(tmp_path / "parts") == archived(tmp_path / "whole")
+
+
+def test_candidates_that_fail_at_the_end_are_recorded_as_failed(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="counts as the worst") as told:
+        done = search(tmp_path / "a", dying_after(12), evaluations=20, batch=4)
+    assert len(told) == 8
+    assert [math.isnan(score) for _, score, _ in archived(tmp_path / "a")] == 12 * [False] + 8 * [
+        True
+    ]
+    assert [each.candidate for each in done] == [row[0] for row in archived(tmp_path / "a")]
+
+
 def test_workers_wait_for_the_end_of_a_batch_but_not_in_flight(tmp_path: Path) -> None:
     executor, batches = imagined(5, seed=1)
     search(tmp_path / "batches", executor, evaluations=200, batch=5)
