@@ -26,7 +26,7 @@ from prunas.search.executors import (
     Supervisor,
     in_order,
 )
-from prunas.search.executors.crew import News
+from prunas.search.executors.crew import Answer, Lost, News, Ready, Refused
 from prunas.search.executors.simulated import FAR, Fate, Simulated
 from prunas.search.executors.supervisor import scored
 from tests.search.recipes import Job, moody, refusing, stillborn, threads_and_environment
@@ -261,6 +261,81 @@ def test_if_everything_fails_it_is_not_the_tasks() -> None:
     assert sum(isinstance(each, Failed) for each in found.values()) == 18
 
 
+def test_failures_are_held_back_until_somebody_succeeds() -> None:
+    """Or until nothing is open: before that, it may be the machine and not the tasks."""
+    fates = {"a": [DEATH] * 3, "b": [well(2.0)], "c": [DEATH] * 3}
+    with Supervisor(fated(fates, [(0, 1)]), patience=PATIENCE) as executor:
+        executor.submit("abc")
+        assert [each.task for each in executor.finished()] == ["a", "b"]
+        assert executor.finished() == [Failed("c", ("it died",) * 3, 9.0)]
+        assert executor.finished() == []
+
+
+class Told:
+    """A crew that tells what it is told to; afterwards, that all work that was given is done."""
+
+    def __init__(self, workers: int, *script: Sequence[News[float]]) -> None:
+        self.workers = workers
+        self.script = list(script)
+        self.begun: list[int] = []
+        self.given: list[News[float]] = []
+
+    def now(self) -> float:
+        return 0.0
+
+    def wanted(self) -> int:
+        return self.workers
+
+    def begin(self, worker: int) -> None:
+        self.begun.append(worker)
+
+    def give(self, worker: int, number: int, task: str) -> None:
+        self.given.append(Answer(worker, number, float(number), 1.0))
+
+    def heard(self, patience: float) -> Sequence[News[float]]:
+        if self.script:
+            return self.script.pop(0)
+        given, self.given = self.given, []
+        assert given, "everybody waits, and nothing will ever happen"
+        return given
+
+    def end(self, worker: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def test_what_arrives_beside_an_error_comes_first() -> None:
+    """Two trainings of a night, say, and one that found the disk full."""
+    error = RunError("the disk is full")
+    ready = [Ready(worker) for worker in range(3)]
+    news: list[News[float]] = [Answer(0, 0, 0.5, 1.0), Refused(error), Answer(2, 2, 2.5, 1.0)]
+    crew = Told(3, ready, news)
+    with Supervisor(crew) as executor:
+        executor.submit("abcdef")
+        assert executor.finished() == [Done("a", 0.5, 1.0), Done("c", 2.5, 1.0)]
+        given = len(crew.given)
+        executor.submit("ghi")
+        assert len(crew.given) == given  # nothing new is begun
+        for _ in range(2):
+            with pytest.raises(RunError, match="the disk is full"):
+                executor.finished()
+
+
+def test_a_worker_that_cannot_be_begun_takes_nothing_along() -> None:
+    class Full(Told):
+        def begin(self, worker: int) -> None:
+            if worker == 2:
+                raise RunError("there is no room for a worker")
+            super().begin(worker)
+
+    crew = Full(2, [Ready(0), Ready(1)], [Answer(0, 0, 0.5, 1.0), Lost(1, "it died")])
+    with Supervisor(crew) as executor:
+        executor.submit("abc")
+        assert executor.finished() == [Done("a", 0.5, 1.0)]
+        with pytest.raises(RunError, match="there is no room for a worker"):
+            executor.finished()
+
+
 def test_repeated_work_comes_before_new_work() -> None:
     """So what fails again and again does so early, and nothing waits for it at the end."""
     order = []
@@ -300,6 +375,37 @@ def test_a_worker_that_is_never_ready() -> None:
     with pytest.raises(RunError, match="no worker can be built: it took more than 100 s"):
         played(crew, "a")
     assert crew.now() == 300
+
+
+def test_early_deaths_while_others_are_being_built() -> None:
+    """Sixteen processes begin, and memory is short until three of them are killed."""
+    killed = [Lost(worker, "it was killed") for worker in range(3)]
+    crew = Told(16, *([each] for each in killed), [Ready(worker) for worker in range(3, 16)])
+    with Supervisor(crew) as executor:
+        found = list(in_order(executor, "abcdefghijklmnopqrst"))
+    assert len(found) == 20
+    assert all(isinstance(each, Done) for each in found)
+
+
+def test_who_cannot_be_built_beside_others_is_no_reason_to_give_up() -> None:
+    """Neither then, nor when the other one dies in its turn."""
+    beside = [[Lost(worker, "it was killed")] for worker in range(1, 5)]
+    crew = Told(2, [Ready(0)], *beside, [Lost(0, "it died")], [Ready(6)])
+    with Supervisor(crew) as executor:
+        found = list(in_order(executor, "abc"))
+    assert all(isinstance(each, Done) for each in found)
+
+
+def test_all_die_early() -> None:
+    """Nobody is begun in vain while it is open if the others come to life."""
+    crew = Told(16, *([Lost(worker, "it was killed")] for worker in range(16)))
+    with (
+        Supervisor(crew) as executor,
+        pytest.raises(RunError, match="no worker can be built: it was killed"),
+    ):
+        list(in_order(executor, "abcdefghijklmnopqrst"))
+    assert crew.script == []
+    assert crew.begun == list(range(18))
 
 
 @given(data=st.data(), workers=st.integers(1, 6), tasks=st.integers(0, 12))

@@ -11,7 +11,7 @@ from statistics import median
 from types import TracebackType
 from typing import Final, Generic, Protocol, Self, final
 
-from prunas.errors import RunError
+from prunas.errors import InputError, RunError
 from prunas.search.executors.crew import (
     Answer,
     Crew,
@@ -57,10 +57,13 @@ class Executor(Protocol[Task, Result]):
     def finished(self) -> list[Done[Task, Result] | Failed[Task]]:
         """Wait until a task is finished; all that are by then, as they came. [] if none is open.
 
+        A failed task may be held back until another one succeeds, which tells that it is the task.
+        What has arrived beside an error comes first: the error is raised by the next call.
+
         Raises:
             InputError: a worker found the input to be wrong.
             RunError: a worker found the run to be, or no worker can be built, or task after task
-                fails.
+                fails, in which case none of them counts as failed.
         """
         ...
 
@@ -125,7 +128,7 @@ class Supervisor(Generic[Task, Result]):
     A worker that dies, hangs, raises or gives a refused result is ended and replaced, and its task
     goes to another one, before those that nobody has begun. What an ended worker says later, and
     what is said twice, is ignored. Workers are built as there are tasks for them, as many as the
-    crew wants at the time.
+    crew wants at the time. Failed tasks are held back until one succeeds or none is open.
 
     Args:
         crew: where workers run.
@@ -152,8 +155,11 @@ class Supervisor(Generic[Task, Result]):
         self._hired = 0
         self._latest: deque[float] = deque(maxlen=_LATEST)
         self._usual: float | None = None
-        self._stillborn = 0
+        self._stillborn: list[str] = []  # why workers could not be built while none was ready
+        self._hired_before = 0  # workers begun before the first of these was lost
+        self._held: list[Failed[Task]] = []
         self._failed_in_a_row = 0
+        self._error: InputError | RunError | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -174,24 +180,48 @@ class Supervisor(Generic[Task, Result]):
 
     def finished(self) -> list[Done[Task, Result] | Failed[Task]]:
         found: list[Done[Task, Result] | Failed[Task]] = []
-        while not found and (self._waiting or self._busy):
-            self._staff()
-            for news in self._crew.heard(self._pause()):
-                found += self._heard(news)
-            found += self._overdue()
-        self._staff()  # so that they go on while the caller looks at what is finished
+        while not found and self._going_on():
+            found += self._all_heard()
+            self._staff()  # so that they go on while the caller looks at what is finished
+        if not self._going_on() and self._error is None:
+            found += self._released()
+        if self._error is not None and not found:
+            raise self._error
         return found
+
+    def _going_on(self) -> bool:
+        return self._error is None and bool(self._waiting or self._busy)
 
     # -- workers -----------------------------------------------------------------------------------
 
     def _staff(self) -> None:
         """As many workers as are wanted and needed, and work for all that are idle."""
+        if self._error is not None:
+            return
+        try:
+            self._hire()
+        except RunError as error:
+            self._error = error
+            return
+        self._hand_out()
+
+    def _hire(self) -> None:
         needed = min(self._crew.wanted(), len(self._waiting) + len(self._busy))
-        while len(self._members) < needed:
+        while len(self._members) < needed and not self._in_doubt():
             self._members[self._hired] = _Member(self._crew.now())
             self._building[self._hired] = None
             self._crew.begin(self._hired)
             self._hired += 1
+
+    def _in_doubt(self) -> bool:
+        """Whether it is still open if workers can be built at all: those on their way will tell."""
+        return len(self._stillborn) >= _TRIES and self._others_coming()
+
+    def _others_coming(self) -> bool:
+        """Whether somebody is being built who was begun before any of the others was lost."""
+        return any(worker < self._hired_before for worker in self._building)
+
+    def _hand_out(self) -> None:
         while self._idle and self._waiting:
             worker = next(iter(self._idle))
             member, piece = self._members[worker], self._waiting.popleft()
@@ -223,28 +253,58 @@ class Supervisor(Generic[Task, Result]):
 
     # -- news --------------------------------------------------------------------------------------
 
+    def _all_heard(self) -> list[Done[Task, Result] | Failed[Task]]:
+        """What is finished by the next news; an error in them is kept for later.
+
+        Whether to give up is decided when all news are known.
+        """
+        found: list[Done[Task, Result] | Failed[Task]] = []
+        for news in self._crew.heard(self._pause()):
+            if isinstance(news, Refused):
+                self._error = self._error or news.error
+            else:
+                found += self._heard(news)
+        self._dismiss_overdue()
+        if self._error is None and (reason := self._hopeless()) is not None:
+            self._error = RunError(reason)
+        return found
+
+    def _hopeless(self) -> str | None:
+        """Why there is no point in going on, None if there is."""
+        if self._failed_in_a_row >= _IN_A_ROW:
+            return (
+                f"{_IN_A_ROW} tasks after one another failed with {_TRIES} workers each, the last"
+                f" one because {self._held[-1].reasons[-1]}"
+            )
+        if len(self._stillborn) >= _TRIES and not self._others_coming():
+            return f"no worker can be built: {self._stillborn[-1]}"
+        return None
+
+    def _released(self) -> list[Failed[Task]]:
+        """The failed tasks that were held back."""
+        released, self._held = self._held, []
+        return released
+
     def _heard(
-        self, news: Ready | Answer[Result] | Lost | Refused
+        self, news: Ready | Answer[Result] | Lost
     ) -> Iterator[Done[Task, Result] | Failed[Task]]:
-        if isinstance(news, Refused):
-            raise news.error
         member = self._members.get(news.worker)
         if member is None:
             return  # it was given up before
         match news:
             case Ready(worker):
                 member.ready = True
-                self._stillborn = 0
+                self._stillborn = []
                 del self._building[worker]
                 self._idle[worker] = None
             case Lost(worker, reason):
-                yield from self._lost(worker, reason)
+                self._lost(worker, reason)
             case Answer(worker, number, result, seconds):
                 piece = member.piece
                 if piece is None or piece.number != number:
                     return  # said twice
                 if (objection := self._refused(result)) is not None:
-                    yield from self._lost(worker, objection)
+                    self._lost(worker, objection)
                     return
                 member.piece = None
                 del self._busy[worker]
@@ -252,26 +312,26 @@ class Supervisor(Generic[Task, Result]):
                 self._latest.append(seconds)
                 self._usual = median(self._latest)
                 self._failed_in_a_row = 0
+                yield from self._released()
                 yield Done(piece.task, result, seconds)
 
-    def _overdue(self) -> Iterator[Failed[Task]]:
+    def _dismiss_overdue(self) -> None:
         for places, limit in self._limits():
             for worker in list(places):
                 if self._crew.now() < self._members[worker].since + limit:
                     break
-                yield from self._lost(worker, f"it took more than {limit:.3g} s")
+                self._lost(worker, f"it took more than {limit:.3g} s")
 
-    def _lost(self, worker: int, reason: str) -> Iterator[Failed[Task]]:
+    def _lost(self, worker: int, reason: str) -> None:
         """Give a worker up; its task fails if others were lost with it before.
 
         Where there is room for fewer workers now, a machine has left: that is nobody's failure.
         """
         departed = len(self._members) > self._crew.wanted()
         member = self._dismiss(worker)
-        if not member.ready and not departed:
-            self._stillborn += 1
-            if self._stillborn >= _TRIES and not any(m.ready for m in self._members.values()):
-                raise RunError(f"no worker can be built: {reason}")
+        if not departed and not any(each.ready for each in (member, *self._members.values())):
+            self._hired_before = self._hired_before if self._stillborn else self._hired
+            self._stillborn.append(reason)
         piece = member.piece
         if piece is None:
             return
@@ -282,12 +342,7 @@ class Supervisor(Generic[Task, Result]):
             self._waiting.appendleft(piece)
             return
         self._failed_in_a_row += 1
-        if self._failed_in_a_row >= _IN_A_ROW:
-            raise RunError(
-                f"{_IN_A_ROW} tasks after one another failed with {_TRIES} workers each, the last"
-                f" one because {reason}"
-            )
-        yield Failed(piece.task, tuple(piece.reasons), piece.seconds)
+        self._held.append(Failed(piece.task, tuple(piece.reasons), piece.seconds))
 
 
 def as_finished(
