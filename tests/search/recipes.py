@@ -81,6 +81,17 @@ def scores() -> Work[Candidate, float]:
     return landscape
 
 
+def holding(pipe: str) -> Work[str, float]:
+    """Work that has a named pipe open, which it tells its process, and never ends."""
+
+    def work(task: str) -> float:
+        with open(pipe, "wb", buffering=0) as opened:
+            opened.write(f"{os.getpid()}".encode())
+            return _hangs()
+
+    return work
+
+
 def stillborn() -> Work[Job, float]:
     raise OSError("there is no data")
 

@@ -4,9 +4,14 @@ import math
 import multiprocessing
 import os
 import re
+import resource
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import pytest
@@ -132,6 +137,63 @@ def test_a_process_killed_from_outside() -> None:
         assert isinstance(executor.finished()[0], Done)
 
 
+@pytest.mark.parametrize("method", sorted({*multiprocessing.get_all_start_methods()} - {"fork"}))
+def test_a_process_ends_with_its_driver_whatever_it_is_doing(method: str, tmp_path: Path) -> None:
+    """It would go on for hours otherwise, beside the run that was resumed."""
+    os.mkfifo(tmp_path / "held")  # the worker has it open as long as it lives
+    reading = os.open(tmp_path / "held", os.O_RDONLY | os.O_NONBLOCK)
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER, method, str(tmp_path / "held")])
+    worker = 0
+    try:
+        assert wait([reading], 120), "the worker never began"
+        worker = int(os.read(reading, 100))
+        driver.kill()
+        assert wait([reading], 120), "the worker goes on"
+        assert os.read(reading, 100) == b""
+    finally:
+        driver.kill()
+        driver.wait()
+        os.close(reading)
+        with suppress(ProcessLookupError):
+            os.kill(worker or driver.pid, signal.SIGKILL)
+
+
+DRIVER = """
+import multiprocessing, sys
+from functools import partial
+from prunas.search.executors import Processes, Supervisor
+from tests.search.recipes import holding
+multiprocessing.get_all_start_methods = lambda: sys.argv[1:2]
+with Supervisor(Processes(partial(holding, sys.argv[2]), 1)) as executor:
+    executor.submit(["it"])
+    executor.finished()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file descriptors are counted in /proc")
+@pytest.mark.parametrize("spare", [0, 2])
+def test_too_few_file_descriptors_for_a_process(spare: int) -> None:
+    crew: Processes[Job, float] = Processes(stillborn, 2)
+    crew.begin(0)  # so that the server that forks is there
+    opened = descriptors()
+    most = sorted(set(range(1000)) - opened)[spare]
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, before[1]))
+        with pytest.raises(RunError, match=r"worker 2 of 2 cannot be begun \(.*Too many open"):
+            crew.begin(1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        assert descriptors() == opened
+        crew.close()
+
+
+def descriptors() -> set[int]:
+    """The open ones of this process, without that of looking."""
+    files = Path("/proc/self/fd")
+    return {int(name) for name in os.listdir(files) if os.path.lexists(files / name)}
+
+
 def test_threads_and_accelerators_of_processes() -> None:
     crew: Processes[str, tuple[int, str | None]] = Processes(
         threads_and_environment, 2, threads=1, accelerators=["4", "7"]
@@ -170,9 +232,9 @@ class Watched:
     def wanted(self) -> int:
         return self.crew.wanted()
 
-    def begin(self, worker: int) -> None:
+    def begin(self, worker: int) -> bool:
         self.begun.append(worker)
-        self.crew.begin(worker)
+        return self.crew.begin(worker)
 
     def give(self, worker: int, number: int, task: str) -> None:
         self.crew.give(worker, number, task)
@@ -286,8 +348,9 @@ class Told:
     def wanted(self) -> int:
         return self.workers
 
-    def begin(self, worker: int) -> None:
+    def begin(self, worker: int) -> bool:
         self.begun.append(worker)
+        return True
 
     def give(self, worker: int, number: int, task: str) -> None:
         self.given.append(Answer(worker, number, float(number), 1.0))
@@ -323,10 +386,10 @@ def test_what_arrives_beside_an_error_comes_first() -> None:
 
 def test_a_worker_that_cannot_be_begun_takes_nothing_along() -> None:
     class Full(Told):
-        def begin(self, worker: int) -> None:
+        def begin(self, worker: int) -> bool:
             if worker == 2:
                 raise RunError("there is no room for a worker")
-            super().begin(worker)
+            return super().begin(worker)
 
     crew = Full(2, [Ready(0), Ready(1)], [Answer(0, 0, 0.5, 1.0), Lost(1, "it died")])
     with Supervisor(crew) as executor:
@@ -375,6 +438,24 @@ def test_a_worker_that_is_never_ready() -> None:
     with pytest.raises(RunError, match="no worker can be built: it took more than 100 s"):
         played(crew, "a")
     assert crew.now() == 300
+
+
+def test_waiting_for_a_place_counts_against_nobody() -> None:
+    """A cluster is busy for longer than a worker may take to be built."""
+    crew: Simulated[str, float] = Simulated(
+        lambda task, worker: well(1.0), [(0, 2)], building=90.0, placing=3000.0
+    )
+    assert all(isinstance(each, Done) for each in played(crew, "ab").values())
+    assert crew.now() == 3000 + 90 + 10
+
+
+def test_a_worker_that_is_placed_and_never_ready() -> None:
+    crew: Simulated[str, float] = Simulated(
+        lambda task, worker: well(1.0), [(0, 1)], building=FAR, placing=3000.0
+    )
+    with pytest.raises(RunError, match="no worker can be built: it took more than 100 s"):
+        played(crew, "a")
+    assert crew.now() == 3 * (3000 + 100)
 
 
 def test_early_deaths_while_others_are_being_built() -> None:

@@ -12,7 +12,16 @@ from time import monotonic
 import pytest
 
 from prunas.errors import InputError
-from prunas.search.executors import Done, OnRay, Patience, Supervisor, in_order, require_ray
+from prunas.search.executors import (
+    Done,
+    OnRay,
+    Patience,
+    Supervisor,
+    in_order,
+    on_ray,
+    require_ray,
+)
+from prunas.search.executors.crew import News, Placed, Ready
 from prunas.search.executors.supervisor import scored
 from tests.search.recipes import Job, moody, refusing, stillborn
 
@@ -79,6 +88,53 @@ def test_more_accelerators_than_there_are() -> None:
         InputError, match=r"a worker needs 1 CPU and 5000 GPU, but this machine has"
     ):
         OnRay(stillborn, 1, accelerators=5000)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_cluster_without_room_is_waited_for_and_that_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    crew: OnRay[Job, float] = OnRay(stillborn, 1, address="auto", accelerators=5000)
+    assert crew.wanted() == 0
+    sentence = r"a worker needs 1 CPU and 5000 GPU; the cluster has \d+ CPU.*; waiting for room"
+    with pytest.warns(UserWarning, match=sentence + "$"):
+        crew.heard(0.0)
+    crew.heard(0.0)  # warnings are errors: it is said once
+    later = monotonic() + 2 * 3600
+    monkeypatch.setattr(on_ray, "monotonic", lambda: later)
+    with pytest.warns(UserWarning, match=sentence + ", for 2 h now$"):
+        crew.heard(0.0)
+    crew.heard(0.0)
+    crew.close()
+
+
+@pytest.mark.usefixtures("cluster")
+def test_actors_wait_for_their_turn_where_others_use_the_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second: OnRay[Job, float] = OnRay(partial(moody, str(tmp_path)), 1)
+    there = sum(machine["CPU"] for machine in second._machines())
+    first: OnRay[Job, float] = OnRay(partial(moody, str(tmp_path)), 1, processors=there)
+    assert first.begin(0) is False
+    assert heard(first, 2) == [Placed(0), Ready(0)]
+    assert second.begin(0) is False
+    assert second.heard(0.0) == []
+    later = monotonic() + 70
+    with monkeypatch.context() as patched:
+        patched.setattr(on_ray, "monotonic", lambda: later)
+        with pytest.warns(UserWarning, match=r"a worker needs 1 CPU; .*free are 0 CPU; waiting"):
+            assert second.heard(0.0) == []
+    first.close()
+    assert heard(second, 2) == [Placed(0), Ready(0)]
+    second.close()
+
+
+def heard(crew: OnRay[Job, float], count: int) -> list[News[float]]:
+    """The next news."""
+    found: list[News[float]] = []
+    while len(found) < count:
+        found += crew.heard(60.0)
+    return found
 
 
 @pytest.mark.usefixtures("cluster")

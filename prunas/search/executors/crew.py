@@ -27,6 +27,13 @@ with small arguments such as the path of a run; tasks and results travel as well
 
 
 @dataclass(frozen=True)
+class Placed:
+    """There is room for a worker now, which begins to be built."""
+
+    worker: int
+
+
+@dataclass(frozen=True)
 class Ready:
     """A worker is built."""
 
@@ -58,7 +65,7 @@ class Refused:
     error: InputError | RunError
 
 
-News: TypeAlias = Ready | Answer[Got] | Lost | Refused
+News: TypeAlias = Placed | Ready | Answer[Got] | Lost | Refused
 
 
 class Crew(Protocol[Given, Got]):
@@ -75,8 +82,15 @@ class Crew(Protocol[Given, Got]):
         """How many workers there should be now; it may change at any time."""
         ...
 
-    def begin(self, worker: int) -> None:
-        """Have a worker built; it is `Ready` later."""
+    def begin(self, worker: int) -> bool:
+        """Have a worker built; it is `Ready` later.
+
+        Returns:
+            Whether that has begun; if not, it waits for room, and is `Placed` first.
+
+        Raises:
+            RunError: it cannot be begun.
+        """
         ...
 
     def give(self, worker: int, number: int, task: Given) -> None:

@@ -23,13 +23,14 @@ class Here(Generic[Task, Result]):
     def wanted(self) -> int:
         return 1
 
-    def begin(self, worker: int) -> None:
+    def begin(self, worker: int) -> bool:
         def step() -> News[Result]:
             self._work = None  # what a failed worker held makes room
             self._work, found = build(self._recipe)
             return as_news(worker, None, found)
 
         self._steps.append(step)
+        return True
 
     def give(self, worker: int, number: int, task: Task) -> None:
         work = self._work

@@ -8,6 +8,7 @@ and repeating their work is the supervisor's affair, as with any other crew.
 import math
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from socket import create_connection
@@ -21,6 +22,7 @@ from prunas.errors import InputError, RunError
 from prunas.search.executors.crew import (
     Lost,
     News,
+    Placed,
     Raised,
     Recipe,
     Result,
@@ -36,6 +38,8 @@ LOOPBACK: Final = "127.0.0.1"
 
 _LOOK_UP: Final = 5.0  # seconds after which machines may have come or gone
 _ANSWER: Final = 5.0  # seconds within which a cluster answers
+_SOON: Final = 60.0  # seconds within which a cluster with room should have placed somebody
+_RARELY: Final = 3600.0  # seconds from one note that nobody has a place to the next
 _QUIET: Final[Mapping[str, str]] = {
     "RAY_USAGE_STATS_ENABLED": "0",  # or Ray reports to its makers
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what comes anyway; without it Ray warns
@@ -48,6 +52,9 @@ class _Actor:
     def __init__(self, threads: int) -> None:
         self._threads = threads
         self._work: Work[Any, Any] | None = None
+
+    def place(self) -> None:
+        """Answer, as an actor can that has found a place."""
 
     def build(self, recipe: Recipe[Any, Any], place: str) -> Returned[None] | Raised:
         """Apply a recipe, in the folder that relative paths of its arguments start from."""
@@ -66,6 +73,9 @@ class _Actor:
 @final
 class OnRay(Generic[Task, Result]):
     """As many actors as the cluster has room for; they follow it as it grows and shrinks.
+
+    Where others use the cluster, they wait for their turn, however long; a note says so while
+    nobody has a place.
 
     Args:
         recipe: builds a worker. What it reads must be there on every machine of the cluster: a
@@ -96,7 +106,10 @@ class OnRay(Generic[Task, Result]):
         self._room = 0
         self._looked_up = -math.inf
         self._actors: dict[int, Any] = {}
+        self._unplaced: dict[Any, int] = {}
         self._pending: dict[Any, tuple[int, int | None]] = {}
+        self._waits_since: float | None = None
+        self._next_note = 0.0
         with ExitStack() as undo:
             # Ray prints there what it thinks of workers that died; answers of a program go there
             undo.enter_context(redirect_stdout(sys.stderr))
@@ -123,18 +136,20 @@ class OnRay(Generic[Task, Result]):
     def _machines(self) -> list[Mapping[str, float]]:
         return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
 
-    def begin(self, worker: int) -> None:
+    def begin(self, worker: int) -> bool:
         actor = self._ray.remote(_Actor).options(
             num_cpus=self._needs["CPU"], num_gpus=self._needs["GPU"], max_restarts=0
         )
         self._actors[worker] = actor.remote(max(1, int(self._needs["CPU"])))
-        self._pending[self._actors[worker].build.remote(self._recipe, os.getcwd())] = worker, None
+        self._unplaced[self._actors[worker].place.remote()] = worker
+        return False
 
     def give(self, worker: int, number: int, task: Task) -> None:
         self._pending[self._actors[worker].work.remote(task)] = worker, number
 
     def heard(self, patience: float) -> Sequence[News[Result]]:
-        asked = list(self._pending)
+        self._note_waiting()
+        asked = [*self._unplaced, *self._pending]
         timeout = min(patience, _LOOK_UP)
         if not asked:  # there is no room for anybody
             sleep(timeout)
@@ -146,6 +161,7 @@ class OnRay(Generic[Task, Result]):
 
     def end(self, worker: int) -> None:
         self._ray.kill(self._actors.pop(worker))
+        self._unplaced = {ref: kept for ref, kept in self._unplaced.items() if kept != worker}
         self._pending = {ref: kept for ref, kept in self._pending.items() if kept[0] != worker}
 
     def close(self) -> None:
@@ -154,13 +170,38 @@ class OnRay(Generic[Task, Result]):
         self._undo.close()
 
     def _received(self, reference: Any) -> News[Result]:
-        worker, number = self._pending.pop(reference)
+        placed = self._unplaced.pop(reference, None)
+        worker, number = (placed, None) if placed is not None else self._pending.pop(reference)
         try:
             found = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
             self._looked_up = -math.inf  # its machine may be gone
             return Lost(worker, f"{type(error).__name__}: {_line(error)}")
+        if placed is not None:
+            building = self._actors[worker].build.remote(self._recipe, os.getcwd())
+            self._pending[building] = worker, None
+            return Placed(worker)
         return as_news(worker, number, found)
+
+    def _note_waiting(self) -> None:
+        """Say that nobody has a place: at once if there is none, in a minute if all are taken."""
+        now = self.now()
+        if len(self._unplaced) < len(self._actors):
+            self._waits_since = None
+            return
+        if self._waits_since is None:
+            self._waits_since, self._next_note = now, now + (_SOON if self._room else 0.0)
+        if now < self._next_note:
+            return
+        self._next_note = now + _RARELY
+        hours = round((now - self._waits_since) / 3600)
+        warnings.warn(
+            f"a worker needs {_listed(self._needs)}; the cluster has"
+            f" {_listed(self._ray.cluster_resources())}, free are"
+            f" {_listed(self._ray.available_resources())}; waiting for room"
+            + (f", for {hours} h now" if hours else ""),
+            stacklevel=2,
+        )
 
 
 def _fitting(needs: Mapping[str, float], machine: Mapping[str, float]) -> int:

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from threading import Thread
 from time import monotonic
 from typing import Any, Final, Generic, final
 
 import torch
 from threadpoolctl import threadpool_limits
 
+from prunas.errors import RunError
 from prunas.search.executors.crew import (
     Lost,
     News,
@@ -73,19 +75,36 @@ class Processes(Generic[Task, Result]):
     def wanted(self) -> int:
         return self._count
 
-    def begin(self, worker: int) -> None:
+    def begin(self, worker: int) -> bool:
         slot = min(set(range(self._count)) - {each.slot for each in self._processes.values()})
         named = self._accelerators
         environment = {} if named is None else {_CUDA: named[slot]}
+        try:
+            process, ours = self._started(environment)
+        except (OSError, EOFError) as error:  # the latter if the server could not fork
+            raise RunError(
+                f"worker {len(self._processes) + 1} of {self._count} cannot be begun ({error});"
+                " ask for fewer workers, or raise what the system allows (ulimit -n, ulimit -u)"
+            ) from None
+        self._processes[worker] = _Process(process, ours, slot)
+        self._channels[ours] = worker
+        return True
+
+    def _started(self, environment: dict[str, str]) -> tuple[BaseProcess, Connection]:
+        """A process, and our end of the channel to it."""
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
             target=_serve, args=(self._recipe, self._threads, environment, theirs), daemon=True
         )
-        with deaf_to_interrupts():
-            process.start()
-        theirs.close()
-        self._processes[worker] = _Process(process, ours, slot)
-        self._channels[ours] = worker
+        try:
+            with deaf_to_interrupts():
+                process.start()
+        except (OSError, EOFError):
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return process, ours
 
     def give(self, worker: int, number: int, task: Task) -> None:
         with suppress(ConnectionError):  # that it has ended is heard next
@@ -140,6 +159,7 @@ def _serve(
     recipe: Recipe[Any, Any], threads: int, environment: dict[str, str], channel: Connection
 ) -> None:
     """Be built, then do the work that comes in, until the parent ends."""
+    _end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # also where signals cannot be masked
     os.environ.update(environment)
     torch.set_num_threads(threads)
@@ -149,6 +169,22 @@ def _serve(
         while work is not None:
             number, task = channel.recv()
             channel.send((number, attempt(work, task)))
+
+
+def _end_with_parent() -> None:
+    """End this process as soon as its parent has ended, however that was, whatever it is doing.
+
+    Otherwise a training would go on for hours beside the run that was resumed. The parent is who
+    made the process, also where a server forked it.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a worker is a child"
+
+    def end() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    Thread(target=end, daemon=True).start()
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Final, Generic, final
 
-from prunas.search.executors.crew import Answer, Got, Lost, News, Ready, Result, Task
+from prunas.search.executors.crew import Answer, Got, Lost, News, Placed, Ready, Result, Task
 
 FAR: Final = 1e9
 """Seconds that nobody waits for: a worker that hangs answers then."""
@@ -34,7 +34,8 @@ class Simulated(Generic[Task, Result]):
         fate: of a task with a worker.
         workers: how many there are, from each time on: ((0, 4), (60, 3)) loses one after a minute,
             whatever it is doing.
-        building: seconds until a worker is ready.
+        building: seconds until a worker that has a place is ready.
+        placing: seconds until it has one, for a cluster that others use as well.
         stopwatch: a clock that runs while the driver works; that time passes for workers too. By
             default the driver is infinitely fast.
 
@@ -49,10 +50,12 @@ class Simulated(Generic[Task, Result]):
         workers: Sequence[tuple[float, int]],
         *,
         building: float = 0.0,
+        placing: float = 0.0,
         stopwatch: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._fate = fate
         self._building = building
+        self._placing = placing
         self._stopwatch = stopwatch
         self._mark = stopwatch()
         self._now = 0.0
@@ -73,9 +76,13 @@ class Simulated(Generic[Task, Result]):
     def wanted(self) -> int:
         return self._there
 
-    def begin(self, worker: int) -> None:
+    def begin(self, worker: int) -> bool:
         self._members[worker] = None
-        self._enter(self.now() + self._building, Ready(worker))
+        placed = self.now() + self._placing
+        if self._placing:
+            self._enter(placed, Placed(worker))
+        self._enter(placed + self._building, Ready(worker))
+        return not self._placing
 
     def give(self, worker: int, number: int, task: Task) -> None:
         fate = self._fate(task, worker)
@@ -125,7 +132,9 @@ class Simulated(Generic[Task, Result]):
                 leaving = list(self._members)[there:]
                 self._left.update(leaving)
                 return [Lost(worker, "its machine left") for worker in leaving]
-            case Ready(worker) | Lost(worker) | Answer(worker) if worker in self._left:
+            case Placed(worker) | Ready(worker) if worker in self._left:
+                return []
+            case Lost(worker) | Answer(worker) if worker in self._left:
                 return []
             case Answer(worker, _, _, seconds) if worker in self._members:
                 self.useful += seconds

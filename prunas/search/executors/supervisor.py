@@ -18,6 +18,7 @@ from prunas.search.executors.crew import (
     Given,
     Got,
     Lost,
+    Placed,
     Ready,
     Refused,
     Result,
@@ -109,7 +110,7 @@ class _Piece(Generic[Task]):
 
 @dataclass(eq=False)
 class _Member(Generic[Task]):
-    """A worker: since when it is being built, or does its piece."""
+    """A worker: since when it is being built, does its piece, or waits for a place."""
 
     since: float
     ready: bool = False
@@ -209,8 +210,8 @@ class Supervisor(Generic[Task, Result]):
         needed = min(self._crew.wanted(), len(self._waiting) + len(self._busy))
         while len(self._members) < needed and not self._in_doubt():
             self._members[self._hired] = _Member(self._crew.now())
-            self._building[self._hired] = None
-            self._crew.begin(self._hired)
+            if self._crew.begin(self._hired):
+                self._building[self._hired] = None
             self._hired += 1
 
     def _in_doubt(self) -> bool:
@@ -286,12 +287,15 @@ class Supervisor(Generic[Task, Result]):
         return released
 
     def _heard(
-        self, news: Ready | Answer[Result] | Lost
+        self, news: Placed | Ready | Answer[Result] | Lost
     ) -> Iterator[Done[Task, Result] | Failed[Task]]:
         member = self._members.get(news.worker)
         if member is None:
             return  # it was given up before
         match news:
+            case Placed(worker):
+                member.since = self._crew.now()
+                self._building[worker] = None
             case Ready(worker):
                 member.ready = True
                 self._stillborn = []
