@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from prunas.errors import RunError
 from prunas.pipeline.cli import main
 from prunas.pipeline.comparison import Comparison, Means, Results, compare_methods, live, study
 from prunas.pipeline.progress import Progress
@@ -15,11 +16,21 @@ from prunas.pipeline.request import Request
 from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.workers import HERE
 from prunas.search.archive import Archive
+from prunas.search.executors import Supervisor
+from prunas.search.executors.simulated import Fate, Simulated
 from prunas.supernet.space import Candidate
 from tests.pipeline.pictures import bright_pictures
 
 METHODS = ("random", "evolution", "evolution+di")
 ALONE = Means(HERE, torch.device("cpu"), Progress())
+
+
+def test_a_broken_machine_scores_no_candidate_as_failed() -> None:
+    crew: Simulated[Candidate, float] = Simulated(lambda task, w: Fate(1.0, None), [(0, 2)])
+    with Supervisor(crew) as executor:
+        arriving = live._scores(executor, [Candidate((number,)) for number in range(12)])
+        with pytest.raises(RunError, match="10 tasks after one another"):
+            next(arriving)
 
 
 @pytest.fixture(scope="module")

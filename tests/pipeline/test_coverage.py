@@ -15,9 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import prunas
+from prunas.errors import RunError
 from prunas.pipeline.cli import main
 from prunas.pipeline.coverage import Row, cover, examine, protocol, read_rows, workers, zoo
 from prunas.pipeline.progress import Task
+from prunas.pipeline.workers import Workers
+from prunas.search.executors.simulated import Fate, Simulated
 
 GIB = 2**30
 PASSED = Row(
@@ -26,6 +29,17 @@ PASSED = Row(
     trace_s=0.1, cut_s=0.2, oracle_side=32, oracle_width=1.0, permutation=1e-15, masked=0.0,
     runs=True, reloads=True, seconds=2.0, stage="done",
 )  # fmt: skip
+
+
+def test_a_broken_cluster_leaves_no_row_of_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    def crew(elsewhere: Workers, recipe: object, threads: int) -> Simulated[str, Row]:
+        return Simulated(lambda task, worker: Fate(1.0, None), [(0, 2)])
+
+    monkeypatch.setattr(Workers, "_crew", crew)
+    models = [f"model {number}" for number in range(12)]
+    arriving = workers.examined_elsewhere(models, Workers("ray"), limit=9.0, memory=GIB)
+    with pytest.raises(RunError, match="10 tasks after one another"):
+        next(arriving)
 
 
 def test_a_model_is_traced_cut_and_proven() -> None:

@@ -8,7 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import wait
@@ -23,13 +23,16 @@ from prunas.search.executors import (
     ENDLESS,
     Crew,
     Done,
+    Executor,
     Failed,
     Here,
     Patience,
     Processes,
     Recipe,
     Supervisor,
+    as_finished,
     in_order,
+    settled,
 )
 from prunas.search.executors.crew import Answer, Lost, News, Ready, Refused
 from prunas.search.executors.simulated import FAR, Fate, Simulated
@@ -323,14 +326,20 @@ def test_if_everything_fails_it_is_not_the_tasks() -> None:
     assert sum(isinstance(each, Failed) for each in found.values()) == 18
 
 
-def test_failures_are_held_back_until_somebody_succeeds() -> None:
-    """Or until nothing is open: before that, it may be the machine and not the tasks."""
-    fates = {"a": [DEATH] * 3, "b": [well(2.0)], "c": [DEATH] * 3}
+@pytest.mark.parametrize("ordered", [as_finished, in_order])
+def test_failures_are_settled_when_somebody_succeeds_or_all_is_done(
+    ordered: Callable[[Executor[str, float], str], Iterator[Done[str, float] | Failed[str]]],
+) -> None:
+    """Before that, it may be the machine and not the tasks."""
+    fates = {task: [well(2.0) if task in "cC" else DEATH] * 3 for task in "abcdefghijklmnopABCD"}
     with Supervisor(fated(fates, [(0, 1)]), patience=PATIENCE) as executor:
-        executor.submit("abc")
-        assert [each.task for each in executor.finished()] == ["a", "b"]
-        assert executor.finished() == [Failed("c", ("it died",) * 3, 9.0)]
-        assert executor.finished() == []
+        found = settled(ordered(executor, "abcdABCD"))
+        assert [each.task for each in found] == list("abcdABCD")
+    with Supervisor(fated(fates, [(0, 1)]), patience=PATIENCE) as executor:
+        arriving = settled(ordered(executor, "abcdefghijklmnop"))
+        assert [next(arriving).task for _ in "abc"] == list("abc")
+        with pytest.raises(RunError, match="10 tasks after one another"):
+            next(arriving)
 
 
 class Told:

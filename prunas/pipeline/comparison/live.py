@@ -22,7 +22,7 @@ from prunas.pipeline.sources import train_source
 from prunas.pipeline.stages import Job, sort_channels, train_full
 from prunas.search.archive import Archive, Evaluation
 from prunas.search.budget import Budget, Feasible, as_values
-from prunas.search.executors import Executor, Failed, in_order
+from prunas.search.executors import Executor, Failed, in_order, settled
 from prunas.search.prior import Prior
 from prunas.supernet.space import Candidate
 
@@ -178,5 +178,5 @@ def _scores(
     executor: Executor[Candidate, float], candidates: Sequence[Candidate]
 ) -> Iterator[float]:
     """NaN for one that cannot be scored."""
-    for outcome in in_order(executor, candidates):
+    for outcome in settled(in_order(executor, candidates)):
         yield math.nan if isinstance(outcome, Failed) else outcome.result

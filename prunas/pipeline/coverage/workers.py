@@ -15,7 +15,7 @@ import torch
 from prunas.pipeline.coverage.protocol import examine
 from prunas.pipeline.coverage.row import Row
 from prunas.pipeline.workers import Workers
-from prunas.search.executors import Failed, Patience, Work, as_finished
+from prunas.search.executors import Failed, Patience, Work, as_finished, settled
 
 _GRACE: Final = 120.0  # seconds beyond a model's limit, after which it is the worker that hangs
 
@@ -61,7 +61,7 @@ def examined_elsewhere(
     """The same by workers of a cluster, each of which has a process for every model."""
     patience = Patience(first=limit + _GRACE, factor=0.0, least=limit + _GRACE)
     with workers.executor(partial(examiner, limit, memory), patience=patience) as executor:
-        for outcome in as_finished(executor, models):
+        for outcome in settled(as_finished(executor, models)):
             if isinstance(outcome, Failed):
                 yield Row(outcome.task, "", stage="begin", error=outcome.reasons[-1])
             else:

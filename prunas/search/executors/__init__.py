@@ -16,3 +16,4 @@ from prunas.search.executors.supervisor import Patience as Patience
 from prunas.search.executors.supervisor import Supervisor as Supervisor
 from prunas.search.executors.supervisor import as_finished as as_finished
 from prunas.search.executors.supervisor import in_order as in_order
+from prunas.search.executors.supervisor import settled as settled

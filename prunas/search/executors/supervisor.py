@@ -58,13 +58,13 @@ class Executor(Protocol[Task, Result]):
     def finished(self) -> list[Done[Task, Result] | Failed[Task]]:
         """Wait until a task is finished; all that are by then, as they came. [] if none is open.
 
-        A failed task may be held back until another one succeeds, which tells that it is the task.
-        What has arrived beside an error comes first: the error is raised by the next call.
+        Results that have arrived beside an error come first: the next call raises it.
 
         Raises:
             InputError: a worker found the input to be wrong.
             RunError: a worker found the run to be, or no worker can be built, or task after task
-                fails, in which case none of them counts as failed.
+                fails: then it is not the tasks, and those before should not count as failed either
+                (see `settled`).
         """
         ...
 
@@ -129,7 +129,7 @@ class Supervisor(Generic[Task, Result]):
     A worker that dies, hangs, raises or gives a refused result is ended and replaced, and its task
     goes to another one, before those that nobody has begun. What an ended worker says later, and
     what is said twice, is ignored. Workers are built as there are tasks for them, as many as the
-    crew wants at the time. Failed tasks are held back until one succeeds or none is open.
+    crew wants at the time.
 
     Args:
         crew: where workers run.
@@ -158,8 +158,7 @@ class Supervisor(Generic[Task, Result]):
         self._usual: float | None = None
         self._stillborn: list[str] = []  # why workers could not be built while none was ready
         self._hired_before = 0  # workers begun before the first of these was lost
-        self._held: list[Failed[Task]] = []
-        self._failed_in_a_row = 0
+        self._failed: list[str] = []  # why tasks did, since one succeeded
         self._error: InputError | RunError | None = None
 
     def __enter__(self) -> Self:
@@ -184,11 +183,12 @@ class Supervisor(Generic[Task, Result]):
         while not found and self._going_on():
             found += self._all_heard()
             self._staff()  # so that they go on while the caller looks at what is finished
-        if not self._going_on() and self._error is None:
-            found += self._released()
-        if self._error is not None and not found:
+        if self._error is None:
+            return found
+        results = [each for each in found if isinstance(each, Done)]
+        if not results:
             raise self._error
-        return found
+        return [*results]
 
     def _going_on(self) -> bool:
         return self._error is None and bool(self._waiting or self._busy)
@@ -265,26 +265,21 @@ class Supervisor(Generic[Task, Result]):
                 self._error = self._error or news.error
             else:
                 found += self._heard(news)
-        self._dismiss_overdue()
+        found += self._overdue()
         if self._error is None and (reason := self._hopeless()) is not None:
             self._error = RunError(reason)
         return found
 
     def _hopeless(self) -> str | None:
         """Why there is no point in going on, None if there is."""
-        if self._failed_in_a_row >= _IN_A_ROW:
+        if len(self._failed) >= _IN_A_ROW:
             return (
                 f"{_IN_A_ROW} tasks after one another failed with {_TRIES} workers each, the last"
-                f" one because {self._held[-1].reasons[-1]}"
+                f" one because {self._failed[-1]}"
             )
         if len(self._stillborn) >= _TRIES and not self._others_coming():
             return f"no worker can be built: {self._stillborn[-1]}"
         return None
-
-    def _released(self) -> list[Failed[Task]]:
-        """The failed tasks that were held back."""
-        released, self._held = self._held, []
-        return released
 
     def _heard(
         self, news: Placed | Ready | Answer[Result] | Lost
@@ -302,31 +297,30 @@ class Supervisor(Generic[Task, Result]):
                 del self._building[worker]
                 self._idle[worker] = None
             case Lost(worker, reason):
-                self._lost(worker, reason)
+                yield from self._lost(worker, reason)
             case Answer(worker, number, result, seconds):
                 piece = member.piece
                 if piece is None or piece.number != number:
                     return  # said twice
                 if (objection := self._refused(result)) is not None:
-                    self._lost(worker, objection)
+                    yield from self._lost(worker, objection)
                     return
                 member.piece = None
                 del self._busy[worker]
                 self._idle[worker] = None
                 self._latest.append(seconds)
                 self._usual = median(self._latest)
-                self._failed_in_a_row = 0
-                yield from self._released()
+                self._failed = []
                 yield Done(piece.task, result, seconds)
 
-    def _dismiss_overdue(self) -> None:
+    def _overdue(self) -> Iterator[Failed[Task]]:
         for places, limit in self._limits():
             for worker in list(places):
                 if self._crew.now() < self._members[worker].since + limit:
                     break
-                self._lost(worker, f"it took more than {limit:.3g} s")
+                yield from self._lost(worker, f"it took more than {limit:.3g} s")
 
-    def _lost(self, worker: int, reason: str) -> None:
+    def _lost(self, worker: int, reason: str) -> Iterator[Failed[Task]]:
         """Give a worker up; its task fails if others were lost with it before.
 
         Where there is room for fewer workers now, a machine has left: that is nobody's failure.
@@ -345,8 +339,8 @@ class Supervisor(Generic[Task, Result]):
         if len(piece.reasons) < _TRIES:
             self._waiting.appendleft(piece)
             return
-        self._failed_in_a_row += 1
-        self._held.append(Failed(piece.task, tuple(piece.reasons), piece.seconds))
+        self._failed.append(reason)
+        yield Failed(piece.task, tuple(piece.reasons), piece.seconds)
 
 
 def as_finished(
@@ -369,3 +363,19 @@ def in_order(
         while task not in known:
             known |= {each.task: each for each in executor.finished()}
         yield known.pop(task)
+
+
+def settled(
+    outcomes: Iterable[Done[Task, Result] | Failed[Task]],
+) -> Iterator[Done[Task, Result] | Failed[Task]]:
+    """The same; failed tasks when a later one has succeeded, or at the end.
+
+    So if task after task fails, and an error ends it, none of them was ever said to have failed.
+    """
+    held: list[Done[Task, Result] | Failed[Task]] = []
+    for outcome in outcomes:
+        held.append(outcome)
+        if isinstance(outcome, Done):
+            yield from held
+            held = []
+    yield from held
