@@ -4,9 +4,10 @@ import fcntl
 import json
 import os
 import platform
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from errno import EACCES, EAGAIN
+from errno import EACCES, EAGAIN, ELOOP
 from pathlib import Path
 from typing import IO, Final
 
@@ -28,7 +29,8 @@ def claimed(folder: Path) -> Iterator[None]:
         folder: it exists.
 
     Raises:
-        InputError: another process has the folder, which the sentence names.
+        InputError: another process has the folder, which the sentence names; or its .lock is a
+            link or no regular file.
         RunError: the folder cannot be written.
     """
     with _locked(folder / LOCK) as opened:
@@ -54,8 +56,7 @@ def _locked(file: Path) -> Iterator[IO[str]]:
 def _opened(file: Path) -> IO[str]:
     """The locked file, of which the folder knows: not one that its holder has just removed."""
     while True:
-        with writing(file.parent):
-            opened = file.open("a+", encoding="utf-8")
+        opened = _open(file)
         try:
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -70,6 +71,22 @@ def _opened(file: Path) -> IO[str]:
             if os.path.samestat(os.fstat(opened.fileno()), file.stat()):
                 return opened
         opened.close()
+
+
+def _open(file: Path) -> IO[str]:
+    """The file, made if it is missing. It is emptied later, and so no link to another one."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK  # the last for pipes
+    with writing(file.parent):
+        try:
+            descriptor = os.open(file, flags, 0o666)
+        except OSError as error:
+            if error.errno == ELOOP:
+                raise InputError(f"{file} is a link, which prunas never makes; delete it") from None
+            raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise InputError(f"{file} is no regular file; delete it")
+    return os.fdopen(descriptor, "r+", encoding="utf-8")
 
 
 def _holder(opened: IO[str]) -> str:

@@ -62,6 +62,25 @@ def test_a_lock_whose_holder_has_just_removed_it_is_none(
             pass
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_lock_that_is_a_link_is_refused_and_not_followed(there: bool, tmp_path: Path) -> None:
+    victim, run = tmp_path / "victim.txt", tmp_path / "run"
+    run.mkdir()
+    if there:
+        victim.write_text("precious")
+    (run / LOCK).symlink_to(victim)
+    with pytest.raises(InputError, match=r"\.lock is a link, which prunas never"), claimed(run):
+        pass
+    assert victim.exists() == there
+    assert not there or victim.read_text() == "precious"
+
+
+def test_a_lock_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / LOCK)
+    with pytest.raises(InputError, match=r"\.lock is no regular file"), claimed(tmp_path):
+        pass
+
+
 def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
     process, _ = _holder(tmp_path)
     assert process.pid is not None
