@@ -4,6 +4,7 @@ One row per evaluation, on disk before anybody is told, so that an interrupted r
 One process writes; any number may read at the same time (write-ahead log).
 """
 
+import os
 import sqlite3
 import warnings
 from collections.abc import Iterator
@@ -16,7 +17,15 @@ from urllib.parse import quote
 
 from prunas.errors import InputError, RunError
 from prunas.search.evaluation import Evaluation as Evaluation
-from prunas.search.schema import damaged, insert, is_damage, prepare, require_whole, rows_of
+from prunas.search.schema import (
+    damaged,
+    insert,
+    is_damage,
+    prepare,
+    require_ours,
+    require_whole,
+    rows_of,
+)
 from prunas.supernet.space import Candidate
 
 _PAGES: Final = 100  # in the log before they move to the archive: a copy without the log lacks few
@@ -38,7 +47,7 @@ class Archive:
         patience: seconds to wait for another process that holds the file.
 
     Raises:
-        InputError: the file is no archive, damaged, or of a newer version or another run.
+        InputError: the file is no archive, a link, damaged, or of a newer version or another run.
         RunError: the disk is full or read-only, or another process holds the file.
     """
 
@@ -159,7 +168,9 @@ class Archive:
         self._safe = len(self._scores)
 
     def _choose_journal(self, patience: float) -> None:
+        """A write-ahead log where the disk takes one; a file of somebody else's stays as it is."""
         try:
+            require_ours(self._connection, self._path)
             (mode,) = self._connection.execute("PRAGMA journal_mode = WAL").fetchone()
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode not in _NO_SHARED_MEMORY:
@@ -179,6 +190,7 @@ class Archive:
         self._connection.close()
         self._connection = _connected(self._path, patience)
         self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        require_ours(self._connection, self._path)
         (mode,) = self._connection.execute("PRAGMA journal_mode = DELETE").fetchone()
         self._connection.execute("PRAGMA locking_mode = NORMAL")
         self._connection.execute("SELECT 1 FROM sqlite_master").fetchone()  # lets go of it
@@ -234,7 +246,23 @@ _NO_SHARED_MEMORY: Final = (
 )
 
 
+def require_no_link(path: Path) -> None:
+    """Refuse a link in the place of an archive: SQLite would write to the file that it names.
+
+    It follows no links in the places of its logs.
+
+    Raises:
+        InputError: it is one.
+    """
+    if path.is_symlink():
+        raise InputError(
+            f"{path} is a link to {os.readlink(path)}, which prunas would write to; put the"
+            " archive itself there"
+        )
+
+
 def _connected(path: Path, patience: float) -> sqlite3.Connection:
+    require_no_link(path)
     try:
         return sqlite3.connect(_address(path), patience, isolation_level=None, uri=True)
     except sqlite3.OperationalError as error:

@@ -4,17 +4,19 @@ The file is copied into memory first and read there: nothing is locked, made or 
 on disk, so that a run can go on meanwhile, or lie on a disk that nobody may write to.
 """
 
+import filecmp
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from itertools import count
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
 from prunas.errors import InputError, RunError
+from prunas.search.archive import require_no_link
 from prunas.search.evaluation import COLUMNS, Evaluation
 from prunas.search.schema import (
     DamagedError,
@@ -62,8 +64,8 @@ def write_archive(path: Path, record: Record) -> None:
     Raises:
         RunError: it cannot be written.
     """
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        try:
+    try:
+        with closing(_made(path)) as connection:
             prepare(connection, path)
             connection.execute("BEGIN IMMEDIATE")
             for run, (fingerprint, rows) in enumerate(record.items(), 1):
@@ -71,42 +73,43 @@ def write_archive(path: Path, record: Record) -> None:
                 for row in rows:
                     insert(connection, run, row)
             connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise RunError(f"cannot write {path} ({error}); make room and try again") from None
+    except sqlite3.Error as error:
+        raise RunError(f"cannot write {path} ({error}); make room and try again") from None
 
 
-def recover(path: Path, *, fingerprint: str) -> tuple[int, Path]:
+def recover(path: Path, fingerprints: Sequence[str]) -> tuple[int, Path]:
     """Make an archive of what can be read of a damaged one, which is kept beside it.
 
-    Every row is looked up by itself, and taken if it is what was recorded.
+    Every row is looked up by itself, and taken if it is what was recorded. A process that is killed
+    here has lost nothing: called again, this saves as much.
 
     Args:
         path: the archive.
-        fingerprint: of its run.
+        fingerprints: of its run, or of all in it in the order in which they were merged.
 
     Returns:
         The number of evaluations saved, and where the damaged archive is.
 
     Raises:
-        InputError: there is no archive, it is not damaged, or it is of a newer version.
+        InputError: there is no archive, it is a link, not damaged, or of a newer version.
         RunError: the folder cannot be written.
     """
-    _require_damaged(path)
-    rows = {row.candidate: row for row in _readable(path, fingerprint)}
-    aside = next(file for file in _names(path) if not file.exists())
+    require_no_link(path)
     fresh = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        write_archive(fresh, {fingerprint: tuple(rows.values())})
-        shutil.copy(path, aside)
-        for ending in ("-wal", "-shm"):  # they belong to the damaged one
-            with suppress(FileNotFoundError):
-                os.replace(f"{path}{ending}", f"{aside}{ending}")
+        _put_log_back(path)
+        _require_damaged(path)
+        record = {name: _saved(path, name, place) for place, name in enumerate(fingerprints, 1)}
+        write_archive(fresh, record)
+        aside = _kept(path)
+        for ending in (*_LOGS, "-shm"):  # they would be taken for those of the new archive
+            Path(f"{path}{ending}").unlink(missing_ok=True)
         os.replace(fresh, path)
     except OSError as error:
-        raise RunError(f"{path} cannot be replaced ({error.strerror})") from None
+        raise RunError(f"{path} cannot be replaced ({error.strerror}); it is kept") from None
     finally:
         fresh.unlink(missing_ok=True)
-    return len(rows), aside
+    return sum(map(len, record.values())), aside
 
 
 def _require_damaged(path: Path) -> None:
@@ -120,15 +123,65 @@ def _require_damaged(path: Path) -> None:
     raise InputError(f"{path} is whole, with {number} evaluations; there is nothing to recover")
 
 
+_LOGS: Final = ("-wal", "-journal")
+"""Endings of files without which an archive may lack its last evaluations."""
+
+
+def _kept(path: Path) -> Path:
+    """A copy of the archive, last of all under its own name: whatever has that is complete."""
+    aside = next(file for file in _names(path) if not file.exists())
+    for ending in (*_LOGS, ""):
+        if os.path.exists(f"{path}{ending}"):
+            _copy_file(f"{path}{ending}", Path(f"{aside}{ending}"))
+    return aside
+
+
+def _put_log_back(path: Path) -> None:
+    """Undo what was done when a process was killed that had removed the log and no more."""
+    for aside in takewhile(Path.exists, _names(path)):
+        if path.exists() and filecmp.cmp(aside, path, shallow=False):
+            for ending in _LOGS:
+                kept, lost = f"{aside}{ending}", Path(f"{path}{ending}")
+                if os.path.exists(kept) and not lost.exists():
+                    _copy_file(kept, lost)
+
+
+def _copy_file(file: str, copy: Path) -> None:
+    """Copy a file, which has its name once it is on the disk."""
+    aside = copy.with_name(f".{copy.name}.{os.getpid()}.part")
+    try:
+        shutil.copy(file, aside)
+        _flush(aside)
+        os.replace(aside, copy)
+        with suppress(OSError):  # not every disk knows how
+            _flush(copy.parent)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Wait until what is in a file, or the names in a folder, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _names(path: Path) -> Iterator[Path]:
     for number in count(1):
         yield path.with_name(f"{path.stem}.damaged-{number}{path.suffix}")
 
 
-def _readable(path: Path, fingerprint: str) -> Iterator[Evaluation]:
+def _saved(path: Path, fingerprint: str, number: int) -> tuple[Evaluation, ...]:
+    """What can be read of a run, each candidate once."""
+    return tuple({row.candidate: row for row in _readable(path, fingerprint, number)}.values())
+
+
+def _readable(path: Path, fingerprint: str, number: int) -> Iterator[Evaluation]:
     """The rows of a run that are what was recorded, wherever they are."""
     with closing(_connected(path)) as connection:
-        run = _number_of(connection, fingerprint)
+        run = _number_of(connection, fingerprint, number)
         lost = 0
         for identity in count(1):
             row = _row(connection, identity, run, path)
@@ -157,16 +210,21 @@ def _row(
         return None
 
 
-def _number_of(connection: sqlite3.Connection, fingerprint: str) -> int | None:
-    """The number of the run in the file; None in a file of version 1."""
+def _number_of(connection: sqlite3.Connection, fingerprint: str, usual: int) -> int | None:
+    """The number of the run in the file, or the usual one; None in a file of version 1."""
     try:
         runs = dict(connection.execute("SELECT fingerprint, id FROM runs"))
     except sqlite3.Error as error:
-        return None if "no such table" in str(error) else 1
-    return int(runs.get(fingerprint, 1))
+        return None if "no such table" in str(error) else usual
+    return int(runs.get(fingerprint, usual))
 
 
 # -- the file --------------------------------------------------------------------------------------
+
+
+def _made(path: Path) -> sqlite3.Connection:
+    """A connection to a new file, in which nothing is a transaction of its own making."""
+    return sqlite3.connect(path, isolation_level=None)
 
 
 def _copy(path: Path, copy: sqlite3.Connection) -> None:

@@ -80,6 +80,11 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
         raise
 
 
+def require_ours(connection: sqlite3.Connection, path: Path) -> None:
+    """See, without changing anything, that the file is empty or an archive; errors as `prepare`."""
+    _version(connection, path)
+
+
 def require_whole(connection: sqlite3.Connection, path: Path) -> None:
     """See that the file is an archive with nothing broken in it.
 
@@ -173,11 +178,11 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
             f"{path} has archive version {version}, this prunas reads up to {SCHEMA}; use the"
             " prunas that wrote it or a newer one, or start a new run in another folder"
         )
-    _require_ours(connection, int(version), path)
+    _require_tables(connection, int(version), path)
     return int(version)
 
 
-def _require_ours(connection: sqlite3.Connection, version: int, path: Path) -> None:
+def _require_tables(connection: sqlite3.Connection, version: int, path: Path) -> None:
     """See that the file has the tables of its version and nothing else.
 
     A view in the place of a table may never end, and a trigger change what is recorded.

@@ -3,7 +3,9 @@
 import csv
 import json
 import math
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -246,6 +248,31 @@ def test_what_can_be_read_of_a_damaged_archive_is_saved(
     (rows,) = read_archive(archive).values()
     assert 0 < len(rows) == found["saved"]
     assert {repr(row) for row in rows} <= {repr(row) for row in evaluations(200)}
+
+
+def test_what_can_be_read_of_merged_runs_is_saved(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in (0, 1):
+        a_run(place / str(seed), evaluations(200, seed), seed=seed)
+    assert main(["runs", "merge", "1", "0", "--out", "all"]) == 0
+    archive = place / "all" / "archive.sqlite"
+    with closing(sqlite3.connect(archive)) as connection, connection:
+        connection.execute("UPDATE evaluations SET macs = 7 WHERE id IN (3, 300, 301)")
+    (listed,) = list_runs(place / "all")
+    assert "prunas runs recover RUN" in listed.trouble
+    capsys.readouterr()
+    assert main(["runs", "recover", "all"]) == 0
+    out = capsys.readouterr().out
+    assert "merge them again for all" in out
+    assert "resume" not in out
+    known = [RunFolder(place / name).request().fingerprint() for name in "10"]
+    found = read_archive(archive)
+    assert list(found) == known
+    for seed, name, lost in ((1, known[0], {2}), (0, known[1], {99, 100})):
+        rows = [row for place, row in enumerate(evaluations(200, seed)) if place not in lost]
+        assert repr(found[name]) == repr(tuple(rows))
+    assert "397 evaluations were saved" in out
 
 
 @pytest.mark.parametrize("name", ["archive.sqlite", "run.json"])

@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -189,7 +190,7 @@ def test_a_newer_version_is_refused(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="archive version 99, this prunas reads up to 2"):
             opened()
     with pytest.raises(InputError, match="archive version 99"):
-        recover(path, fingerprint="run")
+        recover(path, ["run"])
 
 
 VERSION_1 = """
@@ -355,6 +356,31 @@ def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
     assert "These are notes" in text.read_text()
 
 
+def test_the_database_of_another_program_is_refused_unchanged(tmp_path: Path) -> None:
+    path = tmp_path / "archive.sqlite"
+    changed(path, "CREATE TABLE songs (title TEXT)")
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="a database but not a prunas archive"):
+        Archive(path, fingerprint="run")
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_an_archive_that_is_a_link_is_refused_and_not_written_through(
+    there: bool, tmp_path: Path
+) -> None:
+    victim, path = tmp_path / "victim.sqlite", tmp_path / "archive.sqlite"
+    if there:
+        victim.touch()
+    path.symlink_to(victim)
+    for opened in (lambda: Archive(path, fingerprint="run"), lambda: recover(path, ["run"])):
+        with pytest.raises(InputError, match=r"archive\.sqlite is a link to .*victim\.sqlite"):
+            opened()
+    assert victim.exists() == there
+    assert not there or victim.read_bytes() == b""
+
+
 ENDLESS = """
 CREATE VIEW evaluations AS
     WITH RECURSIVE x(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM x) SELECT i AS id, 1 AS run FROM x;
@@ -375,7 +401,7 @@ def test_a_file_that_does_more_than_hold_rows_is_refused(tmp_path: Path, script:
     for opened in (
         lambda: Archive(path, fingerprint="run"),
         lambda: read_archive(path),
-        lambda: recover(path, fingerprint="run"),
+        lambda: recover(path, ["run"]),
     ):
         with pytest.raises(InputError, match="archives of prunas hold none"):
             opened()
@@ -407,16 +433,90 @@ def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
     path.write_bytes(content[:-8192] + b"lost" * 2048)
     with pytest.raises(InputError, match=r"damaged.*prunas runs recover"):
         Archive(path, fingerprint="run")
-    saved, aside = recover(path, fingerprint="run")
+    saved, aside = recover(path, ["run"])
     assert aside.read_bytes()[-8192:] == b"lost" * 2048
     with Archive(path, fingerprint="run") as archive:
         assert saved == len(archive)
         assert 150 < saved < 400
         assert archive.rows() == [evaluation(*row.candidate) for row in archive.rows()]
     with pytest.raises(InputError, match=f"is whole, with {saved} evaluations"):
-        recover(path, fingerprint="run")
+        recover(path, ["run"])
     with pytest.raises(InputError, match="there is no archive"):
-        recover(tmp_path / "none.sqlite", fingerprint="run")
+        recover(tmp_path / "none.sqlite", ["run"])
+
+
+@pytest.fixture
+def damaged_with_a_log(tmp_path: Path) -> Iterator[Path]:
+    """A damaged archive of which the last evaluations are in the log alone."""
+    path = tmp_path / "killed" / "archive.sqlite"
+    (tmp_path / "own").mkdir()
+    with Archive(tmp_path / "own" / "archive.sqlite", fingerprint="run") as archive:
+        for value in range(400):
+            archive.record(evaluation(value))
+        shutil.copytree(tmp_path / "own", path.parent)
+    content = path.read_bytes()
+    path.write_bytes(content[: 5 * 4096] + b"lost" * 1024 + content[6 * 4096 :])
+    with closing(sqlite3.connect(path)) as reader:  # as long as it reads the log is not taken in
+        reader.execute("SELECT * FROM sqlite_master").fetchall()
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM runs").fetchall()
+        yield path
+
+
+class KilledError(BaseException):
+    """Nobody catches it."""
+
+
+def test_a_recovery_that_is_killed_at_any_moment_loses_nothing(
+    damaged_with_a_log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = damaged_with_a_log
+    shutil.copytree(path.parent, tmp_path / "undisturbed")
+    saved, _ = recover(tmp_path / "undisturbed" / "archive.sqlite", ["run"])
+    assert saved > len(without_its_log(path, tmp_path / "without"))
+    moments, damaged = 0, path.read_bytes()
+    while killed_at(moments, path, monkeypatch):
+        moments += 1
+        for aside in path.parent.glob("archive.damaged-?.sqlite"):
+            assert aside.read_bytes() == damaged, "half a copy"
+    assert moments > 6
+    assert len(read_archive(path)["run"]) == saved
+
+
+def without_its_log(path: Path, folder: Path) -> tuple[Evaluation, ...]:
+    folder.mkdir()
+    copy = folder / path.name
+    shutil.copy(path, copy)
+    recover(copy, ["run"])
+    return read_archive(copy)["run"]
+
+
+def killed_at(moment: int, path: Path, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Recover an archive, killed before the change of that number; False: it came to its end."""
+    left, copy = moment, shutil.copy
+
+    def mortal(function: Any) -> Any:
+        def change(*arguments: Any, **options: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == -1:
+                if function is copy:
+                    Path(arguments[1]).write_bytes(b"half of the")
+                raise KilledError
+            return function(*arguments, **options)
+
+        return change
+
+    with monkeypatch.context() as patch:
+        for owner, name in ((os, "replace"), (shutil, "copy"), (Path, "unlink")):
+            patch.setattr(owner, name, mortal(getattr(owner, name)))
+        try:
+            recover(path, ["run"])
+        except KilledError:
+            return True
+        except InputError:  # it is whole
+            pass
+        return False
 
 
 @pytest.mark.parametrize("column", ["candidate", "score", "macs", "params", "seconds", "asked_at"])
@@ -430,13 +530,13 @@ def test_a_value_that_is_not_what_was_recorded_is_damage(column: str, tmp_path: 
     for opened in (lambda: Archive(path, fingerprint="run"), lambda: read_archive(path)):
         with pytest.raises(InputError, match="evaluation 2 is not what was recorded"):
             opened()
-    assert recover(path, fingerprint="run")[0] == 1
+    assert recover(path, ["run"])[0] == 1
 
 
 def test_nothing_can_be_saved_of_what_is_no_database(tmp_path: Path) -> None:
     path = tmp_path / "archive.sqlite"
     path.write_bytes(b"not a database at all" * 1000)
-    assert recover(path, fingerprint="run")[0] == 0
+    assert recover(path, ["run"])[0] == 0
     with Archive(path, fingerprint="run") as archive:
         assert len(archive) == 0
 

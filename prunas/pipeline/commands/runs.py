@@ -35,7 +35,15 @@ from prunas.pipeline.lock import claimed
 from prunas.pipeline.log import logged, require_logs
 from prunas.pipeline.report import write_report
 from prunas.pipeline.run_folder import RunFolder
-from prunas.pipeline.runs import FORMATS, Listed, export_runs, list_runs, merge_runs
+from prunas.pipeline.runs import (
+    FORMATS,
+    Listed,
+    export_runs,
+    fingerprints_of,
+    is_merged,
+    list_runs,
+    merge_runs,
+)
 from prunas.search.record import recover as recover_archive
 
 app = typer.Typer(
@@ -166,12 +174,15 @@ def export(
 
 @app.command()
 def recover(run: Run, as_json: AsJson = False) -> None:
-    """Save what can be read of a damaged archive; the search then evaluates the rest again."""
-    folder = RunFolder.open(run)
+    """Save what can be read of a damaged archive; a search then evaluates the rest again."""
+    fingerprints = fingerprints_of(run)
     with claimed(run):
-        saved, aside = recover_archive(folder.archive, fingerprint=folder.request().fingerprint())
+        saved, aside = recover_archive(RunFolder(run).archive, fingerprints)
     if as_json:
         print_json({"run": str(run), "saved": saved, "damaged": str(aside)})
         return
     typer.echo(f"{saved} evaluations were saved; the damaged archive is kept as {aside}")
-    typer.echo(f"evaluate the others again: prunas runs resume {quote(str(run))}")
+    if is_merged(run):
+        typer.echo("the others are in the runs that were merged: merge them again for all")
+    else:
+        typer.echo(f"evaluate the others again: prunas runs resume {quote(str(run))}")

@@ -6,3 +6,5 @@ from prunas.pipeline.runs.listing import Listed as Listed
 from prunas.pipeline.runs.listing import list_runs as list_runs
 from prunas.pipeline.runs.merging import Merged as Merged
 from prunas.pipeline.runs.merging import merge_runs as merge_runs
+from prunas.pipeline.runs.source import fingerprints_of as fingerprints_of
+from prunas.pipeline.runs.source import is_merged as is_merged

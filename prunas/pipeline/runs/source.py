@@ -54,7 +54,28 @@ def read_sources(folder: Path) -> list[Source]:
     return [Source(_name(folder), folder, request, genes, rows)]
 
 
+def fingerprints_of(folder: Path) -> list[str]:
+    """Of the run in a folder, or of all that were merged in it, in the order of their archive.
+
+    Raises:
+        InputError: it holds neither.
+    """
+    if is_merged(folder):
+        return [request.fingerprint() for _, request in _members(folder)[1]]
+    return [RunFolder.open(folder).request().fingerprint()]
+
+
 def _merged(folder: Path) -> list[Source]:
+    genes, known = _members(folder)
+    record = read_archive(folder / "archive.sqlite")
+    return [
+        Source(name, folder, request, genes, record.get(request.fingerprint(), ()))
+        for name, request in known
+    ]
+
+
+def _members(folder: Path) -> tuple[tuple[str, ...], list[tuple[str, Request]]]:
+    """The names of the genes, and those of the runs with their requests."""
     file = folder / MERGED
     try:
         entries = read_sealed(file, ("schema", SCHEMA))
@@ -64,11 +85,7 @@ def _merged(folder: Path) -> list[Source]:
             raise ValueError("it names no run")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{file} cannot be read: {error}") from None
-    record = read_archive(folder / "archive.sqlite")
-    return [
-        Source(name, folder, request, genes, record.get(request.fingerprint(), ()))
-        for name, request in known
-    ]
+    return genes, known
 
 
 def _name(folder: Path) -> str:
