@@ -1,8 +1,10 @@
 """Progress bars with estimates, on the error stream; silent where nobody watches."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import IO
 
 from rich.console import Console
 from rich.progress import (
@@ -16,6 +18,23 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 
 from prunas.pipeline.log import SILENT, Log
+
+
+def plain_console(file: IO[str], width: int | None = None) -> Console:
+    """A console that prints text as it is: names of files and layers may look like markup.
+
+    Args:
+        file: where to; styles are for terminals alone.
+        width: in columns; None: that of the terminal.
+    """
+    return Console(
+        file=file,
+        width=width,
+        color_system="auto" if file.isatty() else None,
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )
 
 
 @dataclass(frozen=True)
@@ -50,7 +69,7 @@ class Progress:
             yield Task(None, TaskID(0))
             return
         columns = (
-            TextColumn("{task.description:<14}"),
+            TextColumn("{task.description:<14}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -66,4 +85,4 @@ class Progress:
 
     def say(self, text: str) -> None:
         if self.visible:
-            Console(stderr=True, highlight=False).print(text)
+            plain_console(sys.stderr).print(text)

@@ -7,7 +7,6 @@ from shlex import quote
 from typing import Any, Final
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from prunas.pipeline.comparison import Results
@@ -16,6 +15,7 @@ from prunas.pipeline.comparison.findings import in_points
 from prunas.pipeline.coverage import Row
 from prunas.pipeline.export import Exported
 from prunas.pipeline.profile import Price, Profile
+from prunas.pipeline.progress import plain_console
 from prunas.pipeline.pruning import Pruned
 from prunas.pipeline.rank import Ranking, findings
 from prunas.pipeline.report import wording
@@ -30,7 +30,7 @@ _SHOWN: Final = 6  # widths, or names, that are written out
 def profile_text(found: Profile, title: str, width: int) -> str:
     """The profile as a table of at most `width` columns, and what belongs to it in sentences."""
     out = io.StringIO()
-    console = Console(file=out, width=width, color_system=None, highlight=False)
+    console = plain_console(out, width)
     console.print(title)
     console.print(_prices(found))
     console.print(_genes(found))
@@ -40,13 +40,13 @@ def profile_text(found: Profile, title: str, width: int) -> str:
         f" {found.thop.sentence}".replace(THIN, " ")
     )
     for line in (*_pinned(space.pinned), *space.notes, *_limits(found)):
-        console.print(line, markup=False)
+        console.print(line)
     return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
 
 
 def _drawn(table: Table, width: int) -> str:
     out = io.StringIO()
-    Console(file=out, width=width, color_system=None, highlight=False).print(table)
+    plain_console(out, width).print(table)
     return "\n".join(line.rstrip() for line in out.getvalue().strip("\n").splitlines())
 
 

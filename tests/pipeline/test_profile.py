@@ -53,6 +53,17 @@ def test_figures_are_those_of_the_candidates() -> None:
     assert found.thop.sentence == "thop counts 3,968 MACs, the same."
 
 
+def test_names_in_brackets_are_shown_as_they_are() -> None:
+    network = nn.Sequential()
+    for name, layer in (("stem[3x3]", nn.Conv2d(3, 8, 3)), ("[/b]:fire:", nn.Conv2d(8, 4, 1))):
+        network.add_module(name, layer)
+    network.add_module("head", nn.Conv2d(4, 4, 1))
+    space = prunas.trace(network, (3, 6, 6))
+    text = profile_text(profile(network, space, (3, 6, 6)), "a network[b] of photos[/b]", 100)
+    for name in ("stem[3x3]", "[/b]:fire:", "a network[b] of photos[/b]"):
+        assert name in text
+
+
 def test_a_budget_out_of_reach_is_refused() -> None:
     network = Plain()
     space = prunas.trace(network, (3, 6, 6))

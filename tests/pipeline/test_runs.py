@@ -100,6 +100,17 @@ def test_a_folder_without_runs(place: Path, capsys: pytest.CaptureFixture[str]) 
     assert "there are no runs in" in capsys.readouterr().out
 
 
+def test_names_in_brackets_are_listed_as_they_are(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    a_run(place / "runs" / "resnet[macs50]", evaluations(3), data="photos[/b]", model="x:fire:")
+    assert main(["runs", "list"]) == 0
+    out = capsys.readouterr().out
+    for name in ("runs/resnet[macs50]", "photos[/b]", "x:fire:"):
+        assert name in out
+
+
 # -- merge -----------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """`prunas runs`: what can be done with runs besides making them."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
@@ -8,7 +9,6 @@ from typing import Annotated
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from prunas.pipeline import terminal
@@ -33,6 +33,7 @@ from prunas.pipeline.commands.stopping import command_line, stoppable
 from prunas.pipeline.finals import train_finals
 from prunas.pipeline.lock import claimed
 from prunas.pipeline.log import logged, require_logs
+from prunas.pipeline.progress import plain_console
 from prunas.pipeline.report import write_report
 from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.runs import (
@@ -67,7 +68,7 @@ def list_(
         typer.echo(f"there are no runs in {folder}")
     else:
         width = max(60, get_terminal_size((110, 24)).columns)
-        Console(highlight=False, width=width).print(_table(found))
+        plain_console(sys.stdout, width).print(_table(found))
         for each in found:
             if each.trouble:
                 typer.echo(each.trouble)
