@@ -10,6 +10,7 @@ from zlib import crc32
 from prunas.supernet.space import Candidate
 
 COLUMNS: Final = "candidate, score, macs, params, seconds, asked_at"
+_MOST: Final = 2**31  # no width comes near; larger numbers fit no table
 
 
 @final
@@ -78,4 +79,6 @@ def _candidate(text: Any) -> Candidate:
         raise ValueError(f"{str(text)[:40]!r} is no candidate") from None
     if not isinstance(values, list) or not all(type(value) is int for value in values):
         raise ValueError(f"{text[:40]!r} is no candidate")
+    if not all(0 <= value < _MOST for value in values):
+        raise ValueError(f"{text[:40]!r} is no candidate: its values are not within 0 and 2**31")
     return Candidate(values)

@@ -15,11 +15,12 @@ import pytest
 from prunas.pipeline.cli import main
 from prunas.pipeline.request import Request
 from prunas.pipeline.run_folder import RunFolder
-from prunas.pipeline.runs import exporting, list_runs
+from prunas.pipeline.runs import export_runs, exporting, list_runs
 from prunas.pipeline.sealed import write_sealed
 from prunas.search.archive import Archive
 from prunas.search.evaluation import Evaluation
 from prunas.search.record import read_archive
+from prunas.supernet.space import Candidate
 from tests.pipeline.made_up_run import GENES, evaluations, record
 
 Rows = Sequence[Evaluation]
@@ -243,6 +244,106 @@ def test_tables_that_cannot_be_written(
     assert not (place / "table").exists()
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "archive.sqlite",
+        "archive.sqlite-wal",
+        "run.json",
+        "report.html",
+        "rank.html",
+        ".lock",
+        "model",
+        "merged.json",
+        "checkpoints/full.safetensors",
+        "checkpoints/new.csv",
+        "model/arch.json",
+        "../link/model/arch.json",
+    ],
+)
+def test_an_export_never_replaces_a_part_of_its_run(
+    name: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = a_run(place / "one", evaluations(3))
+    (place / "link").symlink_to(run)
+    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+    said = refused(capsys, ["runs", "export", "one", "--out", f"one/{name}"])
+    assert "is a part of the run that is exported; give another --out" in said
+    assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
+
+
+def test_an_archive_that_is_still_to_be_made_is_no_place_for_a_table(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (a_run(place / "one", []) / "archive.sqlite").unlink()
+    said = refused(capsys, ["runs", "export", "one", "--out", "one/archive.sqlite"])
+    assert "is a part of the run that is exported" in said
+    (listed,) = list_runs(place / "one")
+    assert listed.trouble == ""
+
+
+def test_a_table_may_have_a_new_name_in_its_run(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a_run(place / "one", evaluations(3))
+    for file in ("one/table.csv", "one/export/table.csv"):
+        words = ["runs", "export", "one", "--out", file]
+        assert printed(capsys, words)["rows"] == 3
+        assert f"{file} exists in the run that is exported" in refused(capsys, words)
+
+
+def test_a_folder_is_no_table(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a_run(place / "one", evaluations(3))
+    words = ["runs", "export", "one", "--out", "."]
+    assert ". is a folder; give the name of a file with --out" in refused(capsys, words)
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_candidates_of_other_lengths_are_no_table(
+    form: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pyarrow")
+    first, second = evaluations(2)
+    a_run(place / "run", [first, replace(second, candidate=Candidate(second.candidate[:3]))])
+    said = refused(capsys, ["runs", "export", "run", "--out", "table", "--format", form])
+    assert f"candidates of 3 and of {len(first.candidate)} genes are no table" in said
+    assert not (place / "table").exists()
+
+
+@pytest.mark.parametrize("value", [10**30, 2**31, -1])
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_values_that_no_gene_has_are_damage(
+    form: str, value: int, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pyarrow")
+    (row,) = evaluations(1)
+    a_run(place / "run", [replace(row, candidate=Candidate((value, *row.candidate[1:])))])
+    said = refused(capsys, ["runs", "export", "run", "--out", "table", "--format", form])
+    assert "its values are not within 0 and 2**31" in said
+    assert not (place / "table").exists()
+
+
+def test_what_parquet_does_not_hold_is_a_sentence(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pyarrow")
+    a_run(place / "run", evaluations(2), seed=10**30)
+    words = ["runs", "export", "run", "--out", "table", "--format"]
+    assert "Parquet does not hold such values" in refused(capsys, [*words, "parquet"])
+    assert printed(capsys, [*words, "csv"])["rows"] == 2
+
+
+def test_a_run_whose_name_is_no_text_is_exported(place: Path) -> None:
+    for seed in (0, 1):
+        a_run(place / str(seed), evaluations(2), seed=seed)
+    assert main(["runs", "merge", "0", "1", "--out", "all"]) == 0
+    entries = json.loads((place / "all" / "merged.json").read_text())
+    entries["runs"][0]["name"] = "\ud800"
+    write_sealed(place / "all" / "merged.json", entries)
+    assert export_runs(place / "all", "csv", place / "table") == 4
+    assert "\n\\ud800,0," in (place / "table").read_text()
+
+
 # -- recover ---------------------------------------------------------------------------------------
 
 
@@ -284,14 +385,3 @@ def test_what_can_be_read_of_merged_runs_is_saved(
         rows = [row for place, row in enumerate(evaluations(200, seed)) if place not in lost]
         assert repr(found[name]) == repr(tuple(rows))
     assert "397 evaluations were saved" in out
-
-
-@pytest.mark.parametrize("name", ["archive.sqlite", "run.json"])
-def test_an_export_never_replaces_its_run(
-    name: str, place: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = a_run(place / "one", evaluations(3))
-    before = (run / name).read_bytes()
-    said = refused(capsys, ["runs", "export", "one", "--out", f"one/{name}"])
-    assert "is a part of the run that is exported" in said
-    assert (run / name).read_bytes() == before

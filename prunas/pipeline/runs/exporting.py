@@ -2,13 +2,14 @@
 
 import csv
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
 from prunas.errors import InputError
-from prunas.pipeline.files import replacing
+from prunas.pipeline.files import replacing, require_writable_file
 from prunas.pipeline.runs.source import MERGED, Source, read_sources
 
 Columns = Mapping[str, Sequence[Any]]
@@ -24,38 +25,72 @@ def export_runs(folder: Path, form: str, file: Path) -> int:
     Args:
         folder: a run.
         form: one of `FORMATS`.
-        file: what is written; an earlier file is replaced.
+        file: what is written; an earlier file is replaced, unless it is in the run's folder.
 
     Returns:
         The number of rows.
 
     Raises:
-        InputError: there is no such format, its library is missing, the folder holds no run, or
-            the file is a part of it.
+        InputError: there is no such format, its library is missing, the folder holds no run or
+            one whose rows make no table, or the file is a folder or has the place of a part of it.
         RunError: the file cannot be written.
     """
     if form not in FORMATS:
         raise InputError(f"no format is called {form!r}; choose {', '.join(FORMATS)}")
     if form == "parquet" and find_spec("pyarrow") is None:
         raise InputError("Parquet needs pyarrow; run: pip install 'prunas[parquet]'")
-    if file.exists() and file.resolve() in _own(folder):
-        raise InputError(f"{file} is a part of the run that is exported; give another --out")
+    require_writable_file(file)
+    _require_apart(folder, file)
     columns = _columns(read_sources(folder))
     with replacing(file) as aside:
         FORMATS[form](columns, aside)
     return len(columns["run"])
 
 
-def _own(folder: Path) -> list[Path]:
-    """What a run cannot do without."""
-    return [(folder / name).resolve() for name in ("archive.sqlite", "run.json", MERGED)]
+_PARTS: Final = frozenset(
+    ("run.json", MERGED, "report.html", "rank.html", "checkpoints", "model", "logs", "export")
+)
+"""What a run comes to hold, besides its archive with its logs and hidden files."""
+
+
+def _require_apart(run: Path, file: Path) -> None:
+    """Refuse a table in the place of anything that the run's folder holds or comes to hold.
+
+    Free in it are new names directly in the folder, and in `export`.
+    """
+    place, inside = file.parent.resolve() / file.name, run.resolve()  # a link itself is replaced
+    if inside not in place.parents:
+        return
+    top, *below = place.relative_to(inside).parts
+    free = top == "export" if below else not (top in _PARTS or top.startswith((".", "archive.")))
+    if not free:
+        raise InputError(f"{file} is a part of the run that is exported; give another --out")
+    if os.path.lexists(place):
+        raise InputError(
+            f"{file} exists in the run that is exported; delete it, or give another --out"
+        )
 
 
 def _columns(sources: Sequence[Source]) -> Columns:
+    """The values of all rows under their names.
+
+    Raises:
+        InputError: candidates differ in length.
+    """
     known = next((each.genes for each in sources if each.genes), ())
     rows = [(each, number, row) for each in sources for number, row in enumerate(each.rows, 1)]
-    count = len(rows[0][2].candidate) if rows else len(known)
-    names = known if len(known) == count else tuple(f"gene {place}" for place in range(count))
+    lengths = sorted({len(row.candidate) for _, _, row in rows} or {len(known)})
+    if len(lengths) > 1:
+        raise InputError(
+            f"candidates of {lengths[0]} and of {lengths[-1]} genes are no table; they were not"
+            " recorded by one search"
+        )
+    (count,) = lengths
+    names = (
+        known
+        if len(set(known)) == len(known) == count
+        else tuple(f"gene {place}" for place in range(count))
+    )
     fixed: dict[str, list[Any]] = {
         "run": [source.name for source, _, _ in rows],
         "seed": [source.request.seed for source, _, _ in rows],
@@ -75,7 +110,8 @@ def _columns(sources: Sequence[Source]) -> Columns:
 
 
 def _write_csv(columns: Columns, file: Path) -> None:
-    with file.open("w", newline="", encoding="utf-8") as opened:
+    # names of folders may be no text
+    with file.open("w", newline="", encoding="utf-8", errors="backslashreplace") as opened:
         writer = csv.writer(opened, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(_lines(columns))
@@ -91,8 +127,14 @@ def _write_parquet(columns: Columns, file: Path) -> None:
 
     kinds = {"run": arrow.string(), "search": arrow.string()}
     kinds |= {"score": arrow.float64(), "seconds": arrow.float64()}
-    arrays = [arrow.array(each, kinds.get(name, arrow.int64())) for name, each in columns.items()]
-    parquet.write_table(arrow.table(arrays, names=list(columns)), file)
+    try:
+        arrays = [
+            arrow.array(each, kinds.get(name, arrow.int64())) for name, each in columns.items()
+        ]
+        table = arrow.table(arrays, names=list(columns))
+    except (ValueError, OverflowError) as error:  # a seed of 100 digits, a name that is no text
+        raise InputError(f"Parquet does not hold such values ({error}); choose csv") from None
+    parquet.write_table(table, file)
 
 
 FORMATS: Final[Mapping[str, Callable[[Columns, Path], None]]] = {
