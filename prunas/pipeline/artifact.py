@@ -23,7 +23,7 @@ from torch import nn
 from prunas.errors import InputError
 from prunas.pipeline.adapted import adapted
 from prunas.pipeline.attributes import differing, plain_attributes, restore, unlike
-from prunas.pipeline.files import in_place, replace_folder, writing
+from prunas.pipeline.files import in_place, replace_folder, require_elsewhere, writing
 from prunas.pipeline.networks import rebuild
 from prunas.pipeline.sealed import read_sealed, write_sealed
 from prunas.pipeline.substituted import Row, put_in, substituted
@@ -100,10 +100,12 @@ def require_replaceable(folder: Path) -> None:
     """Refuse the place of an artifact where something else would be lost.
 
     Raises:
-        InputError: there is a file, or a folder that holds anything besides an artifact.
+        InputError: there is a file, or a folder that holds anything besides an artifact or that
+            this process works in.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is no folder; give another one")
+    require_elsewhere(folder)
     others = _others(folder)
     if others:
         raise InputError(

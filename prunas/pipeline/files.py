@@ -96,6 +96,19 @@ def require_regular(file: Path) -> None:
         raise ValueError("it is no regular file")
 
 
+def require_elsewhere(folder: Path) -> None:
+    """Refuse to replace the folder that this process works in, which would then be nowhere.
+
+    Raises:
+        InputError: it is that folder.
+    """
+    if folder.resolve() == Path.cwd():
+        raise InputError(
+            f"{folder} is the folder that you are in, which would be replaced; leave it, or give"
+            " another one"
+        )
+
+
 def require_writable(path: Path) -> None:
     """Refuse a file or folder that could not be written, before the work for it begins.
 

@@ -194,6 +194,16 @@ def test_blocks_that_were_left_out_stay_out(name: str, tmp_path: Path) -> None:
     assert torch.equal(prunas.load(tmp_path / "again")(_pictures(3)), again(_pictures(3)))
 
 
+def test_the_folder_that_one_is_in_is_no_place_for_an_artifact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be replaced, and whoever is in it be nowhere."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(prunas.InputError, match="is the folder that you are in, which would be"):
+        prunas.save(nn.Linear(2, 2), ".")
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_artifact_is_replaced_but_nothing_else_is(tmp_path: Path) -> None:
     small = _cut()
     prunas.save(small, tmp_path / "model")

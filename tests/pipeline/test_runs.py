@@ -193,6 +193,19 @@ def test_merging_needs_two_runs_and_a_new_folder(
     assert "one exists; merge into a new folder" in refused(capsys, words)
 
 
+def test_the_folder_that_one_is_in_is_not_merged_into(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be replaced, and whoever is in it be nowhere."""
+    for seed in (0, 1):
+        a_run(place / str(seed), evaluations(3), seed=seed)
+    (place / "empty").mkdir()
+    monkeypatch.chdir(place / "empty")
+    said = refused(capsys, ["runs", "merge", "../0", "../1", "--out", "."])
+    assert ". is the folder that you are in, which would be replaced" in said
+    assert not list((place / "empty").iterdir())
+
+
 # -- export ----------------------------------------------------------------------------------------
 
 

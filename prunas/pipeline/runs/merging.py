@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from prunas.errors import InputError
-from prunas.pipeline.files import replace_folder, writing
+from prunas.pipeline.files import replace_folder, require_elsewhere, writing
 from prunas.pipeline.request import FREE_OF_SCORES
 from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.runs.source import MERGED, SCHEMA, Source, is_merged, read_sources
@@ -54,11 +54,12 @@ def merge_runs(folders: Sequence[Path], out: Path) -> Merged:
 
     Raises:
         InputError: a folder holds no run, runs search other spaces or score otherwise, or equal
-            ones have other scores, or `out` holds something.
+            ones have other scores, or `out` holds something or is where this process works.
         RunError: the disk is full.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists; merge into a new folder")
+    require_elsewhere(out)
     sources = [source for folder in folders for source in read_sources(folder)]
     if len(sources) < 2:
         raise InputError("merge two runs or more")
