@@ -6,14 +6,16 @@ whatever was lost with a killed process. Nothing is told twice.
 
 import json
 import math
+import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from functools import cached_property
+from contextlib import contextmanager, suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Protocol, final
 
-from prunas.errors import InputError
+from prunas.errors import InputError, RunError
 from prunas.pipeline.files import writing
 from prunas.pipeline.sealed import read_sealed, write_sealed
 
@@ -36,26 +38,63 @@ class Silent:
 SILENT: Final[Log] = Silent()
 
 
+class _Opened(Log, Protocol):
+    """A log that is being written."""
+
+    def close(self, ending: str) -> None:
+        """The run is over; `ending` is FINISHED, FAILED or KILLED, as MLflow calls it."""
+        ...
+
+
 @final
 class _Each:
     """Several logs at once; every point of a curve goes to them once, if it is a number.
 
-    They are opened for the first point: by then the run's folder holds a run.
+    They are opened for the first point: by then the run's folder holds a run. No result depends on
+    a log: one that fails later is given up in a sentence, and the run goes on without it.
     """
 
-    def __init__(self, open_all: Callable[[], Sequence[Log]]) -> None:
-        self._open_all = open_all
+    def __init__(self, kinds: Mapping[str, Callable[[], _Opened]]) -> None:
+        self._unopened = dict(kinds)
+        self._logs: dict[str, _Opened] = {}
         self._known: set[tuple[str, int]] = set()
 
-    @cached_property
-    def _logs(self) -> Sequence[Log]:
-        return self._open_all()
-
     def write(self, name: str, value: float, step: int) -> None:
-        if (name, step) not in self._known and math.isfinite(value):
-            self._known.add((name, step))
-            for log in self._logs:
+        if (name, step) in self._known or not math.isfinite(value):
+            return
+        self._known.add((name, step))
+        while self._unopened:
+            kind = next(iter(self._unopened))
+            with self._given_up(kind):
+                self._logs[kind] = self._unopened.pop(kind)()
+        for kind, log in tuple(self._logs.items()):
+            with self._given_up(kind):
                 log.write(name, value, step)
+
+    def close(self, ending: str) -> None:
+        for kind, log in tuple(self._logs.items()):
+            with self._given_up(kind):
+                log.close(ending)
+
+    @contextmanager
+    def _given_up(self, kind: str) -> Iterator[None]:
+        """Whatever is raised inside is said, except for what is said already."""
+        try:
+            yield
+        except (InputError, RunError):
+            raise
+        except Exception as error:  # noqa: BLE001 - trackers raise what they like
+            self._logs.pop(kind, None)
+            warnings.warn(
+                f"--log {kind} fails ({_said(error)}); the run goes on without it. Once it works,"
+                f" `prunas runs resume RUN --log {kind}` tells it everything again",
+                stacklevel=1,
+            )
+
+
+def _said(error: Exception) -> str:
+    """An error in one line."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 @contextmanager
@@ -71,29 +110,38 @@ def logged(
         request: what is asked of the run, which a log may keep.
 
     Raises:
-        InputError: there is no such log, or its library is missing.
+        InputError: there is no such log, its library is missing, or it does not answer.
     """
     require_logs(kinds)
-    with ExitStack() as stack:
-
-        def open_all() -> list[Log]:
-            place, distinct = folder / "logs" / goal, dict.fromkeys(kinds)
-            return [stack.enter_context(LOGS[kind](place, request)) for kind in distinct]
-
-        yield _Each(open_all) if kinds else SILENT
+    if not kinds:
+        yield SILENT
+        return
+    place = folder / "logs" / goal
+    curves = _Each({kind: partial(LOGS[kind], place, request) for kind in kinds})
+    ending = "FAILED"
+    try:
+        yield curves
+        ending = "FINISHED"
+    except KeyboardInterrupt:
+        ending = "KILLED"
+        raise
+    finally:
+        curves.close(ending)
 
 
 def require_logs(kinds: Sequence[str]) -> None:
     """Refuse logs that cannot be kept, before anything begins.
 
     Raises:
-        InputError: there is no such log, or its library is missing.
+        InputError: there is no such log, its library is missing, or it does not answer.
     """
     for kind in kinds:
         if kind not in LOGS:
             raise InputError(f"no log is called {kind!r}; choose {', '.join(LOGS)}")
         if find_spec(kind) is None:
             raise InputError(f"--log {kind} needs {kind}; run: pip install 'prunas[{kind}]'")
+    if "mlflow" in kinds:
+        _require_mlflow()
 
 
 # -- TensorBoard -----------------------------------------------------------------------------------
@@ -101,30 +149,60 @@ def require_logs(kinds: Sequence[str]) -> None:
 
 @final
 class _TensorBoard:
-    def __init__(self, writer: Any) -> None:
-        self._writer = writer
-
-    def write(self, name: str, value: float, step: int) -> None:
-        self._writer.add_scalar(name, value, step)
-
-
-@contextmanager
-def _tensorboard(folder: Path, request: Mapping[str, Any]) -> Iterator[Log]:
     """Event files in the folder, for `tensorboard --logdir`; earlier ones are told anew.
 
     Raises:
         RunError: the folder cannot be written.
     """
-    from torch.utils.tensorboard import SummaryWriter  # an extra
 
-    with writing(folder):
-        for earlier in folder.glob("events.out.tfevents.*"):
-            earlier.unlink()
-        writer = SummaryWriter(str(folder), flush_secs=5)
-    try:
-        yield _TensorBoard(writer)
-    finally:
-        writer.close()
+    def __init__(self, folder: Path, request: Mapping[str, Any]) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # an extra
+
+        with writing(folder):
+            for earlier in folder.glob(_EVENTS):
+                earlier.unlink()
+            writer: Any = SummaryWriter(str(folder))
+            writer.file_writer.event_writer.close()
+            (file,) = folder.glob(_EVENTS)
+            writer.file_writer.event_writer = _Events(file)
+        self._writer = writer
+
+    def write(self, name: str, value: float, step: int) -> None:
+        self._writer.add_scalar(name, value, step)
+
+    def close(self, ending: str) -> None:
+        self._writer.close()
+
+
+_EVENTS: Final = "events.out.tfevents.*"
+
+
+@final
+class _Events:
+    """Writes each event at once, and so raises what is wrong with the disk.
+
+    TensorBoard's own class writes in a thread, which prints tracebacks.
+    """
+
+    def __init__(self, file: Path) -> None:
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        self._records: Any = RecordWriter(file.open("ab"))
+
+    def add_event(self, event: Any) -> None:
+        try:
+            self._records.write(event.SerializeToString())
+            self._records.flush()
+        except OSError:
+            with suppress(OSError):
+                self._records.close()
+            raise
+
+    def flush(self) -> None:
+        self._records.flush()
+
+    def close(self) -> None:
+        self._records.close()
 
 
 # -- MLflow ----------------------------------------------------------------------------------------
@@ -132,10 +210,16 @@ def _tensorboard(folder: Path, request: Mapping[str, Any]) -> Iterator[Log]:
 
 @final
 class _MLflow:
-    """One run of MLflow; points that it has from an earlier process are not sent again."""
+    """A run in the experiment "prunas", wherever MLflow is set to keep it.
 
-    def __init__(self, client: Any, identity: str) -> None:
-        self._client, self._identity = client, identity
+    Points that it has from an earlier process are not sent again.
+    """
+
+    def __init__(self, folder: Path, request: Mapping[str, Any]) -> None:
+        from mlflow import MlflowClient  # an extra
+
+        self._client: Any = MlflowClient()
+        self._identity = _mlflow_run(self._client, folder, request)
         self._known: dict[str, set[int]] = {}
 
     def write(self, name: str, value: float, step: int) -> None:
@@ -145,23 +229,35 @@ class _MLflow:
         if step not in self._known[name]:
             self._client.log_metric(self._identity, name, value, step=step)
 
+    def close(self, ending: str) -> None:
+        self._client.set_terminated(self._identity, ending)
 
-@contextmanager
-def _mlflow(folder: Path, request: Mapping[str, Any]) -> Iterator[Log]:
-    """A run in the experiment "prunas", wherever MLflow is set to keep it."""
+
+def _require_mlflow() -> None:
+    """Ask for the experiment, which need not be there."""
     from mlflow import MlflowClient  # an extra
 
-    client = MlflowClient()
-    identity = _mlflow_run(client, folder, request)
-    ending = "FAILED"
     try:
-        yield _MLflow(client, identity)
-        ending = "FINISHED"
-    except KeyboardInterrupt:
-        ending = "KILLED"
-        raise
+        with _few_retries():
+            MlflowClient().get_experiment_by_name("prunas")
+    except Exception as error:  # noqa: BLE001 - each of its stores has its own
+        raise InputError(
+            f"--log mlflow does not answer ({_said(error)}); set MLFLOW_TRACKING_URI to where"
+            " MLflow keeps its runs, or leave the log out"
+        ) from None
+
+
+@contextmanager
+def _few_retries() -> Iterator[None]:
+    """MLflow's own patience with a server that is not there is four minutes."""
+    name = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+    stated = name in os.environ
+    os.environ.setdefault(name, "1")
+    try:
+        yield
     finally:
-        client.set_terminated(identity, ending)
+        if not stated:
+            del os.environ[name]
 
 
 def _mlflow_run(client: Any, folder: Path, request: Mapping[str, Any]) -> str:
@@ -182,7 +278,7 @@ def _mlflow_run(client: Any, folder: Path, request: Mapping[str, Any]) -> str:
     return identity
 
 
-LOGS: Final[Mapping[str, Callable[[Path, Mapping[str, Any]], Any]]] = {
-    "tensorboard": _tensorboard,
-    "mlflow": _mlflow,
+LOGS: Final[Mapping[str, Callable[[Path, Mapping[str, Any]], _Opened]]] = {
+    "tensorboard": _TensorBoard,
+    "mlflow": _MLflow,
 }

@@ -1,12 +1,14 @@
 """Curves: what a run tells its logs, and that nothing is told twice."""
 
 import math
+import os
+import resource
 import sys
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -134,17 +136,114 @@ def test_several_logs_are_told_the_same(tmp_path: Path, monkeypatch: pytest.Monk
     told: list[tuple[str, float, int]] = []
 
     class Told:
+        def __init__(self, folder: Path, request: Mapping[str, Any]) -> None: ...
+
         def write(self, name: str, value: float, step: int) -> None:
             told.append((name, value, step))
 
-    def kept(folder: Path, request: Mapping[str, Any]) -> Any:
-        return nullcontext(Told())
+        def close(self, ending: str) -> None:
+            told.append((ending, 0.0, 0))
 
-    monkeypatch.setattr(log, "LOGS", {"one": kept, "two": kept})
+    monkeypatch.setattr(log, "LOGS", {"one": Told, "two": Told})
     monkeypatch.setattr(log, "find_spec", lambda name: object())
     with logged(["one", "two", "one"], tmp_path, "search", {}) as curve:
         curve.write("loss", 1.0, 0)
-    assert told == [("loss", 1.0, 0)] * 2
+    assert told == [("loss", 1.0, 0)] * 2 + [("FINISHED", 0.0, 0)] * 2
+
+
+class Failing:
+    """Raises in one of its methods what no library of prunas raises."""
+
+    at = ""
+    calls: ClassVar[list[str]] = []
+
+    def __init__(self, folder: Path, request: Mapping[str, Any]) -> None:
+        self._called("open")
+
+    def write(self, name: str, value: float, step: int) -> None:
+        self._called("write")
+
+    def close(self, ending: str) -> None:
+        self._called("close")
+
+    def _called(self, name: str) -> None:
+        self.calls.append(name)
+        if name == self.at:
+            raise ConnectionError("the tracker is gone\nand says a lot about it")
+
+
+def two_points(kinds: Sequence[str], folder: Path) -> None:
+    with logged(kinds, folder, "search", {}) as curve:
+        curve.write("loss", 1.0, 0)
+        curve.write("loss", 0.5, 1)
+
+
+@pytest.mark.parametrize(
+    ("at", "calls"),
+    [
+        ("open", ["open"]),
+        ("write", ["open", "write"]),
+        ("close", ["open", "write", "write", "close"]),
+    ],
+)
+def test_a_log_that_fails_is_given_up_once_and_the_others_go_on(
+    at: str, calls: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow: FakeMLflow
+) -> None:
+    monkeypatch.setattr(Failing, "at", at)
+    monkeypatch.setattr(Failing, "calls", [])
+    monkeypatch.setattr(log, "LOGS", {"failing": Failing, "mlflow": log.LOGS["mlflow"]})
+    said = r"--log failing fails \(the tracker is gone\); the run goes on without it"
+    with pytest.warns(UserWarning, match=said) as warned:
+        two_points(["failing", "mlflow"], tmp_path)
+    assert len(warned) == 1
+    assert Failing.calls == calls
+    (run,) = mlflow.runs.values()
+    assert run["metrics"] == {"loss": [(0, 1.0), (1, 0.5)]}
+    assert run["status"] == "FINISHED"
+
+
+def test_an_mlflow_that_does_not_answer_is_refused_before_anything_begins(
+    mlflow: FakeMLflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(name: str) -> None:
+        assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "1"
+        raise ConnectionError("Max retries exceeded")
+
+    monkeypatch.setattr(mlflow, "get_experiment_by_name", unreachable)
+    sentence = r"--log mlflow does not answer \(Max retries exceeded\); set MLFLOW_TRACKING_URI"
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
+    with pytest.raises(InputError, match=sentence):
+        require_logs(["mlflow"])
+    assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of tensorboard itself
+def test_a_disk_that_is_full_for_tensorboard_ends_no_run(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    with logged(["tensorboard"], tmp_path, "search", {}) as curve:
+        curve.write("loss", 1.0, 0)
+        (file,) = (tmp_path / "logs" / "search").iterdir()
+        with (
+            largest_file(file.stat().st_size + 10),
+            pytest.warns(
+                UserWarning, match=r"--log tensorboard fails \(.*File too large\)"
+            ) as said,
+        ):
+            curve.write("loss", 0.5, 1)
+        assert len(said) == 1
+        curve.write("loss", 0.25, 2)
+    assert curves(tmp_path / "logs" / "search") == {"loss": [(0, 1.0)]}
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """No file grows beyond `size` bytes inside."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_without_logs_nothing_is_made(tmp_path: Path) -> None:
