@@ -20,8 +20,16 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, safetensors.SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise RunError(f"{path} cannot be written ({reason}); what was finished is kept") from None
+        raise RunError(
+            f"{path} cannot be written ({_reason(error)}); what was finished is kept"
+        ) from None
+
+
+def _reason(error: Exception) -> object:
+    if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
+        _, _, first = error.args[0][0]  # of what could not be copied of a folder
+        return first
+    return getattr(error, "strerror", None) or error
 
 
 @contextmanager

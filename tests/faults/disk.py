@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import sqlite3
 from collections import Counter
 from pathlib import Path
@@ -13,7 +14,8 @@ from zlib import crc32
 import pytest
 
 from prunas.pipeline import files, tensor_file
-from prunas.search import archive
+from prunas.pipeline.lock import LOCK
+from prunas.search import archive, record
 from tests.faults.kills import recorded
 
 
@@ -48,7 +50,12 @@ class Disk:
         return None
 
     def require(self, how: str, what: str | Path) -> None:
+        """Raise the error of a write; a disk that becomes full has taken the beginning."""
         if code := self.write(how, what):
+            if code == errno.ENOSPC and how in ("write", "save", "copy"):
+                descriptor = os.open(what, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+                os.write(descriptor, b"the beginn")
+                os.close(descriptor)
             raise OSError(code, os.strerror(code))
 
 
@@ -57,12 +64,15 @@ def install(disk: Disk, patch: pytest.MonkeyPatch) -> None:
     for owner, name, how in (
         (os, "replace", "rename"),
         (files, "_flush", "flush"),
-        (Path, "write_text", "write"),
         (Path, "mkdir", "make"),
+        (shutil, "copyfile", "copy"),
         (tensor_file, "save_file", "save"),
     ):
         patch.setattr(owner, name, _guarded(disk, getattr(owner, name), how))
+    patch.setattr(Path, "open", _guarded_open(disk, Path.open))
+    patch.setattr(os, "open", _guarded_lock(disk, os.open))
     patch.setattr(archive, "_connected", lambda path, patience: _connected(disk, path, patience))
+    patch.setattr(record, "_made", lambda path: _connected(disk, path, 5.0))
 
 
 def _guarded(disk: Disk, function: Any, how: str) -> Any:
@@ -72,8 +82,30 @@ def _guarded(disk: Disk, function: Any, how: str) -> Any:
         paths = [each for each in arguments if isinstance(each, str | Path)]
         # folders that are there are not made; that their names are flushed is but a precaution
         if how not in ("make", "flush") or not Path(paths[0]).is_dir():
-            disk.require(how, paths[0] if how == "write" else paths[-1])
+            disk.require(how, paths[-1])
         return function(*arguments, **options)
+
+    return guarded
+
+
+def _guarded_open(disk: Disk, function: Any) -> Any:
+    """`Path.open`, and with it `write_text` and `write_bytes`."""
+
+    def guarded(path: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        if set(mode) & set("wax+"):
+            disk.require("write", path)
+        return function(path, mode, *arguments, **options)
+
+    return guarded
+
+
+def _guarded_lock(disk: Disk, function: Any) -> Any:
+    """`os.open`, of which the lock is what prunas makes."""
+
+    def guarded(path: Any, flags: int, *arguments: Any, **options: Any) -> Any:
+        if flags & os.O_CREAT and Path(path).name == LOCK:
+            disk.require("lock", path)
+        return function(path, flags, *arguments, **options)
 
     return guarded
 

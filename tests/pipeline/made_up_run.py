@@ -2,12 +2,15 @@
 
 import json
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from prunas.pipeline.request import Request
+from prunas.pipeline.sealed import write_sealed
 from prunas.search.archive import Archive, Evaluation
 from prunas.supernet.space import Candidate
 
@@ -122,5 +125,25 @@ def write_run(folder: Path, fields: dict[str, Any], rows: list[Evaluation] | Non
     (folder / "run.json").write_text(json.dumps(fields), encoding="utf-8")
     with Archive(folder / "archive.sqlite", fingerprint="made up") as archive:
         for row in evaluations(300) if rows is None else rows:
+            archive.record(row)
+    return folder
+
+
+def a_run(
+    folder: Path, rows: Sequence[Evaluation], *, finished: bool = True, **request: Any
+) -> Path:
+    """A run of these evaluations; `request` replaces fields of what was asked."""
+    fields = record()
+    asked = Request.from_json({**fields["request"], **request})
+    if not finished:
+        fields = {name: fields[name] for name in ("schema", "versions", "stages", "seed")}
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "checkpoints" / "full.safetensors").write_text(f"weights of {folder.name}")
+    write_sealed(folder / "run.json", {**fields, "request": asked.to_json()})
+    with (
+        Archive(folder / "archive.sqlite", fingerprint=asked.fingerprint()) as archive,
+        archive.together(),
+    ):
+        for row in rows:
             archive.record(row)
     return folder

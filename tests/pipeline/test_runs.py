@@ -4,7 +4,6 @@ import csv
 import json
 import math
 import sqlite3
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -13,35 +12,12 @@ from typing import Any
 import pytest
 
 from prunas.pipeline.cli import main
-from prunas.pipeline.request import Request
 from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.runs import export_runs, exporting, list_runs
 from prunas.pipeline.sealed import write_sealed
-from prunas.search.archive import Archive
-from prunas.search.evaluation import Evaluation
 from prunas.search.record import read_archive
 from prunas.supernet.space import Candidate
-from tests.pipeline.made_up_run import GENES, evaluations, record
-
-Rows = Sequence[Evaluation]
-
-
-def a_run(folder: Path, rows: Rows, *, finished: bool = True, **request: Any) -> Path:
-    """A run of these evaluations; `request` replaces fields of what was asked."""
-    fields = record()
-    asked = Request.from_json({**fields["request"], **request})
-    if not finished:
-        fields = {name: fields[name] for name in ("schema", "versions", "stages", "seed")}
-    (folder / "checkpoints").mkdir(parents=True)
-    (folder / "checkpoints" / "full.safetensors").write_text(f"weights of {folder.name}")
-    write_sealed(folder / "run.json", {**fields, "request": asked.to_json()})
-    with (
-        Archive(folder / "archive.sqlite", fingerprint=asked.fingerprint()) as archive,
-        archive.together(),
-    ):
-        for row in rows:
-            archive.record(row)
-    return folder
+from tests.pipeline.made_up_run import GENES, a_run, evaluations
 
 
 @pytest.fixture

@@ -134,6 +134,6 @@ def _continue(aside: Path, group: Sequence[Source]) -> None:
     run = RunFolder(group[0].folder)
     entries: dict[str, Any] = {k: v for k, v in run.read().items() if k != "result"}
     most = max(group, key=lambda each: each.request.evaluations).request
-    with writing(aside):
+    with writing(aside / "checkpoints"):
         shutil.copytree(run.path / "checkpoints", aside / "checkpoints", dirs_exist_ok=True)
     write_sealed(aside / "run.json", {**entries, "request": most.to_json()})
