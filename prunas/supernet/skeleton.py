@@ -3,11 +3,13 @@
 import copy
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from torch.distributions import Distribution
 from torch.utils._pytree import tree_map
 
 from prunas.errors import InputError
@@ -227,11 +229,23 @@ def shapes(description: Any) -> Any:
 
 def called(network: nn.Module, inputs: Any) -> Any:
     """The network's output: a dict is passed as keywords, a list as positional arguments."""
-    if isinstance(inputs, dict):
-        return network(**inputs)
-    if isinstance(inputs, list | tuple):
-        return network(*inputs)
-    return network(inputs)
+    with _unvalidated():
+        if isinstance(inputs, dict):
+            return network(**inputs)
+        if isinstance(inputs, list | tuple):
+            return network(*inputs)
+        return network(inputs)
+
+
+@contextmanager
+def _unvalidated() -> Iterator[None]:
+    """Let distributions that a network answers with take parameters that have no values."""
+    usual = Distribution._validate_args
+    Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(usual)
 
 
 def with_batch(example: Any, batch: int) -> Any:

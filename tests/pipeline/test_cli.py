@@ -299,7 +299,7 @@ def test_every_option_arrives_in_the_request(
         "search m --data d --budget macs=1M --search nsga2 --evaluations 9 --seed 8 --seeds 7"
         " --epochs 6 --supernet-epochs 5 --final-epochs 4 --batch-size 3 --learning-rate 0.2"
         " --finalists 11 --finalist-epochs 12 --from-scratch"
-        " --paths 1 --weights w --grid every --keep a --keep b --input-size 64 --no-prior"
+        " --paths 1 --weights w.pth --grid every --keep a --keep b --input-size 64 --no-prior"
         " --schedule fair+warm-up --kernel-transform"
         " --batch 5 --in-flight 15 --workers 4 --executor ray --address h:1 --gpus-per-worker 0.5"
         " --limit 30"
@@ -315,7 +315,8 @@ def test_every_option_arrives_in_the_request(
         epochs=6, supernet_epochs=5, finalists=11, finalist_epochs=12, final_epochs=4,
         batch_size=3, learning_rate=0.2, paths=1, schedule="fair+warm-up", kernel_transform=True,
         batch=5, in_flight=15,
-        weights="w", grid="every", keep=("a", "b"), input_size=64, prior=False, from_scratch=True,
+        weights="w.pth", grid="every", keep=("a", "b"), input_size=64, prior=False,
+        from_scratch=True,
     )  # fmt: skip
     assert (request, resume) == (expected, False)
     assert many == Workers("ray", 4, "h:1", 0.5, 30.0)

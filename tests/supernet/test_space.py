@@ -34,7 +34,7 @@ def test_genes_and_size(space: SearchSpace) -> None:
     assert space.size == 9
     assert space.offsets == (1, 9)
     assert space.gene_of_atom.tolist() == [-1] + [0] * 8 + [1] * 16
-    assert "2 genes, 9 candidates, 2 pinned" in repr(space)
+    assert "2 width genes, 9 candidates, 2 pinned" in repr(space)
 
 
 def test_named_candidates(space: SearchSpace) -> None:

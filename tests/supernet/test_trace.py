@@ -392,7 +392,7 @@ OUTPUTS: dict[str, Callable[[Tensor, Tensor], Any]] = {
 
 
 @pytest.mark.parametrize("kind", OUTPUTS)
-def test_outputs_are_found_wherever_they_are(kind: str) -> None:
+def test_outputs_are_found_wherever_they_are(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     class Telling(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -403,7 +403,9 @@ def test_outputs_are_found_wherever_they_are(kind: str) -> None:
             return OUTPUTS[kind](maps, self.last(self.two(maps).mean((2, 3))))
 
     network = Telling().eval()
+    monkeypatch.setattr(torch.distributions.Distribution, "_validate_args", True)
     space = trace(network, IMAGE, grid=EVERY)
+    assert torch.distributions.Distribution._validate_args
     assert genes_of(space) == [("two", 6)]
     cut(network, SearchSpace.from_json(space.to_json()), [3])
     if kind not in ("a set", "a distribution"):  # has no order; checks the values it is given

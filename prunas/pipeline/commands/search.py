@@ -278,7 +278,7 @@ def _weights(of_candidates: str | None, start: str | None) -> dict[str, str | No
         raise InputError(
             f"no weights source is called {of_candidates!r}; choose {', '.join(SOURCES)}"
         )
-    if not Path(of_candidates).exists():
+    if not any(mark in of_candidates for mark in "./") and not Path(of_candidates).exists():
         raise InputError(
             f"there is no weights file {of_candidates}, nor a weights source of that name; sources"
             f" are {', '.join(SOURCES)}"
