@@ -639,6 +639,16 @@ def test_a_second_process_is_refused(place: Path, capsys: pytest.CaptureFixture[
     assert main(words()) == 0
 
 
+def test_runs_that_are_a_link_are_not_written(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("victim").write_text("mine")
+    Path("out").mkdir()
+    Path("out/runs.jsonl").symlink_to(Path("victim").resolve())
+    assert "runs.jsonl is a link, and runs would be appended" in refused(capsys, words())
+    assert Path("victim").read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [

@@ -118,11 +118,17 @@ def claimed(path: Path) -> Iterator[CompareFolder]:
     """The folder, made if it is missing, for this process alone.
 
     Raises:
-        InputError: it holds something else, cannot be written, or another process has it.
+        InputError: it holds something else, its runs are a link, it cannot be written, or another
+            process has it.
     """
     known = any((path / name).exists() for name in ("compare.json", "runs.jsonl"))
     if path.exists() and not known and (not path.is_dir() or any(path.iterdir())):
         raise InputError(f"{path} exists and holds no comparison; give another folder with --out")
+    if (path / "runs.jsonl").is_symlink():
+        raise InputError(
+            f"{path / 'runs.jsonl'} is a link, and runs would be appended to what it names; put"
+            " the file itself there, or give another --out"
+        )
     try:
         path.mkdir(parents=True, exist_ok=True)
         opened = (path / "runs.jsonl").open("a+b")

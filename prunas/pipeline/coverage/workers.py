@@ -15,7 +15,7 @@ import torch
 from prunas.pipeline.coverage.protocol import examine
 from prunas.pipeline.coverage.row import Row
 from prunas.pipeline.workers import Workers
-from prunas.search.executors import Failed, Patience, Work, as_finished, settled
+from prunas.search.executors import Failed, Patience, Work, as_finished, end_with_parent, settled
 
 _GRACE: Final = 120.0  # seconds beyond a model's limit, after which it is the worker that hangs
 
@@ -84,6 +84,7 @@ def _begun(
 
 
 def _examine(model: str, memory: int, channel: Connection) -> None:
+    end_with_parent()
     torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     channel.send(examine(model, memory=memory, report=channel.send))

@@ -7,6 +7,7 @@ from prunas.search.executors.here import Here as Here
 from prunas.search.executors.on_ray import OnRay as OnRay
 from prunas.search.executors.on_ray import require_ray as require_ray
 from prunas.search.executors.processes import Processes as Processes
+from prunas.search.executors.processes import end_with_parent as end_with_parent
 from prunas.search.executors.supervisor import ENDLESS as ENDLESS
 from prunas.search.executors.supervisor import PATIENT as PATIENT
 from prunas.search.executors.supervisor import Done as Done

@@ -159,7 +159,7 @@ def _serve(
     recipe: Recipe[Any, Any], threads: int, environment: dict[str, str], channel: Connection
 ) -> None:
     """Be built, then do the work that comes in, until the parent ends."""
-    _end_with_parent()
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # also where signals cannot be masked
     os.environ.update(environment)
     torch.set_num_threads(threads)
@@ -171,7 +171,7 @@ def _serve(
             channel.send((number, attempt(work, task)))
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """End this process as soon as its parent has ended, however that was, whatever it is doing.
 
     Otherwise a training would go on for hours beside the run that was resumed. The parent is who
