@@ -417,6 +417,19 @@ def test_report_is_written_again(a_search: Path, capsys: pytest.CaptureFixture[s
     assert found == {"run": "run", "report": "run/report.html"}
 
 
+def test_an_export_that_is_stopped_says_what_is_kept(
+    a_search: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("prunas.pipeline.commands.export.export_torch", stopped)
+    assert refused(capsys, ["export", "run"], 130) == (
+        "stopped; 1 finished files are kept in run/export"
+    )
+    assert [file.name for file in (a_search / "export").iterdir()] == ["model.onnx"]
+
+
 def test_export_writes_files_and_says_their_sizes(
     a_search: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

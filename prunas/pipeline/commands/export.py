@@ -36,9 +36,9 @@ def export(
     if form not in _FORMATS:
         raise InputError(f"no format is called {form!r}; choose {', '.join(_FORMATS)}")
     entries = RunFolder.open(run).read()
-    with stoppable():
-        network = load(run / "model")
-        files = list(_exported(network, form, out or run / "export"))
+    folder, files = out or run / "export", list[Exported]()
+    with stoppable(kept=lambda: f"{len(files)} finished files are kept in {folder}"):
+        files.extend(_exported(load(run / "model"), form, folder))
     if as_json:
         listed = [
             {"format": f.format, "file": str(f.file), "bytes": f.size, "difference": f.difference}
