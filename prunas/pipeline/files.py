@@ -12,6 +12,7 @@ from typing import Final
 import safetensors
 
 from prunas.errors import InputError, RunError
+from prunas.flushing import flush
 
 
 @contextmanager
@@ -48,7 +49,7 @@ def replacing(file: Path) -> Iterator[Path]:
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield aside
-            _flush(aside)
+            flush(aside)
             os.replace(aside, file)
         finally:
             aside.unlink(missing_ok=True)
@@ -155,16 +156,7 @@ def _old(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.old")
 
 
-def _flush(file: Path) -> None:
-    """Wait until what is in the file is on the disk."""
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _flush_names(folder: Path) -> None:
-    """The same for the names in a folder, where the disk knows how."""
+    """Wait until the names in a folder are on the disk, where the disk knows how."""
     with suppress(OSError):
-        _flush(folder)
+        flush(folder)

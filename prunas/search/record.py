@@ -16,6 +16,7 @@ from typing import Final
 from urllib.parse import quote
 
 from prunas.errors import InputError, RunError
+from prunas.flushing import flush
 from prunas.search.archive import require_no_link
 from prunas.search.evaluation import COLUMNS, Evaluation
 from prunas.search.schema import (
@@ -151,21 +152,12 @@ def _copy_file(file: str, copy: Path) -> None:
     aside = copy.with_name(f".{copy.name}.{os.getpid()}.part")
     try:
         shutil.copy(file, aside)
-        _flush(aside)
+        flush(aside)
         os.replace(aside, copy)
         with suppress(OSError):  # not every disk knows how
-            _flush(copy.parent)
+            flush(copy.parent)
     finally:
         aside.unlink(missing_ok=True)
-
-
-def _flush(path: Path) -> None:
-    """Wait until what is in a file, or the names in a folder, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _names(path: Path) -> Iterator[Path]:

@@ -15,7 +15,7 @@ from prunas.eval.criteria.table import CRITERIA, criterion_named
 from prunas.eval.criteria.verdict import Verdict, scores_of, width_genes
 from prunas.supernet.permute import permute
 from prunas.supernet.space import SearchSpace
-from tests.supernet.networks import IMAGE, Conv1dNet, Network
+from tests.supernet.networks import IMAGE, Conv1dNet, Network, Shifted
 
 NETWORKS = {
     "residual": ["Residual", "Concatenated"],
@@ -257,23 +257,11 @@ def test_refuses_negative_targets_for_cross_entropy(name: str) -> None:
         criterion_named(name)(network, space, rows, device="cpu")
 
 
-class Two(nn.Module):
-    """Takes images and how much to add to them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 5, 1))
-
-    def forward(self, images: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
-        answers: torch.Tensor = self.layers(images + offsets).mean((2, 3))
-        return answers
-
-
 @pytest.mark.parametrize("name", [*NEEDS_IMAGES, "dais"])
 def test_refuses_a_network_of_two_inputs(name: str) -> None:
-    network = Two().eval()
+    network = Shifted().eval()
     space = prunas.trace(network, example=[torch.zeros(1, *IMAGE), torch.zeros(1, *IMAGE)])
-    with pytest.raises(InputError, match=r"Two takes 2 inputs \(images, offsets\), and only"):
+    with pytest.raises(InputError, match=r"Shifted takes 2 inputs \(images, offsets\), and only"):
         criterion_named(name)(network, space, batches(), device="cpu")
 
 

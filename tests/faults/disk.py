@@ -63,7 +63,7 @@ def install(disk: Disk, patch: pytest.MonkeyPatch) -> None:
     """Let everything that prunas writes go through the disk."""
     for owner, name, how in (
         (os, "replace", "rename"),
-        (files, "_flush", "flush"),
+        (files, "flush", "flush"),
         (Path, "mkdir", "make"),
         (shutil, "copyfile", "copy"),
         (tensor_file, "save_file", "save"),

@@ -500,22 +500,21 @@ def test_timm_pictures_of_16_bits_are_scaled_to_8(monkeypatch: pytest.MonkeyPatc
     assert loaded.train.preparation.mean == (255.0,)
 
 
-@pytest.mark.parametrize(
-    ("root", "place"), [(None, "/home/me/.cache/prunas"), ("/there", "/there")]
-)
+@pytest.mark.parametrize("given", [False, True])
 def test_data_sets_of_torchvision_go_to_the_cache(
-    root: str | None, place: str, monkeypatch: pytest.MonkeyPatch
+    given: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    place = tmp_path / "there" if given else tmp_path / ".cache" / "prunas"
     asked = []
 
     def create(name: str, **options: Any) -> list[tuple[Image.Image, int]]:
         asked.append(options)
         return [(Image.new("L", (8, 8), index), index % 2) for index in range(12)]
 
-    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(data, "create_dataset", create)
-    load_data("torch/cifar10", seed=0, root=root)
-    assert [(each["root"], each["download"]) for each in asked] == [(place, True)] * 2
+    load_data("torch/cifar10", seed=0, root=place if given else None)
+    assert [(each["root"], each["download"]) for each in asked] == [(str(place), True)] * 2
 
 
 def test_timm_streams_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

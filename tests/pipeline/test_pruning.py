@@ -23,7 +23,7 @@ from prunas.pipeline.networks import create_network
 from prunas.pipeline.pruning import Adaptation, cut_adapted
 from prunas.supernet.resolution import resized, side_of
 from prunas.supernet.space import SearchSpace
-from tests.supernet.networks import IMAGE, Network
+from tests.supernet.networks import IMAGE, Network, Shifted
 
 
 def network_and_space() -> tuple[nn.Module, SearchSpace]:
@@ -138,18 +138,6 @@ def test_refuses_images_that_come_only_once() -> None:
             prunas.prune(network, space, "macs=60%", batches=once)
     with pytest.raises(InputError, match="the batches are one tensor of shape"):
         prunas.prune(network, space, "macs=60%", batches=batches()[0][0])
-
-
-class Shifted(nn.Module):
-    """Takes images and how much to add to them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 5, 1))
-
-    def forward(self, images: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
-        answers: torch.Tensor = self.layers(images + offsets).mean((2, 3))
-        return answers
 
 
 def test_a_network_of_two_inputs_is_pruned_by_its_weights_alone() -> None:

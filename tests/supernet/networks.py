@@ -362,3 +362,15 @@ def plain_chain() -> nn.Sequential:
             nn.Flatten(),
             nn.Linear(16, 5),
         ).eval()
+
+
+class Shifted(nn.Module):
+    """Takes images and how much to add to them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 5, 1))
+
+    def forward(self, images: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+        answers: torch.Tensor = self.layers(images + offsets).mean((2, 3))
+        return answers
