@@ -23,7 +23,13 @@ from torch import nn
 from prunas.errors import InputError
 from prunas.pipeline.adapted import adapted
 from prunas.pipeline.attributes import differing, plain_attributes, restore, unlike
-from prunas.pipeline.files import in_place, replace_folder, require_elsewhere, writing
+from prunas.pipeline.files import (
+    in_place,
+    replace_folder,
+    require_elsewhere,
+    require_text,
+    writing,
+)
 from prunas.pipeline.networks import rebuild
 from prunas.pipeline.sealed import read_sealed, write_sealed
 from prunas.pipeline.substituted import Row, put_in, substituted
@@ -101,8 +107,9 @@ def require_replaceable(folder: Path) -> None:
 
     Raises:
         InputError: there is a file, or a folder that holds anything besides an artifact or that
-            this process works in.
+            this process works in, or the name is no text.
     """
+    require_text(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is no folder; give another one")
     require_elsewhere(folder)

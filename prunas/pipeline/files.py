@@ -57,9 +57,12 @@ def replacing(file: Path) -> Iterator[Path]:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write `text` as UTF-8, aside and then renamed; errors as in `replacing`."""
+    r"""Write `text` as UTF-8, aside and then renamed; errors as in `replacing`.
+
+    What is no text, as the names of some old files, is written as \udc and its byte.
+    """
     with replacing(file) as aside:
-        aside.write_text(text, encoding="utf-8")
+        aside.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def replace_folder(new: Path, folder: Path) -> None:
@@ -103,6 +106,21 @@ def require_regular(file: Path) -> None:
     """
     if not stat.S_ISREG(file.stat().st_mode):
         raise ValueError("it is no regular file")
+
+
+def require_text(path: Path) -> None:
+    """Refuse a name that is no text, by which files of weights cannot be opened.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"the name {str(path)!r} is no UTF-8, and no weights can be read from there; rename it,"
+            " or give another place"
+        ) from None
 
 
 def require_elsewhere(folder: Path) -> None:

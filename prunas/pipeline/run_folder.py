@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import Any, Final
 
 from prunas.errors import InputError
-from prunas.pipeline.files import is_left_over, writing
+from prunas.pipeline.files import is_left_over, require_text, writing
 from prunas.pipeline.lock import LOCK
 from prunas.pipeline.request import Request
 from prunas.pipeline.sealed import read_sealed, write_sealed
@@ -118,8 +118,10 @@ class RunFolder:
         """The folder of a run or for one, made if it is missing.
 
         Raises:
-            InputError: it holds something else, or cannot be made or written.
+            InputError: it holds something else, cannot be made or written, or has a name in which
+                no weights can be kept.
         """
+        require_text(path)
         if (path / "run.json").exists():
             return path
         if path.exists() and not (path.is_dir() and all(map(_is_ours, path.iterdir()))):

@@ -79,6 +79,7 @@ def train_source(
     owner = job.request.fingerprint()
     if file.exists():
         _tell(job, name, load_source(source, file, owner=owner))
+        _forget(unfinished)  # a kill may have come between the two
         return source
     with (
         job.folder.stage("train the shared weights"),
@@ -96,9 +97,13 @@ def train_source(
                 lambda losses: _tell(job, name, losses),
             )
         save_source(source, file, owner=owner, losses=losses)
-        with writing(unfinished):
-            unfinished.unlink(missing_ok=True)
+        _forget(unfinished)
     return source
+
+
+def _forget(unfinished: Path) -> None:
+    with writing(unfinished):
+        unfinished.unlink(missing_ok=True)
 
 
 def follow_source(job: Job, name: str) -> None:

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from prunas.errors import InputError
-from prunas.pipeline.files import replacing, require_regular
+from prunas.pipeline.files import replacing, require_regular, require_text
 from prunas.pipeline.sealed import SEAL, is_seal_damaged
 
 Tensors = dict[str, Tensor]
@@ -53,8 +53,10 @@ def read_tensors(
         digest: what `write_tensors` returned, if that is known.
 
     Raises:
-        InputError: the file is missing, damaged, or another one than `digest` is of.
+        InputError: the file is missing, damaged, or another one than `digest` is of, or its name
+            is no text.
     """
+    require_text(file)
     try:
         require_regular(file)
         with safetensors.safe_open(file, "pt") as opened:

@@ -264,10 +264,11 @@ def require_no_link(path: Path) -> None:
 def _connected(path: Path, patience: float) -> sqlite3.Connection:
     require_no_link(path)
     try:
-        return sqlite3.connect(_address(path), patience, isolation_level=None, uri=True)
+        return sqlite3.connect(address(path, "mode=rwc"), patience, isolation_level=None, uri=True)
     except sqlite3.OperationalError as error:
         raise InputError(f"cannot open {path} ({error}); does its folder exist?") from None
 
 
-def _address(path: Path) -> str:
-    return f"file:{quote(str(path.absolute()))}?mode=rwc"
+def address(path: Path, way: str) -> str:
+    """What SQLite calls a file that it opens in a certain way, whatever its name consists of."""
+    return f"file:{quote(os.fsencode(path.absolute()))}?{way}"

@@ -13,11 +13,10 @@ from contextlib import closing, suppress
 from itertools import count, takewhile
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote
 
 from prunas.errors import InputError, RunError
 from prunas.flushing import flush
-from prunas.search.archive import require_no_link
+from prunas.search.archive import address, require_no_link
 from prunas.search.evaluation import COLUMNS, Evaluation
 from prunas.search.schema import (
     DamagedError,
@@ -236,7 +235,6 @@ def _connected(path: Path) -> sqlite3.Connection:
         way = "mode=ro"
     else:
         way = "mode=ro&immutable=1"  # else SQLite wants to make a log, in vain
-    address = f"file:{quote(str(path.absolute()))}?{way}"
-    connection = sqlite3.connect(address, _PAUSE, isolation_level=None, uri=True)
+    connection = sqlite3.connect(address(path, way), _PAUSE, isolation_level=None, uri=True)
     connection.execute("PRAGMA query_only = 1")
     return connection

@@ -4,9 +4,11 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final
@@ -37,15 +39,33 @@ class Ended:
     seconds: float
 
 
-def run(commands: Sequence[Words], *, kill_after: float = _FOREVER) -> Ended:
+@dataclass(frozen=True)
+class Change:
+    """A change of what a folder holds: a file opened to be written, renamed or removed.
+
+    Attributes:
+        folder: below it.
+        number: that many come before it.
+    """
+
+    folder: Path
+    number: int
+
+
+def run(
+    commands: Sequence[Words],
+    *,
+    kill_after: float = _FOREVER,
+    kill_before: Change | None = None,
+) -> Ended:
     """Run command lines one after the other in a process of one core, killed after a while.
 
     The process is forked from a clean one that has imported everything, so that the seconds are
-    those of the work.
+    those of the work. It kills itself before a change; one that does not come does nothing.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    process = context.Process(target=_work, args=(commands,))
+    process = context.Process(target=_work, args=(commands, 1, kill_before))
     process.start()
     start = monotonic()
     process.join(kill_after)
@@ -56,17 +76,46 @@ def run(commands: Sequence[Words], *, kill_after: float = _FOREVER) -> Ended:
     return Ended(process.exitcode, seconds)
 
 
-def _work(commands: Sequence[Words], cores: int = 1) -> None:
+def _work(commands: Sequence[Words], cores: int = 1, kill_before: Change | None = None) -> None:
     """With one core, all trainings are made in this process."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     torch.set_num_threads(1)
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)
+    if kill_before:
+        _die_before(kill_before)
     for words in commands:
         if code := main(list(words)):
             os._exit(code)
     os._exit(0)
+
+
+def _die_before(change: Change) -> None:
+    """Kill this process before a change, of those that Python knows: not within SQLite or Rust.
+
+    What is written there is renamed here, so that no moment is without a neighbour.
+    """
+    numbers = count()
+
+    def hook(event: str, details: tuple[Any, ...]) -> None:
+        counted = _is_change(event, details) and str(change.folder) in str(details)
+        if counted and next(numbers) == change.number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+
+
+def _is_change(event: str, details: tuple[Any, ...]) -> bool:
+    if event == "open":
+        _, _, flags = details
+        return bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+    return event in _CHANGES
+
+
+_CHANGES: Final = frozenset(
+    ["os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree", "sqlite3.connect"]
+)
 
 
 def go_on(folder: Path, begin: Words) -> list[Words]:

@@ -1,34 +1,76 @@
 """A few kills; benchmarks/faults.py makes as many as one likes."""
 
+import signal
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.faults.kills import go_on, outcome, run, same_weights, whole
+from tests.faults.kills import Change, Words, go_on, outcome, run, same_weights, whole
 from tests.pipeline.pictures import bright_pictures
 
 MOMENTS = 3
 
 
-def test_a_killed_run_goes_on_to_the_same_result(tmp_path: Path) -> None:
-    begin = small_search(bright_pictures(tmp_path))
-    undisturbed = tmp_path / "undisturbed"
-    ended = run(go_on(undisturbed, [*begin, "--out", str(undisturbed)]))
+@dataclass(frozen=True)
+class Undisturbed:
+    """A run that nothing stopped."""
+
+    folder: Path
+    begin: Words
+    seconds: float
+    outcome: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    place = tmp_path_factory.mktemp("kills")
+    folder, begin = place / "undisturbed", small_search(bright_pictures(place))
+    ended = run(go_on(folder, [*begin, "--out", str(folder)]))
     assert ended.code == 0
-    whole(undisturbed)
-    expected = outcome(undisturbed)
+    whole(folder)
+    return Undisturbed(folder, begin, ended.seconds, outcome(folder))
+
+
+def require_same_result(folder: Path, words: Words, undisturbed: Undisturbed) -> None:
+    """Go on with a killed run, which must come to what an undisturbed one found."""
+    known = whole(folder)
+    assert run(go_on(folder, words)).code == 0
+    assert known.items() <= whole(folder).items(), "an evaluation was lost"
+    assert outcome(folder) == undisturbed.outcome
+    assert same_weights(folder / "model", undisturbed.folder / "model")
+
+
+def test_a_run_that_is_killed_at_a_moment_goes_on_to_the_same_result(
+    undisturbed: Undisturbed, tmp_path: Path
+) -> None:
     rng = np.random.default_rng(0)
     shares = (np.arange(MOMENTS) + rng.random(MOMENTS)) / MOMENTS  # one in each third
     for number, share in enumerate(shares):
         folder = tmp_path / f"killed-{number}"
-        words = [*begin, "--out", str(folder)]
-        killed = run(go_on(folder, words), kill_after=share * ended.seconds)
-        known = whole(folder)
-        assert run(go_on(folder, words)).code == 0
-        assert known.items() <= whole(folder).items(), "an evaluation was lost"
-        assert outcome(folder) == expected, f"killed after {killed.seconds:.3f} s"
-        assert same_weights(folder / "model", undisturbed / "model")
+        words = [*undisturbed.begin, "--out", str(folder)]
+        run(go_on(folder, words), kill_after=share * undisturbed.seconds)
+        require_same_result(folder, words, undisturbed)
+
+
+@pytest.mark.parametrize(
+    "step", [70, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "every"]
+)
+def test_a_run_that_is_killed_before_a_change_goes_on_to_the_same_result(
+    step: int, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    for number in count(step // 2, step):
+        folder = tmp_path / f"killed-{number}"
+        words = [*undisturbed.begin, "--out", str(folder)]
+        ended = run(go_on(folder, words), kill_before=Change(folder, number))
+        if ended.code == 0:
+            break
+        assert ended.code == -signal.SIGKILL
+        require_same_result(folder, words, undisturbed)
+    assert number > 100, "most changes were not seen"
 
 
 def small_search(pictures: Path) -> list[str]:
@@ -46,8 +88,3 @@ def small_search(pictures: Path) -> list[str]:
         "--batch-size": "24",
     }
     return ["search", "test_resnet", *(word for pair in options.items() for word in pair)]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")

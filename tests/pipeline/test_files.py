@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from prunas.errors import RunError
+from prunas.errors import InputError, RunError
+from prunas.pipeline.artifact import require_replaceable
 from prunas.pipeline.files import in_place, replace_folder, replacing, write_text
+from prunas.pipeline.run_folder import RunFolder
+from prunas.pipeline.tensor_file import read_tensors
 
 
 def _write_half(file: Path, error: type[BaseException]) -> None:
@@ -36,6 +39,24 @@ def test_what_is_written_appears_at_the_end(tmp_path: Path) -> None:
         assert not file.exists()
     assert file.read_text() == "new"
     assert list(file.parent.iterdir()) == [file]
+
+
+def test_a_name_that_is_no_text_can_be_told(tmp_path: Path) -> None:
+    write_text(tmp_path / "a", f"pictures of {os.fsdecode(_NO_TEXT)}")
+    assert (tmp_path / "a").read_text() == r"pictures of caf\udce9"
+
+
+@pytest.mark.parametrize("asks", [RunFolder.prepared, require_replaceable, read_tensors])
+def test_a_place_whose_name_is_no_text_is_refused_for_weights(
+    asks: Callable[[Path], object], tmp_path: Path
+) -> None:
+    place = tmp_path / os.fsdecode(_NO_TEXT)
+    with pytest.raises(InputError, match=r"the name '.*caf\\udce9' is no UTF-8.*; rename it"):
+        asks(place)
+    assert not place.exists()
+
+
+_NO_TEXT = b"caf\xe9"
 
 
 def test_a_file_gets_the_usual_permissions(tmp_path: Path) -> None:

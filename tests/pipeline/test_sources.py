@@ -112,6 +112,16 @@ def test_training_goes_on_to_the_same_weights(
     assert calls == 4
 
 
+def test_what_is_trained_outlives_its_training(request_: Request, tmp_path: Path) -> None:
+    """A kill may have come between the two."""
+    job = job_of(tmp_path / "run", request_)
+    train_source(job, job.network(), None)
+    unfinished = job.folder.checkpoint(f"{request_.source}-training")
+    unfinished.write_text("the last epoch but one")
+    train_source(job, job.network(), None)
+    assert not unfinished.exists()
+
+
 def stopped_and_taken_up(
     job: Job, network: Callable[[], nn.Module], monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, torch.Tensor]:

@@ -44,6 +44,22 @@ def test_rows_come_back_in_order(tmp_path: Path) -> None:
         assert isinstance(archive.rows()[0].candidate, Candidate)
 
 
+@pytest.mark.parametrize(
+    "name", [b"what?", b"50%25", b"a#b", b"a&mode=ro", b"caf\xe9", "café".encode()]
+)
+def test_a_folder_may_have_any_name(name: bytes, tmp_path: Path) -> None:
+    """SQLite takes an address, in which some of these mean something."""
+    folder = tmp_path / os.fsdecode(name)
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this disk has no such names")
+    with Archive(folder / "archive.sqlite", fingerprint="run") as archive:
+        archive.record(evaluation(3, 1))
+    assert [file.parent for file in tmp_path.rglob("archive.sqlite")] == [folder]
+    assert read_archive(folder / "archive.sqlite") == {"run": (evaluation(3, 1),)}
+
+
 def test_nan_is_kept_as_nan(tmp_path: Path) -> None:
     path = tmp_path / "archive.sqlite"
     with Archive(path, fingerprint="run") as archive:
@@ -289,8 +305,10 @@ def test_a_transaction_that_a_kill_left_in_a_rollback_journal_is_taken_back(
 
 def on_a_network_disk(patch: pytest.MonkeyPatch) -> None:
     """SQLite's file locks are files there and it has no shared memory, as on network disks."""
-    address = archive_module._address
-    patch.setattr(archive_module, "_address", lambda path: address(path) + "&vfs=unix-dotfile")
+    plain = archive_module.address
+    patch.setattr(
+        archive_module, "address", lambda path, way: plain(path, way) + "&vfs=unix-dotfile"
+    )
 
 
 def test_a_disk_without_shared_memory_gets_a_rollback_journal(
