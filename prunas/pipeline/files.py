@@ -84,12 +84,13 @@ def in_place(folder: Path) -> Path:
     return old if old.exists() and not folder.exists() else folder
 
 
-def sweep(folder: Path) -> None:
-    """Remove what killed processes had begun to write in `folder` and below it.
+def sweep(folder: Path, *, below: bool = True) -> None:
+    """Remove what killed processes had begun to write in `folder`, and `below` it.
 
     Whoever calls it knows that no other process writes there.
     """
-    for left in sorted(each for each in folder.rglob(".*") if is_left_over(each)):
+    found = folder.rglob(".*") if below else folder.glob(".*")
+    for left in sorted(each for each in found if is_left_over(each)):
         if left.is_dir() and not left.is_symlink():
             shutil.rmtree(left, ignore_errors=True)
         else:

@@ -1,5 +1,7 @@
 """A few kills; benchmarks/faults.py makes as many as one likes."""
 
+import json
+import shlex
 import signal
 from dataclasses import dataclass
 from itertools import count
@@ -71,6 +73,39 @@ def test_a_run_that_is_killed_before_a_change_goes_on_to_the_same_result(
         assert ended.code == -signal.SIGKILL
         require_same_result(folder, words, undisturbed)
     assert number > 100, "most changes were not seen"
+
+
+@pytest.mark.parametrize(
+    "step", [8, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "every"]
+)
+def test_a_comparison_that_is_killed_before_a_change_goes_on_to_the_same_runs(
+    step: int, tmp_path: Path
+) -> None:
+    assert run([[*COMPARE, "--out", str(tmp_path / "undisturbed")]]).code == 0
+    expected = _compared(tmp_path / "undisturbed")
+    for number in count(step // 2, step):
+        folder = tmp_path / f"killed-{number}"
+        words = [*COMPARE, "--out", str(folder)]
+        ended = run([words], kill_before=Change(folder, number))
+        if ended.code == 0:
+            break
+        assert ended.code == -signal.SIGKILL
+        assert run([words]).code == 0
+        assert _compared(folder) == expected
+    assert number > 15, "most changes were not seen"
+
+
+COMPARE = shlex.split(
+    "compare --method random --method evolution --table resnet-digits --budget macs=40%"
+    " --tolerance 0.25 --seeds 2 --start 5 --evaluations 20 --at 10 --jobs 1"
+)
+
+
+def _compared(folder: Path) -> dict[str, Any]:
+    """The files of a comparison, and its runs without what they took."""
+    rows = map(json.loads, (folder / "runs.jsonl").read_text().splitlines())
+    found = [{k: v for k, v in r.items() if k not in ("seconds", "checksum")} for r in rows]
+    return {"files": sorted(each.name for each in folder.iterdir()), "runs": found}
 
 
 def small_search(pictures: Path) -> list[str]:

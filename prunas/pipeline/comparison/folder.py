@@ -11,7 +11,7 @@ from typing import IO, Any, Final
 
 from prunas.errors import InputError
 from prunas.pipeline.comparison.runs import Row
-from prunas.pipeline.files import writing
+from prunas.pipeline.files import sweep, writing
 from prunas.pipeline.run_folder import versions
 from prunas.pipeline.sealed import read_sealed, sealed, unsealed, write_sealed
 
@@ -117,6 +117,8 @@ class CompareFolder:
 def claimed(path: Path) -> Iterator[CompareFolder]:
     """The folder, made if it is missing, for this process alone.
 
+    What an earlier one left half-written is removed.
+
     Raises:
         InputError: it holds something else, its runs are a link, it cannot be written, or another
             process has it.
@@ -142,6 +144,7 @@ def claimed(path: Path) -> Iterator[CompareFolder]:
             raise InputError(
                 f"another process is writing to {path}; wait for it, or give another --out"
             ) from None
+        sweep(path, below=False)  # there may be runs below, and these be going on
         yield CompareFolder(path, opened)
 
 
