@@ -197,7 +197,7 @@ def _folder(path: Path, input_size: Size | int | None) -> _Parts:
     def source(part: folders.Listing) -> _Source:
         names = "\n".join(file.relative_to(path).as_posix() for file in part.files)
         fetch = from_reader(folders.reader(part.files, size))
-        return _Source(fetch, part.labels, part.files, names.encode())
+        return _Source(fetch, part.labels, part.files, names.encode("utf-8", "surrogateescape"))
 
     return _Parts(
         classes=listing.classes,
@@ -319,7 +319,7 @@ def _assemble(
 def _contents(parts: _Parts) -> Contents:
     sources = [each for each in (parts.train, parts.held_out, parts.test) if each is not None]
     facts = [fact for each in sources for fact in (each.labels.tobytes(), each.identity)]
-    names = [name.encode() for name in parts.classes]
+    names = [name.encode("utf-8", "surrogateescape") for name in parts.classes]
     return contents_of(sum(len(each.labels) for each in sources), [*names, *facts])
 
 

@@ -157,10 +157,11 @@ def test_start_points_depend_on_seed_budget_and_space_alone() -> None:
         Cell("x", "toy", BUDGET, 0),
         Cell("y", "toy", "macs=41%", 0),
         Cell("x", "t", BUDGET, 0),
+        Cell("x", os.fsdecode(b"pictures of caf\xe9"), BUDGET, 0),
     ]
     drawn = [start_points(5, cell, arena) for cell in cells]
     assert drawn[0] == first[:5]
-    assert drawn[1] != drawn[0] != drawn[2]
+    assert all(other != drawn[0] for other in drawn[1:])
 
 
 def test_without_start_points_a_method_is_on_its_own() -> None:

@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,19 @@ def test_folder_of_classes(tmp_path: Path) -> None:
     check_sound(loaded)
     total = sum(map(len, (loaded.train, loaded.held_out, loaded.test)))
     assert total == 27
+
+
+def test_names_of_folders_and_pictures_may_be_no_text(tmp_path: Path) -> None:
+    """As on disks that were written with another code page."""
+    strange = os.fsdecode(b"caf\xe9")
+    try:
+        write_folder(tmp_path, {strange: 8, "tea": 8})
+        (tmp_path / "tea" / "0.png").rename(tmp_path / "tea" / f"{strange}.png")
+    except OSError:
+        pytest.skip("this disk has no such names")
+    loaded = load_data(tmp_path, seed=0)
+    check_sound(loaded)
+    assert loaded.classes == (strange, "tea")
 
 
 def test_folder_labels_belong_to_their_pictures(tmp_path: Path) -> None:

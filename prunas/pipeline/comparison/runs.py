@@ -174,5 +174,5 @@ def _scores(arena: Arena, candidates: Sequence[Candidate], evaluation_seed: int)
 
 def _generator(seed: int, *words: str) -> np.random.Generator:
     """A stream of its own for each seed and each list of words, in any process."""
-    digest = hashlib.sha256("\n".join(words).encode()).digest()
+    digest = hashlib.sha256("\n".join(words).encode("utf-8", "surrogateescape")).digest()
     return np.random.default_rng([seed, int.from_bytes(digest[:8], "big")])
