@@ -3,11 +3,11 @@
     python benchmarks/faults.py                  # 200 moments and 10,000 damaged files
     python benchmarks/faults.py --moments 20 --damages 0
 
-A moment is drawn from the whole time that an undisturbed run takes: search, final training,
-artifact and reports. After every kill each file must be whole under its own name, and the run must
-go on to the result, the evaluations, the loss curves and the weights of the undisturbed one. A
-damaged file must be refused in a sentence or read as before. `--workers` kills a worker process
-instead of the driver, which has to end as if nothing had happened.
+A moment is drawn from the whole time that an undisturbed run takes: search, transformation, final
+training, artifact and reports. After every kill each file must be whole under its own name, and the
+run must go on to the result, the evaluations, the loss curves and the weights of the undisturbed
+one. A damaged file must be refused in a sentence or read as before. `--workers` kills a worker
+process instead of the driver, which has to end as if nothing had happened.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
@@ -70,11 +71,11 @@ def _kills(place: Path, moments: int, workers: int, seed: int) -> int:
             if number < moments:
                 assert run(go_on(folder, words)).code == 0, "it does not go on"
             else:
-                killed, code = run_and_kill_a_worker([words, ["train", str(folder)]], after)
+                killed, code = run_and_kill_a_worker(go_on(folder, words), after)
                 where["a worker" if killed else "no worker was there"] += 1
                 assert code == 0, "the driver does not end well"
             assert known.items() <= whole(folder).items(), "an evaluation is lost"
-            assert outcome(folder) == expected, "the result is another"
+            assert (found := outcome(folder)) == expected, _difference(found, expected)
             assert same_weights(folder / "model", undisturbed / "model"), "the weights are others"
         except Exception as error:  # noqa: BLE001  (whatever it is, it is counted)
             wrong.append(f"{number}, after {after:.3f} s: {type(error).__name__}: {error}")
@@ -101,12 +102,22 @@ def _stage(folder: Path) -> str:
         "a finalist": next((folder / "checkpoints").glob("finalist-*.json"), folder / "none"),
         "the untrained artifact": folder / "model",
         "the first report": folder / "report.html",
+        "a transformation": folder / "checkpoints" / "transformation.json",
         "an epoch of a final training": next(
             (folder / "checkpoints").glob("final-*.safetensors"), folder / "none"
         ),
         "a final training": next((folder / "checkpoints").glob("final-*.json"), folder / "none"),
     }
     return [name for name, path in made.items() if path.exists()][-1]
+
+
+def _difference(found: Any, expected: Any, where: str = "the outcome") -> str:
+    """Where two outcomes differ first."""
+    if isinstance(found, dict) and isinstance(expected, dict):
+        for name in sorted({*found, *expected}):
+            if found.get(name) != expected.get(name):
+                return _difference(found.get(name), expected.get(name), f"{where}, {name}")
+    return f"{where} is {str(found)[:500]}, not {str(expected)[:500]}"
 
 
 def _remove(folder: Path) -> None:

@@ -121,7 +121,11 @@ _CHANGES: Final = frozenset(
 def go_on(folder: Path, begin: Words) -> list[Words]:
     """What a user types after a kill: again what there was, or how to go on."""
     first = ["search", "--resume", "--out", str(folder)]
-    return [first if (folder / "run.json").exists() else begin, ["train", str(folder)]]
+    return [
+        first if (folder / "run.json").exists() else begin,
+        ["transform", str(folder), "--evaluations", "4", "--epochs", "1", "--finalists", "2"],
+        ["train", str(folder)],
+    ]
 
 
 # -- at any moment ---------------------------------------------------------------------------------
