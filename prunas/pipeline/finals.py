@@ -98,7 +98,7 @@ def _tell(
     for name, each in trainings.items():
         for training, result in zip(each, trained[name], strict=True):
             for epoch in epochs_of(job.folder.checkpoint(training.name)):
-                log_epoch(job.progress.log, f"final {name}, seed {training.seed}", epoch)
+                log_epoch(job.progress.log, f"final {name} seed {training.seed}", epoch)
             job.progress.log.write(f"final/{name} test accuracy", _tested(result), training.seed)
 
 

@@ -72,9 +72,9 @@ class _Each:
                 log.write(name, value, step)
 
     def close(self, ending: str) -> None:
-        for kind, log in tuple(self._logs.items()):
+        for kind in tuple(self._logs):
             with self._given_up(kind):
-                log.close(ending)
+                self._logs.pop(kind).close(ending)
 
     @contextmanager
     def _given_up(self, kind: str) -> Iterator[None]:
@@ -84,7 +84,9 @@ class _Each:
         except (InputError, RunError):
             raise
         except Exception as error:  # noqa: BLE001 - trackers raise what they like
-            self._logs.pop(kind, None)
+            if log := self._logs.pop(kind, None):
+                with suppress(Exception):  # as likely as not
+                    log.close("FAILED")
             warnings.warn(
                 f"--log {kind} fails ({_said(error)}); the run goes on without it. Once it works,"
                 f" `prunas runs resume RUN --log {kind}` tells it everything again",

@@ -62,6 +62,7 @@ _FIELDS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "stages": _are_stages,
     "space": _is_space,
     "data": _are_contents,
+    "weights": lambda value: isinstance(value, str),
 }
 
 

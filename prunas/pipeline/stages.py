@@ -32,6 +32,7 @@ from prunas.pipeline.spaces import space_of
 from prunas.pipeline.splits import Batch, Split
 from prunas.pipeline.stopwatch import Stopwatch
 from prunas.pipeline.training import Epoch, train
+from prunas.pipeline.weights import digest_of
 from prunas.pipeline.workers import HERE, Workers
 from prunas.search.archive import Archive
 from prunas.search.budget import Budget, Feasible, as_values
@@ -128,7 +129,18 @@ class Job:
     def network(self) -> nn.Module:
         """The full network as it is created, on the device."""
         request = self.request
-        return self._created(request.seed, pretrained=request.pretrained, weights=request.weights)
+        return self._created(request.seed, pretrained=request.pretrained, weights=self._weights)
+
+    @cached_property
+    def _weights(self) -> str | None:
+        """The file that the network begins with: if the run knows what it was, no other one."""
+        file, before = self.request.weights, self.folder.read().get("weights")
+        if file is not None and before is not None and digest_of(file) != before:
+            raise InputError(
+                f"the weights {file} are not those that the run began with; put them back, or"
+                " begin another run"
+            )
+        return file
 
     def untrained(self, seed: int) -> nn.Module:
         """The full network with random weights of this seed, on the device."""

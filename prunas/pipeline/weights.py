@@ -1,5 +1,6 @@
 """Loading weights into a network: all checks first, then all tensors at once."""
 
+import hashlib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,22 @@ from prunas.errors import InputError
 
 _CONTAINERS = ("state_dict", "model")
 _NAMED = 3  # how many offending tensors an error names
+
+
+def digest_of(path: str | Path) -> str:
+    """The SHA-256 of a weights file.
+
+    Raises:
+        InputError: the file is missing or unreadable.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"there is no weights file {path}")
+    try:
+        with path.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"the weights {path} cannot be read: {error.strerror}") from None
 
 
 def load_weights(network: nn.Module, path: str | Path) -> str | None:

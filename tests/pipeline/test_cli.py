@@ -858,6 +858,44 @@ def test_a_run_is_resumed_with_workers(
     assert asked == [Workers("processes", 2)]
 
 
+def test_a_stopped_training_does_not_change_what_is_trained(
+    a_search: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Finalists of networks that are trained from scratch would be others."""
+    monkeypatch.setattr(alone, "_cores", lambda: 1)
+    before = result(a_search)
+    with ctrl_c_at(1):
+        refused(capsys, ["train", "run", "--from-scratch"], 130)
+    assert main(["runs", "resume", "run"]) == 0
+    found = result(a_search)
+    assert {name: found[name] for name in before} == before
+    assert not list((a_search / "checkpoints").glob("scratch-finalist*"))
+
+
+def test_a_search_that_goes_on_after_a_training_is_resumed_as_a_search(
+    a_training: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert RunFolder(a_training).read()["goal"] == "train"
+    assert main(["search", "--resume", "--out", "run"]) == 0
+    assert RunFolder(a_training).read()["goal"] == "search"
+
+
+def save_weights(seed: int) -> None:
+    network = create_network("test_byobnet", classes=3, input_size=(1, 16, 16), seed=seed)
+    torch.save(network.state_dict(), "w.pt")
+
+
+def test_weights_that_have_changed_are_refused(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_weights(3)
+    assert main(changed(out="run", epochs=0, weights="w.pt")) == 0
+    save_weights(4)
+    for again in (["search", "--resume", "--out", "run"], ["train", "run"]):
+        sentence = refused(capsys, again, 2)
+        assert sentence.startswith("the weights w.pt are not those that the run began with; put")
+
+
 def test_runs_are_resumed_to_what_was_asked_of_them(
     trained: Path,
     a_search: Path,
@@ -886,6 +924,7 @@ def a_demo(a_training: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A tiny one, finished, in run/."""
     monkeypatch.setattr(alone, "_cores", lambda: 1)
     ask_for(RunFolder(a_training).request(), monkeypatch)
+    RunFolder(a_training).update({"demo": True})
     return a_training
 
 
@@ -935,14 +974,32 @@ def test_a_demo_starts_anew(
     assert not (a_demo / "archive.sqlite").exists()
 
 
+@pytest.mark.parametrize("other", [{"model": "test_resnet"}, {"budget": "macs=77%"}])
 def test_the_demo_never_replaces_another_run(
-    a_demo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    other: dict[str, Any],
+    a_training: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    ask_for(replace(RunFolder(a_demo).request(), model="test_resnet"), monkeypatch)
-    for options in ([], ["--fresh"]):
-        sentence = refused(capsys, ["demo", "--out", "run", *options], 2)
-        assert sentence.startswith("run holds another run: model was 'test_byobnet'")
-    assert result(a_demo)["accuracy"]
+    before = RunFolder(a_training).request()
+    ask_for(replace(before, **other), monkeypatch)
+    (name,) = other
+    for options, said in (
+        ([], f"run holds another run: {name} was {getattr(before, name)!r}"),
+        (["--fresh"], "run holds a run that is no demo; give another --out"),
+    ):
+        assert refused(capsys, ["demo", "--out", "run", *options], 2).startswith(said)
+    assert result(a_training)["accuracy"]
+
+
+def test_a_demo_that_is_killed_at_its_start_is_continued(
+    place: Path, a_demo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    RunFolder(a_demo).update({"demo": False})  # which is written after the request
+    (a_demo / "mark").touch()
+    assert main(["demo", "--out", "run"]) == 0
+    assert (a_demo / "mark").exists()
+    assert RunFolder(a_demo).read()["demo"]
 
 
 def test_a_stopped_demo_says_how_to_go_on(

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import resource
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -66,6 +67,7 @@ class FakeMLflow:
         self.runs[run]["params"][key] = value
 
     def log_metric(self, run: str, key: str, value: float, *, step: int) -> None:
+        assert re.fullmatch(r"[/\w.\- :]+", key), "a server takes no other names"
         self.runs[run]["metrics"].setdefault(key, []).append((step, value))
 
     def get_metric_history(self, run: str, key: str) -> list[Any]:
@@ -182,7 +184,7 @@ def two_points(kinds: Sequence[str], folder: Path) -> None:
     ("at", "calls"),
     [
         ("open", ["open"]),
-        ("write", ["open", "write"]),
+        ("write", ["open", "write", "close"]),
         ("close", ["open", "write", "write", "close"]),
     ],
 )

@@ -365,7 +365,7 @@ def test_a_run_that_goes_on_tells_its_log_everything_again(
     result = run.read()["result"]
     assert told.curves["final/found test accuracy"] == [(0, result["seeds"][0]["found"])]
     for name in ("found", "uniform"):
-        assert [step for step, _ in told.curves[f"final {name}, seed 0/loss"]] == [0]
+        assert [step for step, _ in told.curves[f"final {name} seed 0/loss"]] == [0]
 
 
 @contextmanager

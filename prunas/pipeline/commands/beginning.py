@@ -14,6 +14,7 @@ from prunas.pipeline.request import Request
 from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.sources import require_source
 from prunas.pipeline.stages import Job
+from prunas.pipeline.weights import digest_of
 from prunas.pipeline.workers import HERE, Workers
 
 
@@ -46,7 +47,8 @@ def begun(
             job.stopwatch.require_table()
         require_readable(job.data.files)
         if folder.contents() is None:
-            folder.update({"data": job.data.contents.to_json()})
+            weights = {} if request.weights is None else {"weights": digest_of(request.weights)}
+            folder.update({"data": job.data.contents.to_json(), **weights})
         undo.pop_all()
     return job
 

@@ -6,6 +6,7 @@ from typing import Annotated, Final
 
 import typer
 
+from prunas.errors import InputError
 from prunas.pipeline import terminal
 from prunas.pipeline.commands.answers import answer, print_json
 from prunas.pipeline.commands.beginning import begun
@@ -42,7 +43,7 @@ def demo(
         if (out / "run.json").exists() and _outdated(RunFolder.open(out), request, resume):
             _empty(out)
         job = begun(out, request, resume=True, device=where)
-        job.folder.update({"goal": "train"})
+        job.folder.update({"goal": "train", "demo": True})
         run_search_stages(job)
         result = train_finals(job)
         report = write_report(out)
@@ -56,11 +57,17 @@ def demo(
 
 
 def _outdated(folder: RunFolder, request: Request, resume: bool | None) -> bool:
-    """Whether a demo starts anew; another run is never touched (`RunFolder.create` refuses it)."""
-    found = folder.request()
-    if (found.model, found.data) != (request.model, request.data) or resume:
+    """Whether a demo starts anew. Another run is never touched: see also `RunFolder.create`.
+
+    Raises:
+        InputError: it is another run, and was to be replaced.
+    """
+    entries, found = folder.read(), folder.request()
+    if resume is False and not entries.get("demo"):
+        raise InputError(f"{folder.path} holds a run that is no demo; give another --out")
+    if resume or not entries.get("demo"):
         return False
-    trained = "accuracy" in folder.read().get("result", {})
+    trained = "accuracy" in entries.get("result", {})
     finished = trained and folder.path.joinpath("report.html").exists()
     return resume is False or finished or found.fingerprint() != request.fingerprint()
 

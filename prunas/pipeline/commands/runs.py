@@ -45,6 +45,7 @@ from prunas.pipeline.runs import (
     list_runs,
     merge_runs,
 )
+from prunas.search.record import read_archive
 from prunas.search.record import recover as recover_archive
 
 app = typer.Typer(
@@ -122,7 +123,8 @@ def resume(
         logged(log or (), run, goal, request.to_json()) as curves,
     ):
         job = begun(run, request, resume=True, device=where, log=curves, workers=crew)
-        searched(job)
+        if goal == "search" or not _found(folder):
+            searched(job)
         if goal == "train":
             train_finals(job)
         report = write_report(run)
@@ -136,6 +138,14 @@ def resume(
         typer.echo(terminal.search_text(run, entries))
         tell_transformation(run, entries)
     typer.echo(f"report: {report}")
+
+
+def _found(folder: RunFolder) -> bool:
+    """Whether the search is done. `train` may have changed what its finalists would be now."""
+    result = folder.read().get("result") or {}
+    wanted = result.get("evaluations")
+    known = read_archive(folder.archive).get(folder.request().fingerprint(), ())
+    return "candidate" in result and isinstance(wanted, int) and len(known) >= wanted
 
 
 @app.command()

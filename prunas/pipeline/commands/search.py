@@ -235,6 +235,8 @@ def search(
         logged(log or (), folder, "search", request.to_json()) as curves,
     ):
         job = begun(folder, request, resume=resume, device=where, log=curves, workers=crew)
+        if job.folder.read().get("goal") == "train":
+            job.folder.update({"goal": "search"})
         searched(job)
         report = write_report(folder)
     entries = job.folder.read()
