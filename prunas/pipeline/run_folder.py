@@ -63,6 +63,7 @@ _FIELDS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "space": _is_space,
     "data": _are_contents,
     "weights": lambda value: isinstance(value, str),
+    "moved": lambda value: isinstance(value, dict) and all(type(v) is str for v in value.values()),
 }
 
 

@@ -21,6 +21,7 @@ from prunas.eval.prices import Prices
 from prunas.pipeline.crew import NOBODY, Crew
 from prunas.pipeline.data import Data, load_data
 from prunas.pipeline.log import Log
+from prunas.pipeline.moved import place_of, require_same
 from prunas.pipeline.networks import create_network
 from prunas.pipeline.progress import Progress, Task
 from prunas.pipeline.recipe import Recipe
@@ -32,7 +33,6 @@ from prunas.pipeline.spaces import space_of
 from prunas.pipeline.splits import Batch, Split
 from prunas.pipeline.stopwatch import Stopwatch
 from prunas.pipeline.training import Epoch, train
-from prunas.pipeline.weights import digest_of
 from prunas.pipeline.workers import HERE, Workers
 from prunas.search.archive import Archive
 from prunas.search.budget import Budget, Feasible, as_values
@@ -116,7 +116,8 @@ class Job:
     def data(self) -> Data:
         """Those of the run: if it knows which they were, others are refused."""
         request, before = self.request, self.folder.contents()
-        data = load_data(request.data, seed=request.seed, input_size=request.input_size)
+        place = place_of(self.folder, "data") or request.data
+        data = load_data(place, seed=request.seed, input_size=request.input_size)
         if before is not None:
             data.contents.require(before, data.name)
         if request.resolutions and max(request.resolutions) > min(data.input_size[1:]):
@@ -134,12 +135,9 @@ class Job:
     @cached_property
     def _weights(self) -> str | None:
         """The file that the network begins with: if the run knows what it was, no other one."""
-        file, before = self.request.weights, self.folder.read().get("weights")
-        if file is not None and before is not None and digest_of(file) != before:
-            raise InputError(
-                f"the weights {file} are not those that the run began with; put them back, or"
-                " begin another run"
-            )
+        file, before = place_of(self.folder, "weights"), self.folder.read().get("weights")
+        if file is not None and before is not None:
+            require_same(file, before)
         return file
 
     def untrained(self, seed: int) -> nn.Module:

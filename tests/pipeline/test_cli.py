@@ -896,6 +896,42 @@ def test_weights_that_have_changed_are_refused(
         assert sentence.startswith("the weights w.pt are not those that the run began with; put")
 
 
+def test_a_run_goes_on_where_its_data_and_weights_were_moved(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(alone, "_cores", lambda: 1)
+    save_weights(3)
+    words = changed(epochs=0, weights="w.pt")
+    assert main([*words, "--out", "whole"]) == 0
+    with ctrl_c_at(3):
+        refused(capsys, [*words, "--out", "run"], 130)
+    (place / "there").mkdir()
+    for file in ("small.npz", "w.pt"):
+        (place / file).rename(place / "there" / file)
+    assert refused(capsys, ["runs", "resume", "run"], 2) == "there is no weights file w.pt"
+    moved = ["--data", "there/small.npz", "--weights", "there/w.pt"]
+    assert main(["runs", "resume", "run", *moved]) == 0
+    assert result(place / "run") == result(place / "whole")
+    assert main(["train", "run"]) == 0, "it is remembered"
+
+
+def test_other_data_and_weights_cannot_take_the_place_of_those_of_a_run(
+    a_search: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with np.load("small.npz") as known:
+        np.savez("other.npz", images=known["images"] // 2, labels=known["labels"])
+    save_weights(3)
+    for option, said in (
+        (
+            ["--data", "other.npz"],
+            "other.npz is not what this run was made with: as many pictures, but other",
+        ),
+        (["--weights", "w.pt"], "run does not know what its weights held"),
+    ):
+        assert refused(capsys, ["runs", "resume", "run", *option], 2).startswith(said)
+    assert "moved" not in RunFolder(a_search).read()
+
+
 def test_runs_are_resumed_to_what_was_asked_of_them(
     trained: Path,
     a_search: Path,

@@ -33,6 +33,7 @@ from prunas.pipeline.commands.stopping import command_line, stoppable
 from prunas.pipeline.finals import train_finals
 from prunas.pipeline.lock import claimed
 from prunas.pipeline.log import logged, require_logs
+from prunas.pipeline.moved import move
 from prunas.pipeline.progress import plain_console
 from prunas.pipeline.report import write_report
 from prunas.pipeline.run_folder import RunFolder
@@ -108,6 +109,12 @@ def resume(
     gpus_per_worker: GpusPerWorker = None,
     limit: Limit = None,
     log: Logs = None,
+    data: Annotated[
+        str | None, typer.Option(help="Where its data lie now, if not where they were.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="The same of its weights file.", metavar="FILE")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Go on with a run where it was stopped, to what was asked of it."""
@@ -122,6 +129,7 @@ def resume(
         claimed(run),
         logged(log or (), run, goal, request.to_json()) as curves,
     ):
+        move(folder, data=data, weights=weights)
         job = begun(run, request, resume=True, device=where, log=curves, workers=crew)
         if goal == "search" or not _found(folder):
             searched(job)
