@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from errno import EACCES, EAGAIN, ELOOP
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
 from prunas.errors import InputError
 from prunas.pipeline.files import sweep, writing
@@ -42,6 +42,15 @@ def claimed(folder: Path) -> Iterator[None]:
         yield
 
 
+def try_lock(opened: IO[Any]) -> bool:
+    """Lock a file; False if another process has. On a disk that cannot lock it is anybody's."""
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (EAGAIN, EACCES)
+    return True
+
+
 @contextmanager
 def _locked(file: Path) -> Iterator[IO[str]]:
     opened = _opened(file)
@@ -57,16 +66,13 @@ def _opened(file: Path) -> IO[str]:
     """The locked file, of which the folder knows: not one that its holder has just removed."""
     while True:
         opened = _open(file)
-        try:
-            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (EAGAIN, EACCES):
-                holder = _holder(opened)
-                opened.close()
-                raise InputError(
-                    f"{file.parent} is being worked on by {holder}; wait for it or stop it, and"
-                    " then start again"
-                ) from None
+        if not try_lock(opened):
+            holder = _holder(opened)
+            opened.close()
+            raise InputError(
+                f"{file.parent} is being worked on by {holder}; wait for it or stop it, and"
+                " then start again"
+            )
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(opened.fileno()), file.stat()):
                 return opened

@@ -640,6 +640,17 @@ def test_a_second_process_is_refused(place: Path, capsys: pytest.CaptureFixture[
     assert main(words()) == 0
 
 
+def test_a_disk_that_cannot_lock_refuses_nobody(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with claimed(Path("out")):
+        assert main(words()) == 0
+
+
 def test_runs_that_are_a_link_are_not_written(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,5 @@
 """The folder of a comparison: runs are appended as they are finished, the rest is written anew."""
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import IO, Any, Final
 from prunas.errors import InputError
 from prunas.pipeline.comparison.runs import Row
 from prunas.pipeline.files import sweep, writing
+from prunas.pipeline.lock import try_lock
 from prunas.pipeline.run_folder import versions
 from prunas.pipeline.sealed import read_sealed, sealed, unsealed, write_sealed
 
@@ -117,7 +117,7 @@ class CompareFolder:
 def claimed(path: Path) -> Iterator[CompareFolder]:
     """The folder, made if it is missing, for this process alone.
 
-    What an earlier one left half-written is removed.
+    What an earlier one left half-written is removed. On a disk that cannot lock nobody is refused.
 
     Raises:
         InputError: it holds something else, its runs are a link, it cannot be written, or another
@@ -138,12 +138,10 @@ def claimed(path: Path) -> Iterator[CompareFolder]:
         reason = error.strerror or error
         raise InputError(f"{path} cannot be written ({reason}); give another --out") from None
     with opened:
-        try:
-            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not try_lock(opened):
             raise InputError(
                 f"another process is writing to {path}; wait for it, or give another --out"
-            ) from None
+            )
         sweep(path, below=False)  # there may be runs below, and these be going on
         yield CompareFolder(path, opened)
 
