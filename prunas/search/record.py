@@ -8,7 +8,7 @@ import filecmp
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from itertools import count, takewhile
 from pathlib import Path
@@ -91,7 +91,8 @@ def recover(path: Path, fingerprints: Sequence[str]) -> tuple[int, Path]:
         The number of evaluations saved, and where the damaged archive is.
 
     Raises:
-        InputError: there is no archive, it is a link, not damaged, or of a newer version.
+        InputError: there is no archive, it is a link, not damaged, of a newer version, or holds
+            other runs alone.
         RunError: the folder cannot be written.
     """
     require_no_link(path)
@@ -172,7 +173,7 @@ def _saved(path: Path, fingerprint: str, number: int) -> tuple[Evaluation, ...]:
 def _readable(path: Path, fingerprint: str, number: int) -> Iterator[Evaluation]:
     """The rows of a run that are what was recorded, wherever they are."""
     with closing(_connected(path)) as connection:
-        run = _number_of(connection, fingerprint, number)
+        run = _number_of(connection, fingerprint, number, path)
         lost = 0
         for identity in count(1):
             row = _row(connection, identity, run, path)
@@ -201,13 +202,47 @@ def _row(
         return None
 
 
-def _number_of(connection: sqlite3.Connection, fingerprint: str, usual: int) -> int | None:
-    """The number of the run in the file, or the usual one; None in a file of version 1."""
+def _number_of(
+    connection: sqlite3.Connection, fingerprint: str, usual: int, path: Path
+) -> int | None:
+    """The number of the run in the file, the usual one if none can be read; None in version 1.
+
+    Raises:
+        InputError: those that can be read are others.
+    """
     try:
-        runs = dict(connection.execute("SELECT fingerprint, id FROM runs"))
+        runs = _numbers(connection, fingerprint)
     except sqlite3.Error as error:
-        return None if "no such table" in str(error) else usual
+        if "no such table" not in str(error):
+            return usual
+        _require_listed(fingerprint, _names_in_version_1(connection), path)
+        return None
+    _require_listed(fingerprint, runs, path)
     return int(runs.get(fingerprint, usual))
+
+
+def _numbers(connection: sqlite3.Connection, fingerprint: str) -> dict[str, int]:
+    """{fingerprint: number} of the table; the index may know a name that is damaged there."""
+    found = dict(connection.execute("SELECT fingerprint, id FROM runs"))
+    indexed = "SELECT fingerprint, id FROM runs WHERE fingerprint = ?"
+    if fingerprint not in found:
+        found.update(connection.execute(indexed, (fingerprint,)))
+    return found
+
+
+def _names_in_version_1(connection: sqlite3.Connection) -> list[str]:
+    with suppress(sqlite3.Error):
+        found = connection.execute("SELECT value FROM meta WHERE key = 'fingerprint'")
+        return [name for (name,) in found]
+    return []
+
+
+def _require_listed(fingerprint: str, known: Collection[str], path: Path) -> None:
+    if known and fingerprint not in known:
+        raise InputError(
+            f"{path} holds the evaluations of another run, and so nothing to recover for this one;"
+            " put this run's own archive in its place"
+        )
 
 
 # -- the file --------------------------------------------------------------------------------------

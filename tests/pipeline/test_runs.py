@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
@@ -349,6 +350,22 @@ def test_what_can_be_read_of_a_damaged_archive_is_saved(
     (rows,) = read_archive(archive).values()
     assert 0 < len(rows) == found["saved"]
     assert {repr(row) for row in rows} <= {repr(row) for row in evaluations(200)}
+
+
+def test_the_archive_of_another_run_is_not_recovered_as_this_ones(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in (1, 2):
+        a_run(place / str(seed), evaluations(4, seed), seed=seed)
+    archive = place / "1" / "archive.sqlite"
+    shutil.copy(place / "2" / "archive.sqlite", archive)
+    with closing(sqlite3.connect(archive)) as connection, connection:
+        connection.execute("UPDATE evaluations SET macs = 7 WHERE id = 3")
+    before = archive.read_bytes()
+    said = refused(capsys, ["runs", "recover", "1"])
+    assert "archive.sqlite holds the evaluations of another run, and so nothing to recover" in said
+    assert archive.read_bytes() == before
+    assert not list((place / "1").glob("*damaged*"))
 
 
 def test_what_can_be_read_of_merged_runs_is_saved(

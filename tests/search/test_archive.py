@@ -551,6 +551,30 @@ def test_a_value_that_is_not_what_was_recorded_is_damage(column: str, tmp_path: 
     assert recover(path, ["run"])[0] == 1
 
 
+def test_a_run_whose_name_is_damaged_in_the_table_alone_is_recovered(tmp_path: Path) -> None:
+    """Its index still knows the name: it is this run, and no other one."""
+    path = tmp_path / "archive.sqlite"
+    with Archive(path, fingerprint="a run of its own") as archive:
+        archive.record(evaluation(1))
+    content = path.read_bytes()
+    assert content.count(b"a run of its own") == 2
+    for name, place in (("table", content.find), ("index", content.rfind)):
+        copy = tmp_path / f"{name}.sqlite"
+        start = place(b"a run of its own")
+        copy.write_bytes(content[:start] + b"A" + content[start + 1 :])
+        assert recover(copy, ["a run of its own"])[0] == 1
+
+
+def test_an_archive_of_version_1_of_another_run_is_not_recovered(tmp_path: Path) -> None:
+    path = tmp_path / "archive.sqlite"
+    changed(path, VERSION_1 + "UPDATE evaluations SET candidate = 'no list' WHERE id = 2;")
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="evaluations of another run, and so nothing to recover"):
+        recover(path, ["another"])
+    assert path.read_bytes() == before
+    assert recover(path, ["run"])[0] == 1
+
+
 def test_nothing_can_be_saved_of_what_is_no_database(tmp_path: Path) -> None:
     path = tmp_path / "archive.sqlite"
     path.write_bytes(b"not a database at all" * 1000)
