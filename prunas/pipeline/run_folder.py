@@ -51,7 +51,8 @@ def _is_gene(gene: Any) -> bool:
     )
 
 
-def _are_contents(value: Any) -> bool:
+def are_contents(value: Any) -> bool:
+    """Whether it is what `Contents.to_json` writes."""
     return isinstance(value, dict) and isinstance(value.get("pictures"), int)
 
 
@@ -61,7 +62,7 @@ _FIELDS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "result": lambda value: isinstance(value, dict) and _are_candidates(value),
     "stages": _are_stages,
     "space": _is_space,
-    "data": _are_contents,
+    "data": are_contents,
     "weights": lambda value: isinstance(value, str),
     "moved": lambda value: isinstance(value, dict) and all(type(v) is str for v in value.values()),
 }

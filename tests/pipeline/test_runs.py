@@ -155,10 +155,50 @@ def test_runs_that_do_not_compare_are_not_merged(
     assert sorted(each.name for each in place.iterdir()) == ["one", "two"]
 
 
-def test_a_merged_folder_that_names_no_run(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_sealed(place / "merged.json", {"schema": 1, "genes": [], "runs": []})
-    sentence = refused(capsys, ["runs", "export", ".", "--out", "x"])
-    assert "merged.json cannot be read: it names no run" in sentence
+def test_runs_of_other_data_of_one_name_are_not_merged(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held = [{"pictures": 90, "digest": "a"}, None, {"pictures": 90, "digest": "b"}]
+    held += [{"pictures": 80, "digest": "c"}, {"pictures": 90, "digest": "a"}]
+    for seed, data in enumerate(held):
+        run = RunFolder(a_run(place / f"{seed}", evaluations(5, seed), seed=seed, data="d.npz"))
+        if data:
+            run.update({"data": data})
+    other = "cannot be merged: d.npz held other pictures or labels in one than in the other"
+    assert f"0 and 2 {other}" in refused(capsys, ["runs", "merge", "0", "1", "2", "--out", "x"])
+    said = refused(capsys, ["runs", "merge", "0", "3", "--out", "x"])
+    assert "d.npz held 90 pictures in one and 80 in the other" in said
+    assert not (place / "x").exists()
+    assert main(["runs", "merge", "0", "1", "--out", "two"]) == 0
+    assert f"two and 2 {other}" in refused(capsys, ["runs", "merge", "two", "2", "--out", "x"])
+    assert main(["runs", "merge", "two", "4", "--out", "all"]) == 0
+
+
+def test_a_run_that_was_killed_before_it_had_checkpoints_is_merged(place: Path) -> None:
+    data = {"pictures": 90, "digest": "a"}
+    for name in ("one", "two"):
+        a_run(place / name, evaluations(3))
+    RunFolder(place / "two").update({"data": data})
+    shutil.rmtree(place / "one" / "checkpoints")
+    assert main(["runs", "merge", "one", "two", "--out", "both"]) == 0
+    assert RunFolder(place / "both").contents() == data
+
+
+@pytest.mark.parametrize(
+    ("run", "sentence"),
+    [(None, "it names no run"), ({"data": {"pictures": "x"}}, "'data' of a run is {'pictures'")],
+)
+def test_a_merged_folder_that_says_what_cannot_be(
+    run: dict[str, Any] | None,
+    sentence: str,
+    place: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    runs = [] if run is None else [{"name": "a", "request": {}, **run}]
+    write_sealed(place / "merged.json", {"schema": 1, "genes": [], "runs": runs})
+    said = refused(capsys, ["runs", "export", ".", "--out", "x"])
+    assert "merged.json cannot be read: " in said
+    assert sentence in said
 
 
 def test_merging_needs_two_runs_and_a_new_folder(

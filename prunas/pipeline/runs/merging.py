@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -53,8 +53,9 @@ def merge_runs(folders: Sequence[Path], out: Path) -> Merged:
         out: a new folder.
 
     Raises:
-        InputError: a folder holds no run, runs search other spaces or score otherwise, or equal
-            ones have other scores, or `out` holds something or is where this process works.
+        InputError: a folder holds no run, runs search other spaces, score otherwise or on other
+            data, or equal ones have other scores, or `out` holds something or is where this
+            process works.
         RunError: the disk is full.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -65,6 +66,8 @@ def merge_runs(folders: Sequence[Path], out: Path) -> Merged:
         raise InputError("merge two runs or more")
     for one, other in pairwise(sources):
         _require_alike(one, other)
+    for one, other in pairwise(each for each in sources if each.data):
+        _require_same_data(one, other)
     groups = _grouped(sources)
     rows = [_united(group) for group in groups]
     aside = out.with_name(f".{out.name}.{os.getpid()}.part")
@@ -97,6 +100,20 @@ def _require_alike(one: Source, other: Source) -> None:
         raise InputError(f"{one.folder} and {other.folder} cannot be merged: their genes differ")
 
 
+def _require_same_data(one: Source, other: Source) -> None:
+    """Data of one name may be others: a file of another folder, or one that has changed."""
+    if one.data == other.data:
+        return
+    before, after = one.data["pictures"], other.data["pictures"]
+    what = f"{before} pictures in one and {after} in the other"
+    if before == after:
+        what = "other pictures or labels in one than in the other"
+    raise InputError(
+        f"{one.folder} and {other.folder} cannot be merged: {one.request.data} held {what}, so that"
+        " their scores do not compare"
+    )
+
+
 def _grouped(sources: Sequence[Source]) -> list[list[Source]]:
     """Runs of one fingerprint together; groups in the order of their first."""
     order = list(dict.fromkeys(each.request.fingerprint() for each in sources))
@@ -125,8 +142,16 @@ def _describe(aside: Path, groups: Sequence[Sequence[Source]]) -> None:
         return
     first = [group[0] for group in groups]
     genes = next((each.genes for each in first if each.genes), ())
-    runs = [{"name": each.name, "request": each.request.to_json()} for each in first]
+    runs = [
+        {"name": each.name, "request": each.request.to_json(), "data": _data_of(group)}
+        for each, group in zip(first, groups, strict=True)
+    ]
     write_sealed(aside / MERGED, {"schema": SCHEMA, "genes": list(genes), "runs": runs})
+
+
+def _data_of(group: Sequence[Source]) -> Mapping[str, Any]:
+    """What the data of a run held, as far as any copy of it knows."""
+    return next((each.data for each in group if each.data), {})
 
 
 def _continue(aside: Path, group: Sequence[Source]) -> None:
@@ -134,6 +159,9 @@ def _continue(aside: Path, group: Sequence[Source]) -> None:
     run = RunFolder(group[0].folder)
     entries: dict[str, Any] = {k: v for k, v in run.read().items() if k != "result"}
     most = max(group, key=lambda each: each.request.evaluations).request
-    with writing(aside / "checkpoints"):
-        shutil.copytree(run.path / "checkpoints", aside / "checkpoints", dirs_exist_ok=True)
+    if (run.path / "checkpoints").exists():  # a kill may have come before it
+        with writing(aside / "checkpoints"):
+            shutil.copytree(run.path / "checkpoints", aside / "checkpoints", dirs_exist_ok=True)
+    if data := _data_of(group):
+        entries["data"] = data
     write_sealed(aside / "run.json", {**entries, "request": most.to_json()})

@@ -1,18 +1,22 @@
 """What a folder holds: the evaluations of a run, or of several that were merged."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, final
+from typing import Any, Final, final
 
 from prunas.errors import InputError
 from prunas.pipeline.request import Request
-from prunas.pipeline.run_folder import RunFolder
+from prunas.pipeline.run_folder import RunFolder, are_contents
 from prunas.pipeline.sealed import read_sealed
 from prunas.search.evaluation import Evaluation
 from prunas.search.record import read_archive
 
 SCHEMA: Final = 1
 MERGED: Final = "merged.json"
+
+_Member = tuple[str, Request, Mapping[str, Any]]
+"""One of those merged: its name, its request, and what its data held, empty if unknown."""
 
 
 @final
@@ -26,6 +30,7 @@ class Source:
         request: what was asked of the run.
         genes: their names, in the order of a candidate's values; empty where no search has ended.
         rows: the evaluations in the order recorded.
+        data: what its data held; empty where that was never written down.
     """
 
     name: str
@@ -33,6 +38,7 @@ class Source:
     request: Request
     genes: tuple[str, ...]
     rows: tuple[Evaluation, ...]
+    data: Mapping[str, Any]
 
 
 def is_merged(folder: Path) -> bool:
@@ -51,7 +57,7 @@ def read_sources(folder: Path) -> list[Source]:
     request = run.request()
     rows = read_archive(run.archive).get(request.fingerprint(), ())
     genes = tuple(gene["name"] for gene in run.read().get("space", {}).get("genes", []))
-    return [Source(_name(folder), folder, request, genes, rows)]
+    return [Source(_name(folder), folder, request, genes, rows, run.contents() or {})]
 
 
 def fingerprints_of(folder: Path) -> list[str]:
@@ -61,7 +67,7 @@ def fingerprints_of(folder: Path) -> list[str]:
         InputError: it holds neither.
     """
     if is_merged(folder):
-        return [request.fingerprint() for _, request in _members(folder)[1]]
+        return [request.fingerprint() for _, request, _ in _members(folder)[1]]
     return [RunFolder.open(folder).request().fingerprint()]
 
 
@@ -69,23 +75,30 @@ def _merged(folder: Path) -> list[Source]:
     genes, known = _members(folder)
     record = read_archive(folder / "archive.sqlite")
     return [
-        Source(name, folder, request, genes, record.get(request.fingerprint(), ()))
-        for name, request in known
+        Source(name, folder, request, genes, record.get(request.fingerprint(), ()), data)
+        for name, request, data in known
     ]
 
 
-def _members(folder: Path) -> tuple[tuple[str, ...], list[tuple[str, Request]]]:
-    """The names of the genes, and those of the runs with their requests."""
+def _members(folder: Path) -> tuple[tuple[str, ...], list[_Member]]:
+    """The names of the genes, and the runs."""
     file = folder / MERGED
     try:
         entries = read_sealed(file, ("schema", SCHEMA))
         genes = tuple(str(name) for name in entries["genes"])
-        known = [(str(run["name"]), Request.from_json(run["request"])) for run in entries["runs"]]
+        known = [_member(run) for run in entries["runs"]]
         if not known:
             raise ValueError("it names no run")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{file} cannot be read: {error}") from None
     return genes, known
+
+
+def _member(run: Mapping[str, Any]) -> _Member:
+    data = run.get("data", {})
+    if data != {} and not are_contents(data):
+        raise ValueError(f"the 'data' of a run is {data!r}"[:80])
+    return str(run["name"]), Request.from_json(run["request"]), data
 
 
 def _name(folder: Path) -> str:
