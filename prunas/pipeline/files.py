@@ -39,7 +39,8 @@ def replacing(file: Path) -> Iterator[Path]:
 
     If anything is raised, Ctrl-C included, `file` stays as it was and nothing else is left. A
     process that is killed may leave the path; `sweep` removes it. What is written is on the disk
-    before it gets its name, so that a power cut leaves old or new, too.
+    before it gets its name, so that a power cut leaves old or new, too. It may be read by whoever
+    may read what `open` makes, whatever wrote it.
 
     Raises:
         RunError: the disk is full or the folder cannot be written.
@@ -48,7 +49,11 @@ def replacing(file: Path) -> Iterator[Path]:
     with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
+            aside.touch()
+            usual = stat.S_IMODE(aside.stat().st_mode)
             yield aside
+            if usual & ~aside.stat().st_mode:  # safetensors makes files that are its user's alone
+                aside.chmod(usual)
             flush(aside)
             os.replace(aside, file)
         finally:

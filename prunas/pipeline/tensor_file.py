@@ -53,18 +53,21 @@ def read_tensors(
         digest: what `write_tensors` returned, if that is known.
 
     Raises:
-        InputError: the file is missing, damaged, or another one than `digest` is of, or its name
-            is no text.
+        InputError: the file is missing, damaged, or another one than `digest` is of, may not be
+            read, or its name is no text.
     """
     require_text(file)
     try:
         require_regular(file)
+        file.open("rb").close()  # safetensors would say that there is none if it may not be read
         with safetensors.safe_open(file, "pt") as opened:
             notes = dict(opened.metadata() or {})
             names = opened.keys()
             tensors = {name: opened.get_tensor(name) for name in names}
     except FileNotFoundError:
         raise InputError(f"there is no weights file {file}") from None
+    except PermissionError:
+        raise InputError(f"{file} may not be read by you; ask its owner to permit it") from None
     except _UNREADABLE as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"{file} cannot be read ({reason}); {advice}") from None

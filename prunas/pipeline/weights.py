@@ -77,6 +77,7 @@ def _state(path: Path) -> dict[str, Tensor]:
 def _read(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
+            path.open("rb").close()  # safetensors says "no such file" of one that may not be read
             return load_file(path)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected pickle protocol")  # refused below

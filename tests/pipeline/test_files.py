@@ -2,16 +2,22 @@
 
 import os
 import shutil
-from collections.abc import Callable
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from prunas.errors import InputError, RunError
 from prunas.pipeline.artifact import require_replaceable
 from prunas.pipeline.files import in_place, replace_folder, replacing, write_text
 from prunas.pipeline.run_folder import RunFolder
-from prunas.pipeline.tensor_file import read_tensors
+from prunas.pipeline.tensor_file import read_tensors, write_tensors
+from prunas.pipeline.weights import load_weights
 
 
 def _write_half(file: Path, error: type[BaseException]) -> None:
@@ -59,11 +65,41 @@ def test_a_place_whose_name_is_no_text_is_refused_for_weights(
 _NO_TEXT = b"caf\xe9"
 
 
-def test_a_file_gets_the_usual_permissions(tmp_path: Path) -> None:
-    write_text(tmp_path / "a", "")
-    (tmp_path / "b").write_text("")
-    modes = [os.stat(tmp_path / name).st_mode for name in "ab"]
-    assert modes[0] == modes[1]
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_a_file_gets_the_usual_permissions(mask: int, tmp_path: Path) -> None:
+    before = os.umask(mask)
+    try:
+        write_text(tmp_path / "a", "")
+        write_tensors(tmp_path / "b", {}, {})
+        (tmp_path / "c").write_text("")
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(each.stat().st_mode) for each in tmp_path.iterdir()} == {0o666 & ~mask}
+
+
+def test_weights_that_may_not_be_read_are_not_said_to_be_missing() -> None:
+    with tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0o755)
+        file = Path(place) / "a.safetensors"
+        write_tensors(file, {"a": torch.ones(2)}, {})
+        file.chmod(0)
+        with nobody():
+            with pytest.raises(InputError, match=r"a\.safetensors may not be read by you; ask its"):
+                read_tensors(file)
+            with pytest.raises(InputError, match=r"cannot be read: .*Permission denied"):
+                load_weights(nn.Linear(2, 2), file)
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """Another user than root, who may read everything."""
+    ours = os.geteuid()
+    if not ours:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(ours)
 
 
 def test_a_folder_is_never_without_a_whole_one(
