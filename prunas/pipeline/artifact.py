@@ -25,6 +25,7 @@ from prunas.pipeline.adapted import adapted
 from prunas.pipeline.attributes import differing, plain_attributes, restore, unlike
 from prunas.pipeline.files import (
     in_place,
+    linked,
     replace_folder,
     require_elsewhere,
     require_text,
@@ -48,7 +49,7 @@ def save(network: nn.Module, folder: str | Path) -> Path:
     """Write `network` as an artifact: `folder`/arch.json and `folder`/weights.safetensors.
 
     The artifact is written aside, read back, compared, and only then put in place; an artifact
-    that was there before is replaced.
+    that was there before is replaced. Of a link, what it names is.
 
     Args:
         network: a network cut by `prunas.cut`, or any other. timm networks are known by the name
@@ -88,7 +89,8 @@ def save(network: nn.Module, folder: str | Path) -> Path:
         "attributes": kept,
         **({"substituted": rows} if (rows := substituted(network)) else {}),
     }
-    aside = folder.with_name(f".{folder.name}.part")
+    place = linked(folder)
+    aside = place.with_name(f".{place.name}.part")
     try:
         with writing(folder):
             shutil.rmtree(aside, ignore_errors=True)
@@ -96,7 +98,7 @@ def save(network: nn.Module, folder: str | Path) -> Path:
         digest = write_tensors(aside / _WEIGHTS, _stored(network), {})
         write_sealed(aside / _ARCH, {**arch, "weights": digest})
         _compare(network, load(aside, parent))
-        replace_folder(aside, folder)
+        replace_folder(aside, place)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return folder

@@ -38,16 +38,16 @@ def replacing(file: Path) -> Iterator[Path]:
     """Gives a path to write to, which becomes `file` at the end; a reader sees old or new.
 
     If anything is raised, Ctrl-C included, `file` stays as it was and nothing else is left. A
-    process that is killed may leave the path; `sweep` removes it. What is written is on the disk
-    before it gets its name, so that a power cut leaves old or new, too. It may be read by whoever
-    may read what `open` makes, whatever wrote it.
+    process that is killed may leave the path; the next one that writes `file` removes it, and
+    `sweep`. What is written is on the disk before it gets its name, so that a power cut leaves old
+    or new, too. It may be read by whoever may read what `open` makes, whatever wrote it.
 
     Raises:
         RunError: the disk is full or the folder cannot be written.
     """
-    aside = file.with_name(f".{file.name}.{os.getpid()}.part")
     with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
+        aside = aside_of(file)
         try:
             aside.touch()
             usual = stat.S_IMODE(aside.stat().st_mode)
@@ -70,37 +70,57 @@ def write_text(file: Path, text: str) -> None:
         aside.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
+def aside_of(path: Path) -> Path:
+    """Where this process writes what becomes `path`; what killed ones left there is removed."""
+    for left in sorted(path.parent.glob(".*")):
+        parts = _LEFT_OVER.fullmatch(left.name)
+        if parts and parts["of"] == path.name and parts["pid"] and not _is_another(parts["pid"]):
+            _remove(left)
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
 def replace_folder(new: Path, folder: Path) -> None:
-    """Put the finished folder `new` in the place of `folder`."""
+    """Put the finished folder `new` in the place of `folder`; of a link, give what is `linked`."""
     with writing(folder):
         old = _old(folder)
         _flush_names(new)
         if folder.exists():  # else a kill may have left it there
-            shutil.rmtree(old, ignore_errors=True)
+            _remove(old)
             os.replace(folder, old)
         os.replace(new, folder)
         _flush_names(folder.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(old)
 
 
 def in_place(folder: Path) -> Path:
     """Where the folder is: `replace_folder` may have been killed between its two renames."""
-    old = _old(folder)
+    old = _old(linked(folder))
     return old if old.exists() and not folder.exists() else folder
+
+
+def linked(folder: Path) -> Path:
+    """What a link names, which is replaced while the link stays; else the folder itself."""
+    return Path(os.path.realpath(folder)) if folder.is_symlink() else folder
 
 
 def sweep(folder: Path, *, below: bool = True) -> None:
     """Remove what killed processes had begun to write in `folder`, and `below` it.
 
-    Whoever calls it knows that no other process writes there.
+    What another process that lives is writing, an export say, stays.
     """
     found = folder.rglob(".*") if below else folder.glob(".*")
-    for left in sorted(each for each in found if is_left_over(each)):
-        if left.is_dir() and not left.is_symlink():
-            shutil.rmtree(left, ignore_errors=True)
-        else:
-            with suppress(OSError):
-                left.unlink()
+    for left in sorted(found):
+        parts = _LEFT_OVER.fullmatch(left.name)
+        if parts and not (parts["pid"] and _is_another(parts["pid"])):
+            _remove(left)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 def require_regular(file: Path) -> None:
@@ -173,7 +193,21 @@ def is_left_over(path: Path) -> bool:
     return _LEFT_OVER.fullmatch(path.name) is not None
 
 
-_LEFT_OVER: Final = re.compile(r"\..*\.part(-\w+)?")  # SQLite's own files have an ending more
+_LEFT_OVER: Final = re.compile(r"\.(?P<of>.*?)(\.(?P<pid>[0-9]+))?\.part(-\w+)?")
+"""SQLite's own files have an ending more."""
+
+
+def _is_another(pid: str) -> bool:
+    """Whether another process of this number lives on this machine."""
+    if int(pid) == os.getpid():  # an earlier one had it: containers begin to count anew
+        return False
+    try:
+        os.kill(int(pid), 0)  # no signal, but the question whether it could be sent
+    except PermissionError:
+        return True  # it is somebody else's
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
 
 
 def _old(folder: Path) -> Path:

@@ -216,6 +216,19 @@ def test_an_artifact_is_replaced_but_nothing_else_is(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "notes"]
 
 
+def test_an_artifact_behind_a_link_is_replaced_there(tmp_path: Path) -> None:
+    model, place = tmp_path / "model", tmp_path / "elsewhere"
+    place.mkdir()
+    model.symlink_to("elsewhere/kept")
+    for network in (_cut(), _cut(), Plain()):
+        prunas.save(network, model)
+    assert model.is_symlink()
+    assert [path.name for path in place.iterdir()] == ["kept"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "model"]
+    (place / "kept").rename(place / ".kept.old")  # a kill between the renames
+    assert type(prunas.load(model)) is Plain
+
+
 def test_a_file_beside_an_artifact_is_not_deleted(tmp_path: Path) -> None:
     small = _cut()
     folder = prunas.save(small, tmp_path / "model")

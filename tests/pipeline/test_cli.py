@@ -31,6 +31,7 @@ from prunas.pipeline.progress import Task
 from prunas.pipeline.request import Request
 from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.workers import HERE, Workers
+from tests.pipeline.left_over import an_ended_process
 
 SIZE = (1, 12, 12)
 MODEL = "test_byobnet"
@@ -837,7 +838,7 @@ def test_a_second_process_on_a_run_is_refused(
 
 def test_a_killed_start_is_begun_again(place: Path) -> None:
     (place / "run").mkdir()
-    (place / "run" / ".run.json.7.part").write_text("{")
+    (place / "run" / f".run.json.{an_ended_process()}.part").write_text("{")
     (place / "run" / ".lock").write_text("{}")
     assert main(changed(out="run", epochs=0)) == 0
     assert not list((place / "run").glob(".*"))

@@ -14,10 +14,11 @@ from torch import nn
 
 from prunas.errors import InputError, RunError
 from prunas.pipeline.artifact import require_replaceable
-from prunas.pipeline.files import in_place, replace_folder, replacing, write_text
+from prunas.pipeline.files import in_place, replace_folder, replacing, sweep, write_text
 from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.tensor_file import read_tensors, write_tensors
 from prunas.pipeline.weights import load_weights
+from tests.pipeline.left_over import an_ended_process
 
 
 def _write_half(file: Path, error: type[BaseException]) -> None:
@@ -102,6 +103,28 @@ def nobody() -> Iterator[None]:
         os.seteuid(ours)
 
 
+def test_what_killed_processes_began_to_write_of_a_file_is_removed(tmp_path: Path) -> None:
+    gone, alive = an_ended_process(), os.getppid()
+    theirs = {f".a.txt.{alive}.part", f".a.{gone}.part", f".b.txt.{gone}.part", ".a.txt.part"}
+    for name in (
+        *theirs,
+        f".a.txt.{gone}.part",
+        f".a.txt.{os.getpid()}.part",
+        f".a.txt.{9**99}.part",
+    ):
+        (tmp_path / name).write_text("half of the n")
+    write_text(tmp_path / "a.txt", "whole")
+    assert {each.name for each in tmp_path.iterdir()} == {"a.txt", *theirs}
+
+
+def test_what_a_living_process_writes_is_not_swept(tmp_path: Path) -> None:
+    theirs = tmp_path / f".table.csv.{os.getppid()}.part"
+    for file in (theirs, tmp_path / f".table.csv.{an_ended_process()}.part"):
+        file.write_text("half of the n")
+    sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == [theirs]
+
+
 def test_a_folder_is_never_without_a_whole_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,6 +159,19 @@ def _at_most(count: int, rename: Callable[[Path, Path], None]) -> Callable[[Path
         rename(source, target)
 
     return renamed
+
+
+def test_a_folder_left_as_a_link_is_not_followed(tmp_path: Path) -> None:
+    """Earlier versions put it there where an artifact was a link."""
+    elsewhere = tmp_path / "elsewhere"
+    for name in ("elsewhere", "model", "new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "name").write_text(name)
+    (tmp_path / ".model.old").symlink_to(elsewhere)
+    replace_folder(tmp_path / "new", tmp_path / "model")
+    assert (tmp_path / "model" / "name").read_text() == "new"
+    assert (elsewhere / "name").read_text() == "elsewhere"
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["elsewhere", "model"]
 
 
 def test_a_kill_between_two_renames_leaves_one_to_be_replaced(tmp_path: Path) -> None:

@@ -86,12 +86,13 @@ def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    (tmp_path / ".run.json.1.part").write_text("half of the n")
+    gone = process.pid
+    (tmp_path / f".run.json.{gone}.part").write_text("half of the n")
     (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / ".full.safetensors.1.part").write_text("half of the n")
+    (tmp_path / "checkpoints" / f".full.safetensors.{gone}.part").write_text("half of the n")
     (tmp_path / ".model.part").mkdir()
     (tmp_path / ".model.part" / "arch.json").write_text("half of the n")
-    (tmp_path / ".archive.sqlite.1.part-wal").write_text("half of the n")
+    (tmp_path / f".archive.sqlite.{gone}.part-wal").write_text("half of the n")
     (tmp_path / "notes.part").write_text("mine")
     with claimed(tmp_path):
         left = sorted(file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*"))

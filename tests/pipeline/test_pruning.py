@@ -221,6 +221,7 @@ def test_what_cannot_be_pruned_is_refused_in_a_sentence(
         ("notes/diary.txt", "notes/diary.txt is no folder; give another one"),
         ("notes/diary.txt/a/b", "cannot be written (notes/diary.txt is no folder); name another"),
         ("locked/small", "cannot be written (locked is write-protected); name another place"),
+        ("link", "locked/small cannot be written (locked is write-protected); name another"),
     ],
 )
 def test_a_place_for_the_small_network_is_looked_at_first(
@@ -234,12 +235,14 @@ def test_a_place_for_the_small_network_is_looked_at_first(
     for name in ("notes", "locked"):
         Path(name).mkdir()
     Path("notes/diary.txt").write_text("mine")
+    Path("link").symlink_to("locked/small")
     # root may write anywhere
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "locked")
     monkeypatch.setattr("prunas.pipeline.commands.prune.network_for", None)  # no work is begun
     assert main(["prune", "resnet10t", "--budget", "macs=50%", "--out", out]) == 2
     assert sentence in capsys.readouterr().err.replace(f"{tmp_path}/", "")
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["diary.txt", "locked", "notes"]
+    left = sorted(path.name for path in tmp_path.rglob("*"))
+    assert left == ["diary.txt", "link", "locked", "notes"]
 
 
 def test_measured_widths_follow_the_answers_not_the_criterion() -> None:

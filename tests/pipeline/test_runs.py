@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import shutil
 import sqlite3
 from contextlib import closing
@@ -18,6 +19,7 @@ from prunas.pipeline.runs import export_runs, exporting, list_runs
 from prunas.pipeline.sealed import write_sealed
 from prunas.search.record import read_archive
 from prunas.supernet.space import Candidate
+from tests.pipeline.left_over import an_ended_process
 from tests.pipeline.made_up_run import GENES, a_run, evaluations
 
 
@@ -97,8 +99,12 @@ def test_runs_of_other_seeds_stay_apart_in_one_archive(
 ) -> None:
     for seed in (0, 1, 2):
         a_run(place / f"seed-{seed}", evaluations(20, seed), seed=seed, evaluations=20 + seed)
+    left = (place / f".all.{an_ended_process()}.part", place / f".all.{os.getppid()}.part")
+    for each in left:
+        (each / "checkpoints").mkdir(parents=True)
     words = ["runs", "merge", "seed-2", "seed-0", "seed-1", "--out", "all"]
     assert printed(capsys, words) == {"run": "all", "runs": 3, "evaluations": 60, "twice": 0}
+    assert [each.exists() for each in left] == [False, True]
     fingerprints = [RunFolder(place / f"seed-{n}").request().fingerprint() for n in (2, 0, 1)]
     found = read_archive(place / "all" / "archive.sqlite")
     assert list(found) == fingerprints
@@ -182,6 +188,16 @@ def test_a_run_that_was_killed_before_it_had_checkpoints_is_merged(place: Path) 
     shutil.rmtree(place / "one" / "checkpoints")
     assert main(["runs", "merge", "one", "two", "--out", "both"]) == 0
     assert RunFolder(place / "both").contents() == data
+
+
+def test_a_link_to_an_empty_folder_is_merged_into(place: Path) -> None:
+    for seed in (0, 1):
+        a_run(place / str(seed), evaluations(3), seed=seed)
+    (place / "empty").mkdir()
+    (place / "link").symlink_to("empty")
+    assert main(["runs", "merge", "0", "1", "--out", "link"]) == 0
+    assert (place / "empty" / "merged.json").exists()
+    assert sorted(each.name for each in place.iterdir()) == ["0", "1", "empty", "link"]
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from prunas.pipeline.commands.options import (
 )
 from prunas.pipeline.commands.stopping import stoppable
 from prunas.pipeline.data import load_data
-from prunas.pipeline.files import require_writable
+from prunas.pipeline.files import linked, require_writable
 from prunas.pipeline.networks import network_for, untrained
 from prunas.pipeline.pruning import Widths
 from prunas.pipeline.pruning import prune as pruned
@@ -73,7 +73,7 @@ def prune(
         )
     folder = out or Path(f"{Path(model).name}-{criterion}")
     require_replaceable(folder)
-    require_writable(folder)
+    require_writable(linked(folder))
     with stoppable():
         source = None if data is None else load_data(data, seed=0, input_size=input_size)
         network, size = network_for(

@@ -1,6 +1,5 @@
 """Several runs of one search made one: more seeds side by side, or a run that went on twice."""
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from prunas.errors import InputError
-from prunas.pipeline.files import replace_folder, require_elsewhere, writing
+from prunas.pipeline.files import aside_of, linked, replace_folder, require_elsewhere, writing
 from prunas.pipeline.request import FREE_OF_SCORES
 from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.runs.source import MERGED, SCHEMA, Source, is_merged, read_sources
@@ -70,15 +69,15 @@ def merge_runs(folders: Sequence[Path], out: Path) -> Merged:
         _require_same_data(one, other)
     groups = _grouped(sources)
     rows = [_united(group) for group in groups]
-    aside = out.with_name(f".{out.name}.{os.getpid()}.part")
+    place = linked(out)
+    aside = aside_of(place)
     try:
         with writing(out):
-            shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
         names = [group[0].request.fingerprint() for group in groups]
         write_archive(aside / "archive.sqlite", dict(zip(names, rows, strict=True)))
         _describe(aside, groups)
-        replace_folder(aside, out)
+        replace_folder(aside, place)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     kept = sum(map(len, rows))
