@@ -193,8 +193,8 @@ def is_left_over(path: Path) -> bool:
     return _LEFT_OVER.fullmatch(path.name) is not None
 
 
-_LEFT_OVER: Final = re.compile(r"\.(?P<of>.*?)(\.(?P<pid>[0-9]+))?\.part(-\w+)?")
-"""SQLite's own files have an ending more."""
+_LEFT_OVER: Final = re.compile(r"\.(?P<of>.*?)(\.(?P<pid>[0-9]+))?\.part(-\w+)?|\.tmp\w{6}")
+"""SQLite's own files have an ending more; safetensors writes aside in its own way."""
 
 
 def _is_another(pid: str) -> bool:

@@ -2,7 +2,10 @@
 
 import os
 import shutil
+import signal
 import stat
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -123,6 +126,29 @@ def test_what_a_living_process_writes_is_not_swept(tmp_path: Path) -> None:
         file.write_text("half of the n")
     sweep(tmp_path)
     assert list(tmp_path.iterdir()) == [theirs]
+
+
+def test_what_a_kill_leaves_of_weights_is_swept(tmp_path: Path) -> None:
+    """Safetensors writes under names of its own before it renames to the one it was given."""
+    code = """
+import os, signal, sys, threading
+import numpy
+from safetensors.numpy import save_file
+
+def watch():
+    while not any(name.startswith(".tmp") for name in os.listdir(sys.argv[1])):
+        pass
+    os.kill(os.getpid(), signal.SIGKILL)
+
+threading.Thread(target=watch).start()
+while True:
+    save_file({"a": numpy.zeros(3_000_000)}, sys.argv[1] + "/.a.safetensors.7.part")
+"""
+    ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], timeout=300)
+    assert ended.returncode == -signal.SIGKILL
+    assert [*tmp_path.glob(".tmp*")]
+    sweep(tmp_path)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_folder_is_never_without_a_whole_one(
