@@ -24,6 +24,7 @@ from prunas.errors import InputError
 from prunas.pipeline.adapted import adapted
 from prunas.pipeline.attributes import differing, plain_attributes, restore, unlike
 from prunas.pipeline.files import (
+    aside_of,
     in_place,
     linked,
     replace_folder,
@@ -90,10 +91,9 @@ def save(network: nn.Module, folder: str | Path) -> Path:
         **({"substituted": rows} if (rows := substituted(network)) else {}),
     }
     place = linked(folder)
-    aside = place.with_name(f".{place.name}.part")
+    aside = aside_of(place)
     try:
         with writing(folder):
-            shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
         digest = write_tensors(aside / _WEIGHTS, _stored(network), {})
         write_sealed(aside / _ARCH, {**arch, "weights": digest})

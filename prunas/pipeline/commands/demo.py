@@ -73,7 +73,8 @@ def _outdated(folder: RunFolder, request: Request, resume: bool | None) -> bool:
 
 
 def _empty(folder: Path) -> None:
-    """Remove a run, run.json last: what a kill leaves is still a run."""
+    """Remove a run, run.json last: what a kill leaves is still a run, which has found nothing."""
+    RunFolder(folder).update({"result": {}})
     with writing(folder):
         for entry in sorted(folder.iterdir(), key=lambda entry: entry.name == "run.json"):
             if entry.is_dir() and not entry.is_symlink():
