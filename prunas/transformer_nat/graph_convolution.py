@@ -28,6 +28,7 @@ from prunas.errors import InputError
 from prunas.transformer_nat.encoding import Encoded
 from prunas.transformer_nat.operators import EVERY_OPERATOR, NAT_PLUS, Vocabulary
 from prunas.transformer_nat.policy import Shapes, Weights, drawn
+from prunas.transformer_nat.whole_numbers import refuse_below
 
 Array = NDArray[np.float64]
 Adjacency = Callable[[Encoded], Array]
@@ -72,6 +73,9 @@ class GraphConvolution:
             depth and the strides out.
         own: whether the last layer reads the features of the node itself.
         adjacency: how nodes see each other.
+
+    Raises:
+        InputError: a size that is no whole number, or too small.
     """
 
     vocabulary: Vocabulary = EVERY_OPERATOR
@@ -82,6 +86,11 @@ class GraphConvolution:
     waves: int = 4
     own: bool = True
     adjacency: Adjacency = symmetric
+
+    def __post_init__(self) -> None:
+        sizes = {"embedding": self.embedding, "features": self.features, "hidden": self.hidden}
+        refuse_below(1, "the policy", **sizes, slots=self.slots)
+        refuse_below(0, "the policy", waves=self.waves)
 
     @property
     def form(self) -> str:

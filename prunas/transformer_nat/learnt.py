@@ -1,6 +1,7 @@
 """What a policy has learnt, as a plain value: it can be compared, and saved to the last bit."""
 
 import base64
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
@@ -101,11 +102,23 @@ class Adam:
         rate: learning rate.
         decays: of the running means of the gradient and of its square.
         weight_decay: times the weights, taken from the gradient.
+
+    Raises:
+        InputError: a setting that no update can be made with.
     """
 
     rate: float
     decays: tuple[float, float]
     weight_decay: float
+
+    def __post_init__(self) -> None:
+        for name in ("rate", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(
+                    f"{name}={getattr(self, name)} of Adam must be a finite number, 0 or more"
+                )
+        if len(self.decays) != 2 or not all(0 <= each < 1 for each in self.decays):
+            raise InputError(f"decays={self.decays} of Adam must be two numbers in [0, 1)")
 
 
 def packed(array: Array) -> bytes:

@@ -16,6 +16,7 @@ from torch import Tensor
 from prunas.transformer_nat.encoding import Encoded
 from prunas.transformer_nat.operators import EVERY_OPERATOR, Vocabulary
 from prunas.transformer_nat.policy import Shapes, Weights, drawn
+from prunas.transformer_nat.whole_numbers import refuse_below
 
 Array = NDArray[np.float64]
 
@@ -29,11 +30,17 @@ class Lstm:
         vocabulary: the operators that it knows.
         embedding: numbers that stand for an operator.
         hidden: what it remembers.
+
+    Raises:
+        InputError: a size that is no whole number, or below 1.
     """
 
     vocabulary: Vocabulary = EVERY_OPERATOR
     embedding: int = 16
     hidden: int = 64
+
+    def __post_init__(self) -> None:
+        refuse_below(1, "the policy", embedding=self.embedding, hidden=self.hidden)
 
     @property
     def form(self) -> str:

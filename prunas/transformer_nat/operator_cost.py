@@ -20,6 +20,7 @@ from typing import Final
 
 from prunas.errors import InputError
 from prunas.transformer_nat.operators import OPERATORS, POOLS, Kind, operator
+from prunas.transformer_nat.whole_numbers import is_whole
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,10 @@ class Place:
     stride: int = 1
 
     def __post_init__(self) -> None:
-        if min(self.in_channels, self.out_channels, self.height, self.width, self.stride) < 1:
+        sizes = (self.in_channels, self.out_channels, self.height, self.width, self.stride)
+        if not all(map(is_whole, sizes)):
+            raise InputError(f"{self} has a size that is no whole number; give whole numbers")
+        if min(sizes) < 1:
             raise InputError(f"{self} has a size below 1; channels, sizes and strides are counts")
 
     @property

@@ -15,6 +15,7 @@ score that they had (`forgotten` is for weights that change). What the policy do
 is drawn uniformly, and it does not learn from that.
 """
 
+import math
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, final
@@ -46,6 +47,7 @@ from prunas.transformer_nat.policy import (
     probabilities,
 )
 from prunas.transformer_nat.transformation import TransformationSpace
+from prunas.transformer_nat.whole_numbers import is_whole
 
 _GROUPS: Final = 20  # groups of draws without a new candidate before the search looks elsewhere
 
@@ -65,6 +67,9 @@ class PolicySearch:
         keep: probability of keeping each operator in the beginning.
         adam: how the weights are moved.
         decay: of the running mean of rewards that stands in where `samples` is 1.
+
+    Raises:
+        InputError: a setting that no policy can learn with.
     """
 
     policy: Policy
@@ -75,10 +80,18 @@ class PolicySearch:
     decay: float = 0.99
 
     def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise InputError(f"{self.samples} samples make no update; give at least 1")
+        if not is_whole(self.samples) or self.samples < 1:
+            raise InputError(
+                f"{self.samples!r} samples make no update; give a whole number, at least 1"
+            )
+        if not 0 <= self.entropy < math.inf:
+            raise InputError(
+                f"entropy={self.entropy} of the policy must be a finite number, 0 or more"
+            )
         if not 0 < self.keep < 1:
             raise InputError(f"the odds {self.keep} to keep an operator are outside (0, 1)")
+        if not 0 <= self.decay < 1:
+            raise InputError(f"decay={self.decay} of the mean reward must be in [0, 1)")
 
     def start(self, space: TransformationSpace, rng: np.random.Generator) -> State:
         """The state before the first question; see `Transformer`.

@@ -8,7 +8,6 @@ joins of n nodes is n C wide.
 """
 
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Literal, get_args
 
 from prunas.errors import InputError
@@ -21,6 +20,7 @@ from prunas.transformer_nat.operator_cost import (
     convolution_cost,
     operator_cost,
 )
+from prunas.transformer_nat.whole_numbers import is_whole
 
 Stem = Literal["cifar", "imagenet"]
 
@@ -57,7 +57,7 @@ class Skeleton:
             )
         for name in ("channels", "layers", "classes", "size", "in_channels"):
             value = getattr(self, name)
-            if not isinstance(value, Integral) or isinstance(value, bool):
+            if not is_whole(value):
                 raise InputError(f"{name} of a cell network is {value!r}; give a whole number")
         if self.layers < 3:
             raise InputError(f"a cell network of {self.layers} cells has no room; use at least 3")

@@ -7,10 +7,12 @@ transformations are scored by a made-up table.
 import json
 import math
 import random
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -391,11 +393,53 @@ def test_policies_trained_for_something_else_are_refused() -> None:
 
 
 def test_settings_that_make_no_sense() -> None:
-    with pytest.raises(InputError, match="0 samples make no update"):
-        PolicySearch(GRAPH, samples=0)
-    for keep in (0.0, 1.0):
+    for samples in (0, 2.5, True):
+        with pytest.raises(InputError, match=f"{samples} samples make no update"):
+            PolicySearch(GRAPH, samples=samples)  # type: ignore[arg-type]
+    for keep in (0.0, 1.0, math.nan):
         with pytest.raises(InputError, match=rf"odds {keep} to keep an operator are outside"):
             PolicySearch(GRAPH, keep=keep)
+    for entropy in (math.nan, math.inf, -5.0):
+        with pytest.raises(InputError, match=rf"entropy={entropy} of the policy must be a finite"):
+            PolicySearch(GRAPH, entropy=entropy)
+    for decay in (math.nan, 5.0, 1.0, -0.1):
+        with pytest.raises(InputError, match=rf"decay={decay} of the mean reward must be in"):
+            PolicySearch(GRAPH, decay=decay)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rate": math.nan},
+        {"rate": -0.1},
+        {"weight_decay": math.inf},
+        {"decays": (1, 1)},
+        {"decays": (0.5, math.nan)},
+        {"decays": (0.5,)},
+    ],
+)
+def test_updates_that_make_no_sense(changes: dict[str, Any]) -> None:
+    ((name, value),) = changes.items()
+    with pytest.raises(InputError, match=rf"{name}={re.escape(str(value))} of Adam must be"):
+        replace(PUBLISHED_ADAM, **changes)
+
+
+@pytest.mark.parametrize(
+    ("policy", "changes"),
+    [
+        (GRAPH, {"hidden": 0}),
+        (GRAPH, {"features": -1}),
+        (GRAPH, {"embedding": 1.5}),
+        (GRAPH, {"slots": 0}),
+        (GRAPH, {"waves": -1}),
+        (Lstm(), {"hidden": 0}),
+        (Lstm(), {"embedding": "4"}),
+    ],
+)
+def test_policies_have_sizes(policy: GraphConvolution | Lstm, changes: dict[str, Any]) -> None:
+    ((name, value),) = changes.items()
+    with pytest.raises(InputError, match=f"{name}={value!r} of the policy must be a whole number"):
+        replace(policy, **changes)
 
 
 def test_texts_that_are_no_states() -> None:

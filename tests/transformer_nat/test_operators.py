@@ -1,7 +1,9 @@
 """Operators: their costs as published, and as what is built really has and does."""
 
 from math import prod
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -168,3 +170,10 @@ def test_operators_of_networks_are_no_cells() -> None:
 def test_places_have_sizes(sizes: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match="has a size below 1"):
         Place(*sizes)
+
+
+@pytest.mark.parametrize("size", ["1", 1.5, None, True])
+def test_places_are_counted_in_whole_numbers(size: Any) -> None:
+    with pytest.raises(InputError, match=rf"height={size!r}, .* that is no whole number"):
+        Place(1, 1, size, 1)
+    assert Place(np.int64(1), 1, 1, 1) == Place(1, 1, 1, 1)  # type: ignore[arg-type]
