@@ -8,11 +8,11 @@ source, target), says so itself. DARTS writes "none" where NAT writes "null"; bo
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any, Final
 
 from prunas.errors import InputError
 from prunas.transformer_nat.operators import NULL, OPERATORS
+from prunas.transformer_nat.whole_numbers import is_whole
 
 Pair = tuple[str, int]
 Triple = tuple[str, int, int]
@@ -21,6 +21,8 @@ INPUTS: Final = 2
 _PER_NODE: Final = 2
 _PAIR: Final = "(operator, source)"
 _TRIPLE: Final = "(operator, source, target)"
+_EDGES: Final = "the edges of a cell"
+_OUTPUT: Final = "the nodes that a cell joins"
 
 
 @dataclass(frozen=True)
@@ -34,40 +36,43 @@ class Cell:
     Raises:
         InputError: an operator that is unknown or none of cells, a node without its two edges, an
             edge that does not come from an earlier node (all others would close a cycle or start
-            nowhere), or an output that is no node.
+            nowhere), an output that is no node, or no lists at all.
     """
 
     edges: tuple[Triple, ...]
     output: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if not self.edges:
+        given = _listed(_EDGES, self.edges)
+        if not given:
             raise InputError("a cell needs at least one node, and two edges for it")
-        for index, edge in enumerate(self.edges):
-            _check_edge(index, edge)
-        if len(self.edges) % _PER_NODE:
+        edges = tuple(_checked_edge(index, edge) for index, edge in enumerate(given))
+        if len(edges) % _PER_NODE:
             raise InputError(
-                f"the cell has {len(self.edges)} edges, so its last node has one; every node has"
-                f" two, of which one may be {NULL!r}"
+                f"the cell has {len(edges)} edges, so its last node has one; every node has two,"
+                f" of which one may be {NULL!r}"
             )
-        nodes = range(INPUTS, INPUTS + len(self.edges) // _PER_NODE)
-        for node in self.output:
-            if node not in nodes or not isinstance(node, Integral):
-                raise InputError(
-                    f"the cell joins node {node!r}; its own nodes are {nodes[0]}..{nodes[-1]}"
-                )
-        if not self.output or list(self.output) != sorted(set(self.output)):
-            raise InputError(
-                f"the cell joins the nodes {self.output}; name at least one, each once, ascending"
-            )
+        nodes = range(INPUTS, INPUTS + len(edges) // _PER_NODE)
+        output = _checked_output(nodes, _listed(_OUTPUT, self.output))
+        object.__setattr__(self, "edges", edges)
+        object.__setattr__(self, "output", output)
 
 
 @dataclass(frozen=True)
 class Genotype:
-    """A normal cell and a reduction cell; in the latter, edges from the inputs have stride 2."""
+    """A normal cell and a reduction cell; in the latter, edges from the inputs have stride 2.
+
+    Raises:
+        InputError: one of them is no `Cell`.
+    """
 
     normal: Cell
     reduce: Cell
+
+    def __post_init__(self) -> None:
+        for cell in (self.normal, self.reduce):
+            if not isinstance(cell, Cell):
+                raise InputError(f"{cell!r} is no cell; make a Cell, or see Genotype.from_pairs")
 
     @classmethod
     def from_pairs(
@@ -134,7 +139,8 @@ class Genotype:
         )
 
 
-def _check_edge(index: int, edge: Triple) -> None:
+def _checked_edge(index: int, edge: Any) -> Triple:
+    """The edge, its nodes as plain numbers: numpy's are none to JSON."""
     name, source, target = _parts(index, edge, _TRIPLE)
     if not isinstance(name, str) or name not in OPERATORS:
         raise InputError(
@@ -142,16 +148,37 @@ def _check_edge(index: int, edge: Triple) -> None:
             f" {', '.join(OPERATORS)}"
         )
     node = INPUTS + index // _PER_NODE
-    if target != node or not isinstance(target, Integral):
+    if not is_whole(target) or target != node:
         raise InputError(
             f"edge {index} of the cell, {name} from {source!r}, goes to node {target!r}; two"
             f" edges for every node in their order make that {node}"
         )
-    if not isinstance(source, Integral) or source not in range(target):
+    if not is_whole(source) or source not in range(node):
         raise InputError(
             f"edge {index} of the cell, {name} from {source!r} to {target}, does not come from an"
-            f" earlier node, so there is a cycle or no such node; choose one of 0..{target - 1}"
+            f" earlier node, so there is a cycle or no such node; choose one of 0..{node - 1}"
         )
+    return name, int(source), node
+
+
+def _checked_output(nodes: range, output: tuple[Any, ...]) -> tuple[int, ...]:
+    for node in output:
+        if not is_whole(node) or node not in nodes:
+            raise InputError(
+                f"the cell joins node {node!r}; its own nodes are {nodes[0]}..{nodes[-1]}"
+            )
+    if not output or list(output) != sorted(set(output)):
+        raise InputError(
+            f"the cell joins the nodes {output}; name at least one, each once, ascending"
+        )
+    return tuple(map(int, output))
+
+
+def _listed(what: str, values: Any) -> tuple[Any, ...]:
+    try:
+        return tuple(values)
+    except TypeError:
+        raise InputError(f"{what} are given as {values!r}; write them as a list") from None
 
 
 def _parts(index: int, edge: Any, form: str) -> tuple[Any, ...]:
@@ -162,11 +189,11 @@ def _parts(index: int, edge: Any, form: str) -> tuple[Any, ...]:
 
 
 def _with_targets(pairs: Sequence[Pair]) -> list[Triple]:
-    edges = (_parts(index, pair, _PAIR) for index, pair in enumerate(pairs))
+    edges = (_parts(index, pair, _PAIR) for index, pair in enumerate(_listed(_EDGES, pairs)))
     return [(name, source, INPUTS + i // _PER_NODE) for i, (name, source) in enumerate(edges)]
 
 
 def _cell(triples: Sequence[Triple], output: Sequence[int]) -> Cell:
-    edges = (_parts(index, triple, _TRIPLE) for index, triple in enumerate(triples))
+    edges = (_parts(index, each, _TRIPLE) for index, each in enumerate(_listed(_EDGES, triples)))
     named = ((NULL if name == "none" else name, source, to) for name, source, to in edges)
-    return Cell(tuple(named), tuple(output))
+    return Cell(tuple(named), _listed(_OUTPUT, output))

@@ -35,7 +35,8 @@ SHORT: Final[Mapping[str, str]] = {
     "nu": NULL,
 }
 _LONG: Final = {name: short for short, name in SHORT.items()}
-_EDGE: Final = re.compile(r"(\w+)@(\d+)")
+_EDGE: Final = re.compile(r"(\w+)@(\d{1,9})")
+_NODE: Final = re.compile(r"\d{1,9}")
 
 
 def read_cell(line: str, output: Sequence[int]) -> Cell:
@@ -57,7 +58,7 @@ def write_cell(cell: Cell) -> str:
 def _read_node(text: str) -> list[Triple]:
     node, _, edges = text.partition(":")
     found = [_EDGE.fullmatch(edge.strip()) for edge in edges.split(",")]
-    if not node.isdecimal() or not all(found):
+    if not _NODE.fullmatch(node) or not all(found):
         raise InputError(f"{text!r} is not the edges of a node; write them as '2: s3@0, sk@1'")
     named = [(each[1], int(each[2])) for each in found if each]
     for short, _ in named:

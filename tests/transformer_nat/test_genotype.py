@@ -1,5 +1,6 @@
 """Cells as data: both conventions, the notation, and the published ones."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -102,11 +103,25 @@ EDGE = ("conv_3x3", 0, 2)
         ((EDGE, EDGE), (3,), "joins node 3"),
         ((EDGE, EDGE), (), "name at least one"),
         ((EDGE, EDGE), (2, 2), r"joins the nodes \(2, 2\)"),
+        ((EDGE, ("conv_3x3", True, 2)), (2,), "from True to 2, does not come from an earlier"),
+        (None, (2,), "the edges of a cell are given as None; write them as a list"),
+        ((EDGE, EDGE), 4, "the nodes that a cell joins are given as 4; write them as a list"),
     ],
 )
-def test_what_is_no_cell(edges: tuple[Any, ...], output: tuple[Any, ...], message: str) -> None:
+def test_what_is_no_cell(edges: Any, output: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         Cell(edges, output)
+
+
+def test_what_is_no_genotype() -> None:
+    pairs: Any = [("conv_3x3", 0)] * 2
+    with pytest.raises(InputError, match="the edges of a cell are given as None"):
+        Genotype.from_pairs(None, [2], pairs, [2])  # type: ignore[arg-type]
+    for joined in (None, 4):
+        with pytest.raises(InputError, match=f"that a cell joins are given as {joined}; write"):
+            Genotype.from_pairs(pairs, joined, pairs, [2])  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="None is no cell; make a Cell"):
+        Genotype(DARTS_V2.normal, None)  # type: ignore[arg-type]
 
 
 def test_pairs_are_no_triples() -> None:
@@ -120,6 +135,8 @@ def test_pairs_are_no_triples() -> None:
     lists = [["conv_3x3", np.int64(0)]] * 2  # as JSON and arrays have them
     read = Genotype.from_pairs(lists, np.array([2]), pairs, [2])  # type: ignore[arg-type]
     assert read == Genotype.from_triples(triples, [2], triples, [2])
+    fields = json.loads(json.dumps([read.pairs(), read.triples()]))
+    assert Genotype.from_pairs(*fields[0]) == Genotype.from_triples(*fields[1]) == read
 
 
 @settings(deadline=None, max_examples=50)
@@ -140,6 +157,8 @@ def test_the_notation_has_a_name_for_every_operator() -> None:
         ("x: s3@0, sk@1", "is not the edges of a node"),
         ("2: s9@0, sk@1", "no operator 's9'; the short names are"),
         ("3: s3@0, sk@1", "goes to node 3"),
+        ("2: s3@" + "9" * 5000 + ", sk@0", "is not the edges of a node"),
+        ("9" * 5000 + ": s3@0, sk@0", "is not the edges of a node"),
     ],
 )
 def test_lines_that_are_no_cells(line: str, message: str) -> None:
