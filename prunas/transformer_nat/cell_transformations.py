@@ -29,7 +29,12 @@ from prunas.transformer_nat.skeleton import (
     cell_places,
 )
 from prunas.transformer_nat.transformation import TransformationSpace, transformations
-from prunas.transformer_nat.transitions import Rule, two_level
+from prunas.transformer_nat.transitions import (
+    Legality,
+    Rule,
+    never_dearer_but_identity,
+    two_level,
+)
 
 
 @final
@@ -78,15 +83,17 @@ def cell_transformations(
     skeleton: Skeleton,
     *,
     rule: Rule = two_level,
+    legal: Legality = never_dearer_but_identity,
     trained: CellNetwork | None = None,
     seed: int = 0,
 ) -> CellTransformations:
-    """The space of what `rule` makes of the cells of a network, never dearer.
+    """The space of what `rule` makes of the cells of a network, as far as it is `legal`.
 
     Args:
         genotype: the cells.
         skeleton: the network around them.
         rule: what is offered for an operator.
+        legal: what of that an edge may have; by default nothing that is dearer.
         trained: a network of these cells, with its auxiliary head or without, from which all
             weights but those of other operators are copied.
         seed: of weights; torch's global generator is left as found.
@@ -96,7 +103,7 @@ def cell_transformations(
             one, or leaves out dead nodes that are joined.
         NothingToReplaceError: nothing may be replaced.
     """
-    moves = transformations(cell_graph(genotype, skeleton), rule)
+    moves = transformations(cell_graph(genotype, skeleton), rule, legal=legal)
     whole = replace(skeleton, keep_dead=True)
     network = CellNetwork(genotype, whole, seed=seed)
     if trained is not None:
@@ -124,6 +131,10 @@ def cell_transformations(
 
 def _copy_weights(trained: CellNetwork, network: CellNetwork) -> None:
     """Operators that the trained network leaves out matter nowhere, and stay as they are."""
+    if not isinstance(trained, CellNetwork):
+        raise InputError(
+            f"the trained network is a {type(trained).__name__}; give a CellNetwork of these cells"
+        )
     keep_dead = trained.skeleton.keep_dead
     given, held = _parts(trained, keep_dead=keep_dead), _parts(network, keep_dead=keep_dead)
     shapes = [

@@ -16,8 +16,10 @@ from prunas.transformer_nat import (
     PUBLISHED,
     CellNetwork,
     Genotype,
+    as_published,
     cell_transformations,
     cifar_skeleton,
+    keep_skip_null,
 )
 from prunas.transformer_nat.notation import read_cell
 
@@ -78,6 +80,23 @@ def test_what_is_built_in_the_end_is_what_was_scored() -> None:
         torch.testing.assert_close(built(IMAGES), small(IMAGES))
 
 
+def test_published_searches_offer_what_is_dearer_too() -> None:
+    """VGG has null edges at stride 2, where a skip costs a convolution."""
+    vgg = PUBLISHED["VGG"]
+    trained = CellNetwork(vgg, SKELETON, seed=3).eval()
+    found = cell_transformations(
+        vgg, SKELETON, rule=keep_skip_null, legal=as_published, trained=trained
+    )
+    found.network.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(found.network(IMAGES), trained(IMAGES))
+    positions = found.moves.with_operators(PUBLISHED["NAT_VGG"].operators)
+    candidate = found.candidate(positions)
+    small = prunas.cut(found.network, found.space, candidate).eval()
+    with torch.no_grad(), Supernet(found.network, found.space).frozen(candidate) as running:
+        torch.testing.assert_close(running(IMAGES), small(IMAGES))
+
+
 UNUSED = Genotype(  # node 2 is read by nobody, in the other cell nothing feeds node 3
     read_cell("2: s3@0, c3@1; 3: nu@0, s3@1; 4: nu@2, c3@3", (4,)),
     read_cell("2: nu@0, c1@1; 3: nu@0, nu@1; 4: c3@2, c5@3", (2, 4)),
@@ -107,5 +126,7 @@ def test_weights_of_other_cells_are_refused() -> None:
         with pytest.raises(InputError, match="the trained network is not that of these cells"):
             cell_transformations(cells, skeleton, trained=TRAINED)
     dead = PUBLISHED["NAT_R2"]
+    with pytest.raises(InputError, match="the trained network is a Sequential; give a CellNetwork"):
+        cell_transformations(SOURCE, SKELETON, trained=torch.nn.Sequential())  # type: ignore[arg-type]
     with pytest.raises(InputError, match="keep_dead=True if they join nodes that nothing reaches"):
         cell_transformations(dead, SKELETON, trained=CellNetwork(dead, SKELETON))
