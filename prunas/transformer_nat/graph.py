@@ -34,6 +34,10 @@ class Edge:
     places: tuple[Place, ...]
     prices: tuple[tuple[str, OperatorCost], ...] = ()
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "places", tuple(self.places))
+        object.__setattr__(self, "prices", tuple(map(tuple, self.prices)))
+
     def takes(self, name: str) -> bool:
         """Whether an operator of that name can be built here."""
         return not self.prices or any(name == known for known, _ in self.prices)
@@ -65,7 +69,7 @@ class Edge:
 
 @dataclass(frozen=True)
 class OperatorGraph:
-    """An architecture. Immutable; every instance is valid.
+    """An architecture. Immutable; every instance is valid. Lists that it is given become tuples.
 
     Attributes:
         nodes: names, in any order.
@@ -85,6 +89,9 @@ class OperatorGraph:
     edges: tuple[Edge, ...]
 
     def __post_init__(self) -> None:
+        for name in ("nodes", "inputs", "edges"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "outputs", tuple(map(tuple, self.outputs)))
         _check_nodes(self)
         nodes, inputs = set(self.nodes), set(self.inputs)
         for edge in self.edges:

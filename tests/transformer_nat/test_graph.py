@@ -3,6 +3,7 @@
 import random
 from dataclasses import replace
 from itertools import permutations
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -37,6 +38,16 @@ def test_graphs_are_values() -> None:
     assert changed != BLOCK
     with pytest.raises(InputError, match="2 operators were given for 3 edges"):
         BLOCK.with_operators(("null", "null"))
+
+
+def test_graphs_of_lists_are_the_same_graphs() -> None:
+    price = (SKIP, OperatorCost())
+    plain = Edge(SKIP, "in", "out", HERE, (price,))
+    of_lists: Any = Edge(SKIP, "in", "out", list(HERE), [list(price)])  # type: ignore[arg-type]
+    graph = OperatorGraph(("in", "out"), ("in",), (("out",),), (plain,))
+    lists: Any = ["in", "out"], ["in"], [["out"]], [of_lists]
+    assert OperatorGraph(*lists) == graph
+    assert hash(OperatorGraph(*lists)) == hash(graph)
 
 
 @settings(deadline=None, max_examples=50)
