@@ -1,7 +1,9 @@
 """All networks that transitions make of one: what a search of transformations searches."""
 
+import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from math import prod
 
@@ -19,6 +21,7 @@ from prunas.transformer_nat.transitions import (
     never_dearer_but_identity,
     two_level,
 )
+from prunas.transformer_nat.whole_numbers import is_whole
 
 _TRIES = 100
 
@@ -38,19 +41,35 @@ class TransformationSpace:
         options: for every edge, its own operator and then what may take its place.
 
     Raises:
-        NothingToReplaceError: nothing may be replaced.
+        NothingToReplaceError: nothing may be replaced without cutting an output off.
     """
 
     graph: OperatorGraph
     options: tuple[tuple[str, ...], ...]
 
     def __post_init__(self) -> None:
-        if self.size == 1:
+        if not self._anything_to_replace():
             carried = ", ".join(sorted(set(self.graph.operators)))
             raise NothingToReplaceError(
                 "nothing in this network may be replaced: no edge has a cheaper operator to offer"
-                f" (they carry {carried}); give another network, or a rule that offers more"
+                f" that cuts no output off (they carry {carried}); give another network, or a rule"
+                " that offers more"
             )
+
+    def _anything_to_replace(self) -> bool:
+        """Whether some replacement cuts nothing off; if no single one does, no several do."""
+        own = self.graph.operators
+        return any(
+            not self.graph.dead_outputs((*own[:edge], name, *own[edge + 1 :]))
+            for edge, names in enumerate(self.options)
+            for name in names[1:]
+        )
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the graph and the options: equal where candidates mean the same networks."""
+        text = json.dumps([asdict(self.graph), self.options], default=int)  # numpy's numbers too
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @cached_property
     def size(self) -> int:
@@ -74,9 +93,9 @@ class TransformationSpace:
                 f" {len(self.options)} edges; it belongs to another graph"
             )
         for edge, names, position in zip(self.graph.edges, self.options, positions, strict=True):
-            if not 0 <= position < len(names):
+            if not is_whole(position) or not 0 <= position < len(names):
                 raise InputError(
-                    f"{position} is no position in the options of the edge {edge.operator} from"
+                    f"{position!r} is no position in the options of the edge {edge.operator} from"
                     f" {edge.source!r} to {edge.target!r}; choose one of 0..{len(names) - 1}"
                 )
         return Candidate(int(position) for position in positions)

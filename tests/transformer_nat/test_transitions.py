@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,11 @@ from prunas.transformer_nat.operators import NAT_PLUS, NULL, OPERATORS, SKIP
 from prunas.transformer_nat.published_cells import PUBLISHED
 from prunas.transformer_nat.simplify import simplified
 from prunas.transformer_nat.skeleton import cell_graph, cifar_skeleton, network_cost
-from prunas.transformer_nat.transformation import TransformationSpace, transformations
+from prunas.transformer_nat.transformation import (
+    NothingToReplaceError,
+    TransformationSpace,
+    transformations,
+)
 from prunas.transformer_nat.transitions import (
     Legality,
     as_published,
@@ -158,7 +163,8 @@ def test_nothing_dead_comes_to_life() -> None:
 def test_where_nothing_may_be_replaced() -> None:
     pools = graph_of(("max_pool_3x3", "in", "out"))
     only = replace(pools, edges=(Edge(SKIP, "in", "out", (Place(8, 8, 6, 6),)),))
-    transformations(only)  # null is on offer, though it would cut the output off
+    with pytest.raises(NothingToReplaceError, match=r"nothing .* that cuts no output off"):
+        transformations(only)  # null is on offer, which would do just that
     with pytest.raises(
         InputError, match=r"nothing in this network may be replaced: .*\(they carry"
     ):
@@ -173,9 +179,11 @@ def test_where_nothing_may_be_replaced() -> None:
         ((0, 0), "2 positions but the graph has 3 edges; it belongs to another graph"),
         ((3, 0, 0), r"3 is no position .* conv_3x3 from 'in' to 'a'; choose one of 0\.\.2"),
         ((0, -1, 0), r"-1 is no position .*; choose one of 0\.\.1"),
+        ((0, 0.5, 0), r"0.5 is no position .*; choose one of 0\.\.1"),
+        ((0, True, 0), r"True is no position .*; choose one of 0\.\.1"),
     ],
 )
-def test_candidates_of_another_space(positions: tuple[int, ...], message: str) -> None:
+def test_candidates_of_another_space(positions: tuple[Any, ...], message: str) -> None:
     space = transformations(SMALL, keep_skip_null)
     with pytest.raises(InputError, match=message):
         space.candidate(positions)
@@ -273,8 +281,8 @@ def all_of(space: TransformationSpace) -> list[Candidate]:
 
 
 def test_the_source_stands_in_where_nothing_is_connected() -> None:
-    """41 of 42 edges of a chain would have to be kept by chance."""
+    """42 edges of a chain would have to be kept by chance, or skipped."""
     names = ["in", *(f"n{index}" for index in range(41)), "out"]
-    chain = graph_of(*[(SKIP, a, b) for a, b in pairwise(names)])
+    chain = graph_of(*[("conv_1x1", a, b) for a, b in pairwise(names)])
     space = transformations(chain)
     assert space.sample(np.random.default_rng(0), 2) == [space.source] * 2
