@@ -189,9 +189,9 @@ def worth(moves: TransformationSpace, row: Scored, thrift: float) -> float:
 def by_worth(moves: TransformationSpace, rows: Iterable[Scored], thrift: float) -> list[Scored]:
     """The one worth most first; of equals the cheaper."""
 
-    def place(row: Scored) -> tuple[float, int, int]:
+    def place(row: Scored) -> tuple[float, int, int, int]:
         cost = moves.cost(row.candidate)
-        return -worth(moves, row, thrift), cost.macs, cost.params
+        return -worth(moves, row, thrift), cost.macs, cost.params, cost.published_macs
 
     return sorted(rows, key=place)
 

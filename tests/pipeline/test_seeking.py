@@ -202,6 +202,14 @@ def test_equal_scores_the_cheaper_first() -> None:
     assert ranked[-1].candidate == MOVES.source
 
 
+def test_equal_scores_of_what_has_no_weights_the_cheaper_first() -> None:
+    pools = transformations(graph_of(("max_pool_5x5", "in", "out"), ("skip_connect", "in", "out")))
+    ranked = seeking(Made(lambda _: 0.5), pools, method="random", epochs=0).ranked()
+    costs = [pools.cost(row.candidate).published_macs for row in ranked]
+    assert costs == sorted(costs)
+    assert len(set(costs)) > 2
+
+
 def test_what_is_on_record_is_not_measured_again() -> None:
     scores: dict[int, dict[Candidate, float]] = {}
     first = seeking(Made(frugal), scores=scores).ranked()
