@@ -5,6 +5,7 @@ edge is scored, and the best of them is next if it scores higher, or equal at lo
 does the search is over: it asks for nothing more.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -24,7 +25,7 @@ class GreedyRemoval:
 
     def ask(self, state: State, n: int) -> tuple[State, list[Candidate]]:
         known = set(state.asked)
-        asked = [each for each in _around(state) if each not in known][:n]
+        asked = [each for each in _around(state) if each not in known][: max(0, n)]
         return replace(state, asked=state.asked + tuple(asked)), asked
 
     def tell(self, state: State, scored: Sequence[Scored]) -> State:
@@ -41,7 +42,7 @@ def _around(state: State) -> list[Candidate]:
         if any(each not in scores for each in neighbours):
             return neighbours
         found = max((scores[each] for each in [best, *neighbours]), key=lambda e: rank(space, e))
-        if found.candidate == best:
+        if found.candidate == best or not math.isfinite(found.score):
             return []
         best = found.candidate
     return [best]

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from prunas.errors import InputError
 from prunas.supernet.space import Candidate
 from prunas.transformer_nat.operators import Vocabulary
+from prunas.transformer_nat.whole_numbers import is_whole
 
 Array = NDArray[np.float64]
 
 _PACKED: Final = ("weights", "mean", "square")
+_BYTES: Final = 8  # of one weight
 
 
 @dataclass(frozen=True)
@@ -55,14 +57,35 @@ class Learnt:
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> "Learnt":
-        """Read what `to_data` and JSON made of it."""
+        """Read what `to_data` and JSON made of it.
+
+        Raises:
+            ValueError: it is damaged.
+            LookupError, TypeError: it is something else.
+        """
         changed = {
-            **{name: base64.b64decode(data[name]) for name in _PACKED},
+            **{name: base64.b64decode(data[name], validate=True) for name in _PACKED},
             "vocabulary": tuple(data["vocabulary"]),
             "drawn": tuple(Candidate(row) for row in data["drawn"]),
             "average": tuple(data["average"]),
         }
-        return cls(**{**data, **changed})
+        learnt = cls(**{**data, **changed})
+        learnt._check()
+        return learnt
+
+    def _check(self) -> None:
+        weights, mean, square = map(unpacked, (self.weights, self.mean, self.square))
+        if not len(weights) == len(mean) == len(square):
+            raise ValueError("the weights of the policy and their means differ in number")
+        if not np.isfinite([weights, mean, square]).all() or (square < 0).any():
+            raise ValueError("the weights of the policy, or their means, are no finite numbers")
+        if not all(isinstance(each, str) for each in (self.form, *self.vocabulary)):
+            raise ValueError("the policy or an operator that it knows has no name")
+        if not is_whole(self.steps) or self.steps < 0:
+            raise ValueError(f"the policy was updated {self.steps!r} times")
+        mean_reward, weight = self.average
+        if not math.isfinite(mean_reward) or not 0 <= weight < math.inf:
+            raise ValueError(f"the running mean of the rewards is {self.average}")
 
     def stepped(self, gradient: Array, settings: "Adam") -> "Learnt":
         """After one step of Adam up the gradient.
@@ -80,7 +103,7 @@ class Learnt:
             self, weights=packed(moved), mean=packed(mean), square=packed(square), steps=steps
         )
 
-    def refuse_unless(self, form: str, vocabulary: Vocabulary) -> None:
+    def refuse_unless(self, form: str, vocabulary: Vocabulary, size: int) -> None:
         """Raise an InputError if these weights belong to another policy."""
         if self.vocabulary != vocabulary:
             raise InputError(
@@ -91,6 +114,12 @@ class Learnt:
             raise InputError(
                 f"the weights belong to the policy {self.form}, not to {form}; use the settings"
                 " that they were trained with"
+            )
+        found = len(self.weights) // _BYTES
+        if found != size:
+            raise InputError(
+                f"the policy {form} has {size} weights, and {found} are here, so that some were"
+                " lost; use a state that was saved whole"
             )
 
 

@@ -12,7 +12,7 @@ The source is the first candidate of every method, so that nothing worse than it
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
@@ -23,13 +23,17 @@ from prunas.json_text import parsed
 from prunas.supernet.space import Candidate
 from prunas.transformer_nat.learnt import Learnt
 from prunas.transformer_nat.transformation import TransformationSpace
+from prunas.transformer_nat.whole_numbers import is_whole
 
 _ROUNDS: Final = 40
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A candidate and its score; higher is better, NaN means that it could not be scored."""
+    """A candidate and its score; higher is better.
+
+    NaN means that it could not be scored, and so does what is infinite.
+    """
 
     candidate: Candidate
     score: float
@@ -43,7 +47,7 @@ class State:
         space: the candidates.
         stream: state of the random bit generator.
         asked: every candidate proposed so far, in that order; none appears twice.
-        told: every score so far, in the order told. NaN is kept as minus infinity.
+        told: every score so far, in the order told. What is not finite is kept as minus infinity.
         learnt: what a policy has learnt; None for methods that learn nothing.
     """
 
@@ -75,6 +79,7 @@ class Transformer(Protocol):
 
         Raises:
             ValueError: a candidate was never asked, or told before.
+            InputError: a score that is no number.
         """
         ...
 
@@ -117,14 +122,19 @@ def propose(state: State, n: int, draw: Draw) -> tuple[State, list[Candidate]]:
 
 
 def told(state: State, scored: Sequence[Scored]) -> State:
-    """`state` with the scores appended; this is `tell` of every method that learns nothing."""
+    """`state` with the scores appended; this is `tell` of every method that learns nothing.
+
+    Raises:
+        ValueError: a candidate was never asked, or told before.
+        InputError: a score that is no number.
+    """
     waiting = set(state.asked) - {known.candidate for known in state.told}
     for entry in scored:
         if entry.candidate not in waiting:
             raise ValueError(f"{entry.candidate} was never asked, or its score was told before")
         waiting.remove(entry.candidate)
-    ranked = (Scored(s.candidate, -math.inf if math.isnan(s.score) else s.score) for s in scored)
-    return replace(state, told=state.told + tuple(ranked))
+    plain = tuple(Scored(entry.candidate, _plain(entry.score)) for entry in scored)
+    return replace(state, told=state.told + plain)
 
 
 def forgotten(state: State) -> State:
@@ -136,49 +146,86 @@ def forgotten(state: State) -> State:
     return replace(state, asked=(), told=(), learnt=learnt)
 
 
-def rank(space: TransformationSpace, entry: Scored) -> tuple[float, int, int]:
-    """What is greater is better: the score, then fewer multiply-accumulates, then parameters."""
+def rank(space: TransformationSpace, entry: Scored) -> tuple[float, int, int, int]:
+    """What is greater is better: the score, then fewer multiply-accumulates, then parameters.
+
+    Pools and identities have neither: the published count tells them apart.
+    """
     cost = space.cost(entry.candidate)
-    return entry.score, -cost.macs, -cost.params
+    return entry.score, -cost.macs, -cost.params, -cost.published_macs
 
 
 def chosen(state: State) -> Candidate:
-    """The best candidate told, the cheaper one of equals.
+    """The best candidate told, the cheaper one of equals; the source where none has a score.
 
     Raises:
         InputError: nothing was told yet.
     """
     if not state.told:
         raise InputError("no score was told yet, so that nothing can be chosen; ask and tell first")
-    return max(state.told, key=lambda entry: rank(state.space, entry)).candidate
+    best = max(state.told, key=lambda entry: rank(state.space, entry))
+    return best.candidate if math.isfinite(best.score) else state.space.source
 
 
 def state_to_json(state: State) -> str:
-    """The plain part of a state as text; the space is not in it."""
+    """The plain part of a state as text; of the space, only which one it is."""
     place = {candidate: index for index, candidate in enumerate(state.asked)}
     rows = [[place[entry.candidate], _number(entry.score)] for entry in state.told]
     learnt = state.learnt and state.learnt.to_data()
-    return json.dumps(
-        {"stream": state.stream, "asked": state.asked, "told": rows, "learnt": learnt}
-    )
+    plain = {"stream": state.stream, "asked": state.asked, "told": rows, "learnt": learnt}
+    return json.dumps({"space": state.space.digest, **plain})
 
 
 def state_from_json(text: str, space: TransformationSpace) -> State:
     """What `state_to_json` wrote, on the space that it is about.
 
     Raises:
-        InputError: the text is no such state, or a candidate is not of that space.
+        InputError: the text is no such state, or its space is another one.
     """
     try:
         data = parsed(text)
-        asked = tuple(space.candidate(row) for row in data["asked"])
-        rows = tuple(Scored(asked[place], float(score)) for place, score in data["told"])
-        learnt = data["learnt"] and Learnt.from_data(data["learnt"])
-        return State(space, data["stream"], asked, rows, learnt)
-    except InputError:
-        raise
+        if data["space"] == space.digest:
+            return _read(data, space)
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(f"the text is not a saved search of transformations ({error})") from None
+    raise InputError(
+        "the saved search belongs to another graph or to other options, so that its candidates"
+        " would be other networks here; give the space that it began with"
+    )
+
+
+def _read(data: Mapping[str, Any], space: TransformationSpace) -> State:
+    asked = tuple(space.candidate(row) for row in data["asked"])
+    if len(set(asked)) < len(asked):
+        raise ValueError("a candidate was asked twice")
+    rows = [Scored(asked[_index(place, asked)], float(score)) for place, score in data["told"]]
+    state = State(space, data["stream"], asked, learnt=_read_learnt(data["learnt"], space))
+    return told(advanced(state, generator(state)), rows)  # the generator refuses a wrong stream
+
+
+def _read_learnt(data: Any, space: TransformationSpace) -> Learnt | None:
+    if data is None:
+        return None
+    learnt = Learnt.from_data(data)
+    return replace(learnt, drawn=tuple(map(space.candidate, learnt.drawn)))
+
+
+def _index(place: Any, asked: Sequence[Candidate]) -> int:
+    if not is_whole(place) or place not in range(len(asked)):
+        raise ValueError(f"a score is about number {place!r} of {len(asked)} candidates")
+    return int(place)
+
+
+def _plain(score: float) -> float:
+    """The score as Python's number, also where numpy or torch gave it."""
+    try:
+        number = float(score.__float__())  # `float` alone reads texts too
+    except (AttributeError, TypeError, ValueError, RuntimeError, OverflowError):
+        raise InputError(
+            f"the score {score!r} is no number; tell one number for each candidate, and NaN where"
+            " there is none"
+        ) from None
+    return number if math.isfinite(number) else -math.inf
 
 
 def _number(score: float) -> float | str:

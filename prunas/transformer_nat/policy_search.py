@@ -183,7 +183,8 @@ class PolicySearch:
     def _learnt(self, state: State) -> Learnt:
         if state.learnt is None:
             raise InputError("the state belongs to a search without a policy; start one with this")
-        state.learnt.refuse_unless(self.policy.form, self.policy.vocabulary)
+        size = sum(map(math.prod, self.policy.shapes.values()))
+        state.learnt.refuse_unless(self.policy.form, self.policy.vocabulary, size)
         return state.learnt
 
     def _offers(self, state: State) -> Offers:

@@ -4,11 +4,12 @@ A new one is one row in `METHODS`. Where the best is known: a graph of four edge
 transformations are scored by a made-up table.
 """
 
+import base64
 import json
 import math
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 from itertools import product
@@ -35,14 +36,15 @@ from prunas.transformer_nat.method import (
     state_to_json,
 )
 from prunas.transformer_nat.methods import TRANSFORMERS
-from prunas.transformer_nat.operators import NAT_LOOSE_END
+from prunas.transformer_nat.operator_cost import Place
+from prunas.transformer_nat.operators import NAT_LOOSE_END, NULL, SKIP
 from prunas.transformer_nat.policy import Policy
 from prunas.transformer_nat.policy_search import PUBLISHED_ADAM, PolicySearch, without_duplicates
 from prunas.transformer_nat.published_cells import PUBLISHED
 from prunas.transformer_nat.randomly import RandomTransformation
 from prunas.transformer_nat.skeleton import cell_graph, cifar_skeleton
 from prunas.transformer_nat.transformation import transformations
-from prunas.transformer_nat.transitions import keep_skip_null
+from prunas.transformer_nat.transitions import keep_skip_null, two_level
 from tests.transformer_nat.graphs import graph_of
 
 GRAPH = GraphConvolution(embedding=4, features=16, hidden=16)
@@ -187,6 +189,68 @@ def test_scores_may_fail(method: Transformer, start: State) -> None:
     assert sum(chosen(state)) % 2 == 0
 
 
+@pytest.mark.parametrize("failure", [math.nan, math.inf, -math.inf])
+def test_where_all_scores_fail_nothing_is_replaced(
+    method: Transformer, start: State, failure: float
+) -> None:
+    state = start
+    for _ in range(6):
+        state, asked = method.ask(state, 8)
+        state = method.tell(state, [Scored(each, failure) for each in asked])
+    assert {entry.score for entry in state.told} == {-math.inf}
+    assert chosen(state) == SPACE.source
+    if isinstance(method, GreedyRemoval):  # which has nowhere to go from the source
+        assert method.ask(state, 1)[1] == []
+    worked = replace(state, told=(*state.told, Scored(Candidate([1, 0, 0, 0]), 0.1)))
+    assert chosen(worked) == Candidate([1, 0, 0, 0])
+
+
+@pytest.mark.parametrize("number", [np.float32, np.int64, torch.tensor])
+def test_scores_may_be_numbers_of_numpy_and_torch(
+    method: Transformer, start: State, number: Callable[[int], Any]
+) -> None:
+    theirs, ours = start, start
+    for _ in range(3):
+        theirs, asked = method.ask(theirs, 4)
+        ours, same = method.ask(ours, 4)
+        assert asked == same
+        theirs = method.tell(theirs, [Scored(each, number(sum(each))) for each in asked])
+        ours = method.tell(ours, [Scored(each, float(sum(each))) for each in asked])
+    assert theirs == ours
+    assert state_to_json(theirs) == state_to_json(ours)
+
+
+@pytest.mark.parametrize("score", [None, "0.5", torch.zeros(2), 10**400])
+def test_scores_are_numbers(method: Transformer, start: State, score: Any) -> None:
+    state, asked = method.ask(start, 1)
+    with pytest.raises(InputError, match=r"the score .* is no number; tell one number for each"):
+        method.tell(state, [Scored(asked[0], score)])
+
+
+def test_who_asks_for_nothing_gets_nothing(method: Transformer, start: State) -> None:
+    for state in (start, play(method, start, (1,))):
+        for n in (0, -1):
+            after, asked = method.ask(state, n)
+            assert (asked, after.asked) == ([], state.asked)
+
+
+def test_a_state_is_about_one_space(method: Transformer) -> None:
+    """The same graph, with other options or at another place, has other networks."""
+    graph = graph_of(("sep_conv_3x3", "in", "out"), ("max_pool_3x3", "in", "out"))
+    wider = tuple(replace(edge, places=(Place(8, 8, 7, 7),)) for edge in graph.edges)
+    space = transformations(graph, keep_skip_null)
+    state = method.start(space, np.random.default_rng(0))
+    state, asked = method.ask(state, 3)
+    text = state_to_json(method.tell(state, [Scored(each, 0.5) for each in asked]))
+    assert state_from_json(text, transformations(graph, keep_skip_null)).asked == tuple(asked)
+    for other in (
+        transformations(graph, two_level),
+        transformations(replace(graph, edges=wider), keep_skip_null),
+    ):
+        with pytest.raises(InputError, match="belongs to another graph or to other options"):
+            state_from_json(text, other)
+
+
 def test_a_space_that_is_small_is_searched_whole(method: Transformer) -> None:
     space = transformations(graph_of(("conv_1x1", "in", "out"), ("skip_connect", "in", "out")))
     assert space.size == 6
@@ -294,6 +358,17 @@ def test_ties_go_to_the_cheaper() -> None:
     assert chosen(replace(state, told=(*told[:2], better))) == better.candidate
     with pytest.raises(InputError, match="no score was told yet"):
         chosen(replace(state, told=()))
+
+
+def test_ties_of_what_has_no_weights_go_to_the_cheaper() -> None:
+    """8 x 36 values: a pool of 5 x 5 makes each of 25, an identity passes it on."""
+    space = transformations(graph_of(("max_pool_5x5", "in", "out"), (SKIP, "in", "out")))
+    every = map(Candidate, product(*(range(len(names)) for names in space.options)))
+    told = tuple(Scored(each, 0.5) for each in every if space.connected(each))
+    found = chosen(State(space, {}, told=told))
+    assert set(space.operators(found)) == {SKIP, NULL}
+    assert space.cost(space.source).published_macs == 26 * 8 * 36
+    assert space.cost(found).published_macs == 8 * 36
 
 
 def test_proposals_are_the_source_and_other_architectures() -> None:
@@ -451,3 +526,69 @@ def test_texts_that_are_no_states() -> None:
             state_from_json(text, SPACE)
     with pytest.raises(InputError, match="belongs to another graph"):
         state_from_json(state_to_json(state), OTHER)
+
+
+SOURCE, POOLED = [0, 0, 0, 0], [0, 0, 0, 1]
+DAMAGES: Mapping[str, dict[str, Any]] = {
+    "asked twice": {"asked": [SOURCE, SOURCE]},
+    "a position that is none": {"asked": [SOURCE, [0, 0, 0, 99]]},
+    "a position and a half": {"asked": [SOURCE, [0, 0, 0, 1.0]]},
+    "told twice": {"told": [[0, 0.5], [0, 0.6]]},
+    "told from the end": {"told": [[-1, 0.5]]},
+    "an empty stream": {"stream": {}},
+    "a stream that is a number": {"stream": 5},
+    "no more learnt": {"learnt": ""},
+}
+LEARNT_DAMAGES: Mapping[str, dict[str, Any]] = {
+    "no weights": {"weights": ""},
+    "weights cut short": {"weights": base64.b64encode(bytes(12)).decode()},
+    "weights that are lost": {"weights": base64.b64encode(bytes(16)).decode()},
+    "weights that are infinite": dict.fromkeys(
+        ("weights", "mean", "square"), base64.b64encode(np.array([np.inf])).decode()
+    ),
+    "weights with what is no base64": {"weights": "!!!!"},
+    "draws of other options": {"drawn": [[99] * 4]},
+    "draws of another graph": {"drawn": [[0] * 3]},
+    "steps in words": {"steps": "x"},
+    "steps below none": {"steps": -1},
+    "half an average": {"average": [0.5]},
+    "no average": {"average": []},
+    "an infinite average": {"average": [math.inf, 1]},
+    "a form of no name": {"form": 5},
+    "operators of no name": {"vocabulary": [1, 2]},
+}
+
+
+def saved(method: str) -> dict[str, Any]:
+    state = METHODS[method].start(SPACE, np.random.default_rng(0))
+    asked = tuple(map(Candidate, (SOURCE, POOLED)))
+    state = replace(state, asked=asked, told=(Scored(asked[0], 0.5),))
+    data: dict[str, Any] = json.loads(state_to_json(state))
+    assert state_from_json(json.dumps(data), SPACE) == state
+    return data
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", METHODS)
+def test_damaged_states_cannot_be_read(name: str, damage: str) -> None:
+    text = json.dumps({**saved(name), **DAMAGES[damage]})
+    with pytest.raises(InputError, match=r"the text is not a saved search of transf.* \(.+\)$"):
+        state_from_json(text, SPACE)
+
+
+@pytest.mark.parametrize("damage", LEARNT_DAMAGES)
+@pytest.mark.parametrize("name", ["policy", "lstm"])
+def test_damaged_policies_cannot_be_read(name: str, damage: str) -> None:
+    data = saved(name)
+    text = json.dumps({**data, "learnt": {**data["learnt"], **LEARNT_DAMAGES[damage]}})
+    with pytest.raises(InputError, match=r"the text is not a saved search of transf.* \(.+\)$"):
+        state_from_json(text, SPACE)
+
+
+@pytest.mark.parametrize("name", ["policy", "lstm"])
+def test_policies_that_lost_weights_are_refused(name: str) -> None:
+    data = saved(name)
+    half = {part: base64.b64encode(bytes(80)).decode() for part in ("weights", "mean", "square")}
+    state = state_from_json(json.dumps({**data, "learnt": {**data["learnt"], **half}}), SPACE)
+    with pytest.raises(InputError, match=r"has \d{3,} weights, and 10 are here"):
+        METHODS[name].ask(state, 1)
