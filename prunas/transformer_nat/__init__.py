@@ -11,18 +11,28 @@ from prunas.transformer_nat.genotype import Genotype as Genotype
 from prunas.transformer_nat.graph import Edge as Edge
 from prunas.transformer_nat.graph import OperatorGraph as OperatorGraph
 from prunas.transformer_nat.graph_convolution import GraphConvolution as GraphConvolution
+from prunas.transformer_nat.graph_convolution import (
+    released_graph_convolution as released_graph_convolution,
+)
 from prunas.transformer_nat.greedy_removal import GreedyRemoval as GreedyRemoval
 from prunas.transformer_nat.lstm import Lstm as Lstm
 from prunas.transformer_nat.method import Scored as Scored
 from prunas.transformer_nat.method import State as State
 from prunas.transformer_nat.method import Transformer as Transformer
 from prunas.transformer_nat.method import chosen as chosen
+from prunas.transformer_nat.method import forgotten as forgotten
+from prunas.transformer_nat.method import state_from_json as state_from_json
+from prunas.transformer_nat.method import state_to_json as state_to_json
 from prunas.transformer_nat.methods import TRANSFORMERS as TRANSFORMERS
 from prunas.transformer_nat.methods import transformers as transformers
 from prunas.transformer_nat.methods import transformers_for as transformers_for
 from prunas.transformer_nat.operator_cost import OperatorCost as OperatorCost
 from prunas.transformer_nat.operator_cost import Place as Place
 from prunas.transformer_nat.operator_cost import operator_cost as operator_cost
+from prunas.transformer_nat.operators import EVERY_OPERATOR as EVERY_OPERATOR
+from prunas.transformer_nat.operators import NAT_FULLY_CONCAT as NAT_FULLY_CONCAT
+from prunas.transformer_nat.operators import NAT_LOOSE_END as NAT_LOOSE_END
+from prunas.transformer_nat.operators import NAT_PLUS as NAT_PLUS
 from prunas.transformer_nat.operators import OF_NETWORKS as OF_NETWORKS
 from prunas.transformer_nat.operators import OPERATORS as OPERATORS
 from prunas.transformer_nat.policy_search import PolicySearch as PolicySearch

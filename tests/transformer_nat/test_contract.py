@@ -21,12 +21,8 @@ import torch
 
 from prunas.errors import InputError
 from prunas.supernet.space import Candidate
-from prunas.transformer_nat.canonical import canonical
-from prunas.transformer_nat.graph import OperatorGraph
-from prunas.transformer_nat.graph_convolution import GraphConvolution
-from prunas.transformer_nat.greedy_removal import GreedyRemoval
-from prunas.transformer_nat.lstm import Lstm
-from prunas.transformer_nat.method import (
+from prunas.transformer_nat import (
+    NAT_LOOSE_END,
     Scored,
     State,
     Transformer,
@@ -35,9 +31,14 @@ from prunas.transformer_nat.method import (
     state_from_json,
     state_to_json,
 )
+from prunas.transformer_nat.canonical import canonical
+from prunas.transformer_nat.graph import OperatorGraph
+from prunas.transformer_nat.graph_convolution import GraphConvolution
+from prunas.transformer_nat.greedy_removal import GreedyRemoval
+from prunas.transformer_nat.lstm import Lstm
 from prunas.transformer_nat.methods import TRANSFORMERS
 from prunas.transformer_nat.operator_cost import Place
-from prunas.transformer_nat.operators import NAT_LOOSE_END, NULL, SKIP
+from prunas.transformer_nat.operators import NULL, SKIP
 from prunas.transformer_nat.policy import Policy
 from prunas.transformer_nat.policy_search import PUBLISHED_ADAM, PolicySearch, without_duplicates
 from prunas.transformer_nat.published_cells import PUBLISHED

@@ -11,6 +11,14 @@ from hypothesis import strategies as st
 
 from prunas.errors import InputError
 from prunas.supernet.space import Candidate
+from prunas.transformer_nat import (
+    EVERY_OPERATOR,
+    NAT_FULLY_CONCAT,
+    NAT_PLUS,
+    GraphConvolution,
+    Lstm,
+    released_graph_convolution,
+)
 from prunas.transformer_nat.baseline import (
     averaged,
     corrected,
@@ -19,17 +27,9 @@ from prunas.transformer_nat.baseline import (
 )
 from prunas.transformer_nat.encoding import Encoded, encoded
 from prunas.transformer_nat.graph import OperatorGraph
-from prunas.transformer_nat.graph_convolution import (
-    Adjacency,
-    GraphConvolution,
-    directed,
-    released,
-    released_graph_convolution,
-    symmetric,
-)
+from prunas.transformer_nat.graph_convolution import Adjacency, directed, released, symmetric
 from prunas.transformer_nat.learnt import Adam, Learnt, unpacked
-from prunas.transformer_nat.lstm import Lstm
-from prunas.transformer_nat.operators import EVERY_OPERATOR, NAT_FULLY_CONCAT, NAT_PLUS, NULL, SKIP
+from prunas.transformer_nat.operators import NULL, SKIP
 from prunas.transformer_nat.policy import (
     Policy,
     cut,
