@@ -146,8 +146,9 @@ class Adam:
                 raise InputError(
                     f"{name}={getattr(self, name)} of Adam must be a finite number, 0 or more"
                 )
-        if len(self.decays) != 2 or not all(0 <= each < 1 for each in self.decays):
-            raise InputError(f"decays={self.decays} of Adam must be two numbers in [0, 1)")
+        decays: tuple[float, ...] = self.decays  # what was given may be of any length
+        if len(decays) != 2 or not all(0 <= each < 1 for each in decays):
+            raise InputError(f"decays={decays} of Adam must be two numbers in [0, 1)")
 
 
 def packed(array: Array) -> bytes:

@@ -545,7 +545,7 @@ LEARNT_DAMAGES: Mapping[str, dict[str, Any]] = {
     "weights cut short": {"weights": base64.b64encode(bytes(12)).decode()},
     "weights that are lost": {"weights": base64.b64encode(bytes(16)).decode()},
     "weights that are infinite": dict.fromkeys(
-        ("weights", "mean", "square"), base64.b64encode(np.array([np.inf])).decode()
+        ("weights", "mean", "square"), base64.b64encode(np.array([np.inf]).tobytes()).decode()
     ),
     "weights with what is no base64": {"weights": "!!!!"},
     "draws of other options": {"drawn": [[99] * 4]},
