@@ -10,7 +10,11 @@ the code looks like.
                    "fixed" to its output; and beside it the shortcut, a "skip_connect"
 
 A block without its branch is a null edge: nothing that is inside is reached any more, and only the
-shortcut is left. Edges that bring two nodes together are "fixed".
+shortcut is left. That is so where a block reads its input alone. Edges that bring two nodes
+together are "fixed".
+
+Nodes are called as their modules are. Others that a module has the name of (a layer called
+"output") begin with a dot, as no path does.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,8 +35,8 @@ from prunas.transformer_nat.operators import BRANCH, FIXED, GATE, SKIP
 Role = Literal["layer", "gate", "block"]
 Nodes = frozenset[str]
 
-INPUT: Final = "images"
-OUTPUT: Final = "output"
+_INPUT: Final = "images"
+_OUTPUT: Final = "output"
 
 
 @dataclass(frozen=True)
@@ -61,12 +65,15 @@ class Flow:
     """What one run shows.
 
     Attributes:
-        nodes: in the order in which they are made.
+        nodes: in the order in which they are made: the images first, the output last.
         joints: the edges, in the order in which they ran.
+        entered: paths of blocks that read more than their input: another argument, or what they
+            remember. Nodes inside are reached without the branch too, so that it is no edge.
     """
 
     nodes: list[str] = field(default_factory=list)
     joints: list[Joint] = field(default_factory=list)
+    entered: set[str] = field(default_factory=set)
 
 
 def flow_of(bare: nn.Module, images: torch.Tensor, roles: Mapping[str, Role]) -> Flow:
@@ -78,15 +85,31 @@ def flow_of(bare: nn.Module, images: torch.Tensor, roles: Mapping[str, Role]) ->
         roles: {path of a module that runs once: what it is}. What is inside a gate has no edges.
     """
     watch = _Watch(roles)
-    watch.node(INPUT)
-    watch.own[id(images)] = frozenset((INPUT,))
+    watch.own[id(images)] = frozenset((watch.node(watch.free(_INPUT)),))
     watch.alive.append(images)
     with torch.no_grad(), watch.hooked(bare), watch:
         out = bare(images)
     ends = frozenset().union(*(watch.nodes_of(tensor) for tensor in _tensors(out)))
     first = next(_tensors(out), images)
-    watch.arrive(ends or frozenset((INPUT,)), OUTPUT, first)
+    watch.arrive(ends or watch.start, watch.free(_OUTPUT), first)
     return watch.flow
+
+
+@dataclass(frozen=True)
+class _Running:
+    """A module that is an edge and has not returned yet.
+
+    Attributes:
+        path: of the module.
+        role: what it is.
+        source: the node that it reads.
+        before: all nodes that there were.
+    """
+
+    path: str
+    role: Role
+    source: str
+    before: Nodes
 
 
 class _Watch(TorchDispatchMode):
@@ -97,7 +120,7 @@ class _Watch(TorchDispatchMode):
         self.own: dict[int, Nodes] = {}
         self.written: dict[int, Nodes] = {}  # into memory that other tensors show too
         self.alive: list[Any] = []  # an id means nothing after its object is gone
-        self._open: list[tuple[str, Role, str]] = []
+        self._open: list[_Running] = []
         self._joins: dict[tuple[Nodes, Place], str] = {}
 
     def __torch_dispatch__(
@@ -106,6 +129,7 @@ class _Watch(TorchDispatchMode):
         out = executed(func, name_of(func), args, kwargs or {})
         given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
         nodes = self.union(given)
+        self._read(nodes)
         for tensor in _tensors(out):
             if nodes:
                 if any(tensor is each for each in given):
@@ -145,25 +169,28 @@ class _Watch(TorchDispatchMode):
     # -- modules that are edges --------------------------------------------------------------------
 
     def _enter(self, path: str, given: torch.Tensor) -> None:
-        if any(role == "gate" for _, role, *_ in self._open):
+        if any(run.role == "gate" for run in self._open):
             return
         role = self.roles[path]
-        source = self.joined(self.nodes_of(given) or frozenset((INPUT,)), given)
+        nodes = self.nodes_of(given) or self.start
+        self._read(nodes)
+        source = self.joined(nodes, given)
         self._mark(given, frozenset((source,)))  # who else reads it reads the same node
-        self._open.append((path, role, source))
+        self._open.append(_Running(path, role, source, frozenset(self.flow.nodes)))
         if role == "block":
-            self.node(f"{path} branch")
-            self._add(role, path, BRANCH, source, f"{path} branch", _place(given, given))
-            self._mark(given, frozenset((f"{path} branch",)))
+            branch = self.node(self._branch(path))
+            self._add(role, path, BRANCH, source, branch, _place(given, given))
+            self._mark(given, frozenset((branch,)))
 
     def _leave(self, path: str, given: torch.Tensor, out: torch.Tensor) -> None:
-        if not self._open or self._open[-1][0] != path:
+        if not self._open or self._open[-1].path != path:
             return  # inside a gate
-        _, role, source = self._open.pop()
+        run = self._open.pop()
+        role, source = run.role, run.source
         made = self.nodes_of(out)
         self._mark(given, frozenset((source,)))
         if role == "block":
-            ends = made - {f"{path} branch"} or made
+            ends = made - {self._branch(path)} or made
             end = self.joined(ends, out)
             self.node(path)
             self._add(None, path, FIXED, end, path, _place(out, out))
@@ -174,6 +201,12 @@ class _Watch(TorchDispatchMode):
             self._add(role, path, operator, source, path, _place(given, out))
         self._mark(out, frozenset((path,)))
 
+    def _read(self, nodes: Nodes) -> None:
+        """An operator reads these nodes; are they older than a block that it runs in?"""
+        for run in self._open:
+            if run.role == "block" and not nodes.isdisjoint(run.before):
+                self.flow.entered.add(run.path)
+
     def _mark(self, tensor: torch.Tensor, nodes: Nodes) -> None:
         self.own[id(tensor)] = nodes
         self.written.pop(memory_of(tensor), None)
@@ -181,8 +214,20 @@ class _Watch(TorchDispatchMode):
 
     # -- nodes and fixed edges ---------------------------------------------------------------------
 
-    def node(self, name: str) -> None:
+    @property
+    def start(self) -> Nodes:
+        return frozenset(self.flow.nodes[:1])
+
+    def free(self, name: str) -> str:
+        """The name of a node that is no module's."""
+        return f".{name}" if name in self.roles else name
+
+    def node(self, name: str) -> str:
         self.flow.nodes.append(name)
+        return name
+
+    def _branch(self, path: str) -> str:
+        return self.free(f"{path} branch")
 
     def joined(self, nodes: Nodes, tensor: torch.Tensor) -> str:
         """One node for all of these: two at a time, in the order in which they were made."""
@@ -191,8 +236,7 @@ class _Watch(TorchDispatchMode):
         if not rest or (nodes, place) in self._joins:
             return self._joins.get((nodes, place), first)
         for other in rest:
-            name = f"join {len(self.flow.nodes)}"
-            self.node(name)
+            name = self.node(self.free(f"join {len(self.flow.nodes)}"))
             for source in (first, other):
                 self._add(None, "", FIXED, source, name, place)
             first = name

@@ -8,7 +8,7 @@ place of convolutions. So shared weights, costs, evaluation and every search of 
 as on any other.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final, final
@@ -17,13 +17,15 @@ from torch import nn
 
 from prunas.errors import InputError
 from prunas.eval.cost import Cost
+from prunas.supernet.blocks import lies_in
 from prunas.supernet.choice import Choice, choices_of
 from prunas.supernet.cut import copied_with
 from prunas.supernet.skeleton import skeleton
 from prunas.supernet.space import Candidate, SearchSpace
 from prunas.supernet.tensors import tensors_of
 from prunas.supernet.trace import trace
-from prunas.transformer_nat.dataflow import INPUT, OUTPUT, Flow, Joint, Role, flow_of
+from prunas.supernet.tying import tied
+from prunas.transformer_nat.dataflow import Flow, Joint, Role, flow_of
 from prunas.transformer_nat.graph import Edge, OperatorGraph
 from prunas.transformer_nat.layer_prices import layer_prices, meta_images
 from prunas.transformer_nat.operator_cost import FREE, OperatorCost
@@ -83,13 +85,12 @@ class TracedTransformations:
             InputError: it is not of this graph.
         """
         operators = self.moves.operators(self.moves.candidate(positions))
-        graph = self.moves.graph
-        fed = graph.fed(operators)
         alone = {block.path: block.alone for block in self.space.blocks.values()}
+        gone = {path for path, name in zip(self.paths, operators, strict=True) if name == NULL}
         return tuple(
             Replacement(path, edge.operator, name, alone.get(path, True))
-            for path, edge, name in zip(self.paths, graph.edges, operators, strict=True)
-            if name != edge.operator and edge.source in fed
+            for path, edge, name in zip(self.paths, self.moves.graph.edges, operators, strict=True)
+            if name != edge.operator and not lies_in(path.rpartition(".")[0], gone)
         )
 
     def _value(self, gene: int, name: str) -> int:
@@ -132,13 +133,12 @@ def traced_transformations(
         if not lost:
             break
         edges = {path: edge for path, edge in edges.items() if path not in lost}
-    roles: dict[str, Role] = dict.fromkeys(edges, "layer")
-    roles |= {
-        block.path: "gate" if _is_gate(space, gene) else "block"
-        for gene, block in space.blocks.items()
-    }
     bare = skeleton(choosing).eval()
-    flow = flow_of(bare, meta_images(bare, input_size), roles)
+    images = meta_images(bare, input_size)
+    flow = flow_of(bare, images, _roles(space, edges))
+    if flow.entered:
+        space = _without_blocks(space, flow.entered, network)
+        flow = flow_of(bare, images, _roles(space, edges))
     known = _priced(space, edges)
     graph = _graph(flow, known)
     gene_of = {block.path: gene for gene, block in space.blocks.items()}
@@ -171,10 +171,31 @@ def _space(
     except InputError as error:
         if "can be pruned" not in str(error):
             raise
-        raise NothingToReplaceError(
-            f"nothing in {type(network).__name__} may be replaced: it has no residual block, no"
-            " gate, and no convolution that something cheaper of the same shape could stand in for"
-        ) from None
+        raise _nothing_in(network) from None
+
+
+def _nothing_in(network: nn.Module) -> NothingToReplaceError:
+    return NothingToReplaceError(
+        f"nothing in {type(network).__name__} may be replaced: it has no residual block, no gate,"
+        " and no convolution that something cheaper of the same shape could stand in for"
+    )
+
+
+def _without_blocks(space: SearchSpace, paths: Set[str], network: nn.Module) -> SearchSpace:
+    """`space` without the genes of these blocks."""
+    genes = (gene for gene, block in space.blocks.items() if block.path in paths)
+    space = tied(space, whole=[space.genes[gene].name for gene in genes])
+    if not space.genes:
+        raise _nothing_in(network)
+    return space
+
+
+def _roles(space: SearchSpace, edges: Iterable[str]) -> dict[str, Role]:
+    roles: dict[str, Role] = dict.fromkeys(edges, "layer")
+    return roles | {
+        block.path: "gate" if _is_gate(space, gene) else "block"
+        for gene, block in space.blocks.items()
+    }
 
 
 def _undecided(space: SearchSpace, edges: Iterable[str]) -> set[str]:
@@ -242,8 +263,8 @@ def _without(space: SearchSpace, gene: int) -> Candidate:
 def _graph(flow: Flow, known: Mapping[str, Mapping[str, OperatorCost]]) -> OperatorGraph:
     return OperatorGraph(
         nodes=tuple(flow.nodes),
-        inputs=(INPUT,),
-        outputs=((OUTPUT,),),
+        inputs=(flow.nodes[0],),
+        outputs=((flow.nodes[-1],),),
         edges=tuple(_edge(joint, known) for joint in flow.joints),
     )
 

@@ -1,5 +1,6 @@
 """Traced networks as graphs of operators, and what becomes of them."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -41,7 +42,18 @@ from prunas.transformer_nat import (
 from prunas.transformer_nat.canonical import canonical
 from prunas.transformer_nat.operators import KNOWN, NULL, SKIP, Kind
 from tests.supernet.counting import macs_counted, parameters_counted
-from tests.transformer_nat.traced_networks import IMAGE, NETWORKS, Asks, Branch, network, plain
+from tests.transformer_nat.traced_networks import (
+    IMAGE,
+    NETWORKS,
+    Asks,
+    Branch,
+    Conditioned,
+    Dense,
+    Reads,
+    TwoWays,
+    network,
+    plain,
+)
 
 SIZES = {"test_resnet": (3, 32, 32), "test_efficientnet": (3, 32, 32)}
 
@@ -163,6 +175,26 @@ def test_what_is_joined_once_is_one_node_for_all_who_read_it() -> None:
     """Three blocks of test_resnet change shapes: two ways meet behind each, and go on as one."""
     nodes = traced("test_resnet").moves.graph.nodes
     assert sum(node.startswith("join") for node in nodes) == 3
+
+
+def test_names_of_modules_that_other_nodes_have() -> None:
+    layers = {
+        "images": nn.Conv2d(3, 8, 3, padding=1),
+        "dense": Dense(8),
+        "dense branch": nn.Conv2d(8, 8, 3, padding=1),
+        "rest": Branch(8, 4),
+        "rest branch": nn.Conv2d(8, 8, 3, padding=1),
+        "join 3": nn.Conv2d(8, 8, 3, padding=1),
+        "output": nn.Conv2d(8, 4, 3, padding=1),
+    }
+    found = traced_transformations(nn.Sequential(OrderedDict(layers)).eval(), IMAGE)
+    graph = found.moves.graph
+    assert graph.inputs == (".images",)
+    assert graph.outputs == ((".output",),)
+    assert {".join 3", "join 5", ".rest branch"} <= set(graph.nodes)
+    ends = [(edge.source, edge.target) for edge in graph.edges]
+    assert (ends[0], ends[-1]) == ((".images", "images"), ("output", ".output"))
+    assert {*layers, "rest.first"} - {"dense"} <= set(options(found))
 
 
 def test_nothing_stands_in_for_a_layer_whose_weight_is_asked_for() -> None:
@@ -307,6 +339,30 @@ def test_a_block_that_goes_takes_what_is_inside_along() -> None:
     alone = [int(index == place["1"]) for index in range(len(positions))]
     graphs = [found.moves.transformed(each) for each in (positions, alone)]
     assert canonical(graphs[0]) == canonical(graphs[1])
+
+
+@pytest.mark.parametrize("argument", [True, False])
+def test_a_block_that_another_tensor_enters_stays(argument: bool) -> None:
+    """What it reads runs without it too: the graph could not say what is saved."""
+    made = TwoWays(Conditioned(8), argument=argument).eval()
+    found = traced_transformations(made, IMAGE)
+    assert set(options(found)) == {"stem", "s", "t", "r.a"}
+    assert not found.space.blocks
+    cost, moves = Cost(found.space), found.moves
+    for seed in range(12):
+        changed = drawn(found, seed)
+        candidate = found.candidate(changed)
+        full, small = (int(v) for v in cost.macs([found.space.full(), candidate]))
+        assert full - small == moves.cost(moves.source).macs - moves.cost(changed).macs
+        real = replaced(made, found.replacements(changed))
+        assert macs_counted(real, IMAGE) == small
+        assert parameters_counted(real) == cost.params([candidate])[0]
+
+
+def test_a_block_whose_inner_block_reads_another_tensor_stays() -> None:
+    found = traced_transformations(TwoWays(Reads(8)).eval(), IMAGE)
+    assert {block.path for block in found.space.blocks.values()} == {"r.inner"}
+    assert options(found)["r.inner"] == ("branch", NULL)
 
 
 # -- what may go wrong -----------------------------------------------------------------------------

@@ -95,6 +95,58 @@ class Asks(nn.Module):
         return F.conv2d(self.conv(x), self.conv.weight, padding=1)
 
 
+class Conditioned(nn.Module):
+    """y = x + f(x + c), c being another argument, or found where somebody left it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.left: Tensor | None = None
+
+    def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
+        c = self.left if c is None else c
+        assert c is not None
+        out: Tensor = x + self.a(x + c)
+        return out
+
+
+class Reads(nn.Module):
+    """y = x + f(c): a residual block reads what came before the one around it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.inner = Branch(channels, 4)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        out: Tensor = x + self.inner(c)
+        return out
+
+
+class TwoWays(nn.Module):
+    """Two ways out of one stem, both of which a residual block reads."""
+
+    def __init__(self, block: nn.Module, *, argument: bool = True) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.s = nn.Conv2d(8, 8, 3, padding=1)
+        self.t = nn.Conv2d(8, 8, 3, padding=1)
+        self.r = block
+        self.head = nn.Conv2d(8, 5, 1)
+        self.argument = argument
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.stem(images)
+        c = self.t(x)
+        if self.argument:
+            return self._answer(self.r(self.s(x), c))
+        self.r.left = c
+        return self._answer(self.r(self.s(x)))
+
+    def _answer(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(x).mean((2, 3))
+        return out
+
+
 def network(*blocks: nn.Module, channels: int = 8) -> nn.Sequential:
     """Stem, blocks, head."""
     stem = nn.Conv2d(3, channels, 3, stride=2, padding=1)
