@@ -6,9 +6,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from prunas.errors import InputError
-from prunas.supernet.imagined import Imagining
+from prunas.supernet.blocks import lies_in
+from prunas.supernet.imagined import Imagining, name_of
 from prunas.supernet.skeleton import FORWARD_ERRORS, META, skeleton
 from prunas.supernet.tensors import aliases_of
 from prunas.transformer_nat.operator_cost import OperatorCost
@@ -19,7 +21,7 @@ from prunas.transformer_nat.operators import (
     SKIP,
     operator,
 )
-from prunas.transformer_nat.substitutes import carried, substitute
+from prunas.transformer_nat.substitutes import Substitute, carried, substitute
 from prunas.transformer_nat.transitions import Rule
 
 
@@ -30,6 +32,11 @@ class _Seen:
     layer: nn.Conv2d
     given: torch.Size
     made: torch.Size
+
+
+_Shapes = tuple[torch.Size, torch.Size]
+_Operators = list[tuple[str, list[Any]]]
+"""The operators of a run, each with the shapes and numbers that it was given."""
 
 
 def layer_prices(
@@ -83,15 +90,37 @@ def _price(module: nn.Module, seen: _Seen) -> OperatorCost:
 
 
 def _convolutions(network: nn.Module, input_size: Sequence[int]) -> dict[str, _Seen]:
-    """The convolutions, on the meta device, that ran once and share no weight."""
+    """The convolutions, on the meta device, that ran once and share no weight.
+
+    Those in a substitute are none: what was replaced once stays.
+    """
     bare = skeleton(network).eval()
     tied = {name.rpartition(".")[0] for pair in aliases_of(network).items() for name in pair}
+    done = {path for path, module in bare.named_modules() if isinstance(module, Substitute)}
     layers = {
         path: module
         for path, module in bare.named_modules()
-        if path and isinstance(module, nn.Conv2d) and path not in tied
+        if path and isinstance(module, nn.Conv2d) and path not in tied and not lies_in(path, done)
     }
-    runs: dict[str, list[tuple[torch.Size, torch.Size] | None]] = {path: [] for path in layers}
+    try:
+        _operators(bare, input_size)  # what the network keeps of a first run is there in the next
+        runs, usual = _watched(bare, layers, input_size)
+    except FORWARD_ERRORS as error:
+        raise InputError(
+            f"{type(network).__name__} does not run on images of shape {tuple(input_size)}: {error}"
+        ) from error
+    once = {path: shapes[0] for path, shapes in runs.items() if len(shapes) == 1}
+    seen = {path: _Seen(layers[path], *shapes) for path, shapes in once.items() if shapes}
+    if _works(bare, seen, input_size, usual):
+        return seen
+    return {path: each for path, each in seen.items() if _works(bare, [path], input_size, usual)}
+
+
+def _watched(
+    bare: nn.Module, layers: Mapping[str, nn.Module], input_size: Sequence[int]
+) -> tuple[dict[str, list[_Shapes | None]], _Operators]:
+    """What each layer was given and made, each time that it ran, and all operators."""
+    runs: dict[str, list[_Shapes | None]] = {path: [] for path in layers}
 
     def note(path: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         plain = len(args) == 1 and not kwargs and args[0].dim() == out.dim() == 4
@@ -103,43 +132,52 @@ def _convolutions(network: nn.Module, input_size: Sequence[int]) -> dict[str, _S
         )
         for path, layer in layers.items()
     ]
-    failure = _failure(bare, input_size)
-    for handle in handles:
-        handle.remove()
-    if failure is not None:
-        raise InputError(
-            f"{type(network).__name__} does not run on images of shape {tuple(input_size)}:"
-            f" {failure}"
-        )
-    once = {path: shapes[0] for path, shapes in runs.items() if len(shapes) == 1}
-    seen = {path: _Seen(layers[path], *shapes) for path, shapes in once.items() if shapes}
-    if _works(bare, seen, input_size):
-        return seen
-    return {path: each for path, each in seen.items() if _works(bare, [path], input_size)}
+    try:
+        return runs, _operators(bare, input_size)
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
-def _works(bare: nn.Module, paths: Iterable[str], input_size: Sequence[int]) -> bool:
-    """Whether the network runs with something else than a convolution in these places.
+def _works(
+    bare: nn.Module, paths: Iterable[str], input_size: Sequence[int], usual: _Operators
+) -> bool:
+    """Whether the network does as usual with something else than a convolution in these places.
 
-    One that asks the layer for its weight does not.
+    One that asks the layer for its weight does not run, and one that asks what the layer is may do
+    other things.
     """
     layers = {path: bare.get_submodule(path) for path in paths}
     try:
         for path, layer in layers.items():
             bare.set_submodule(path, nn.Sequential(layer))
-        return _failure(bare, input_size) is None
+        return _operators(bare, input_size) == usual
+    except FORWARD_ERRORS:
+        return False
     finally:
         for path, layer in layers.items():
             bare.set_submodule(path, layer)
 
 
-def _failure(bare: nn.Module, input_size: Sequence[int]) -> Exception | None:
-    try:
-        with torch.no_grad(), Imagining():
-            bare(meta_images(bare, input_size))
-    except FORWARD_ERRORS as error:
-        return error
-    return None
+def _operators(bare: nn.Module, input_size: Sequence[int]) -> _Operators:
+    noting = _Noting()
+    with torch.no_grad(), noting:
+        bare(meta_images(bare, input_size))
+    return noting.seen
+
+
+class _Noting(Imagining):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: _Operators = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = tree_leaves((args, kwargs))
+        shapes = [leaf.shape if isinstance(leaf, torch.Tensor) else leaf for leaf in given]
+        self.seen.append((name_of(func), shapes))
+        return super().__torch_dispatch__(func, types, args, kwargs)
 
 
 def meta_images(bare: nn.Module, input_size: Sequence[int]) -> torch.Tensor:

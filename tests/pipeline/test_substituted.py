@@ -12,7 +12,7 @@ import prunas
 from prunas.errors import InputError
 from prunas.pipeline.export import export_onnx, export_timm, export_torch
 from prunas.pipeline.networks import create_network
-from prunas.transformer_nat import Replacement, replaced
+from prunas.transformer_nat import Replacement, replaced, traced_transformations
 from tests.transformer_nat.traced_networks import plain
 
 SIZE = (1, 32, 32)
@@ -41,6 +41,18 @@ def test_a_transformed_network_comes_back(tmp_path: Path) -> None:
     assert not loaded.training
     prunas.save(loaded, tmp_path / "again")  # and once more, from what was loaded
     torch.testing.assert_close(prunas.load(tmp_path / "again")(images), network(images))
+
+
+def test_a_network_that_is_transformed_again_comes_back(tmp_path: Path) -> None:
+    size = (3, 32, 32)
+    network = create_network("test_efficientnet", classes=5, input_size=size)
+    once = replaced(network, [Replacement("conv_stem", "conv_3x3", "ds_conv_3x3")]).eval()
+    found = traced_transformations(once, size)
+    assert not any(path.startswith("conv_stem") for path in found.paths)
+    last = [len(names) - 1 for names in found.moves.options]
+    twice, images = replaced(once, found.replacements(last)), torch.randn(2, *size)
+    prunas.save(twice, tmp_path / "model")
+    torch.testing.assert_close(prunas.load(tmp_path / "model")(images), twice(images))
 
 
 def test_artifacts_without_substitutes_are_what_they_were(tmp_path: Path) -> None:

@@ -46,6 +46,8 @@ from tests.transformer_nat.traced_networks import (
     IMAGE,
     NETWORKS,
     Asks,
+    AsksForClass,
+    AsksForSide,
     Branch,
     Conditioned,
     Dense,
@@ -197,10 +199,15 @@ def test_names_of_modules_that_other_nodes_have() -> None:
     assert {*layers, "rest.first"} - {"dense"} <= set(options(found))
 
 
-def test_nothing_stands_in_for_a_layer_whose_weight_is_asked_for() -> None:
-    found = traced_transformations(network(Asks(8), Branch(8, 4)), IMAGE)
+@pytest.mark.parametrize("asks", [Asks, AsksForClass, AsksForSide])
+def test_nothing_stands_in_for_a_layer_that_is_asked_about(asks: type[nn.Module]) -> None:
+    made = network(asks(8), Branch(8, 4))
+    found = traced_transformations(made, IMAGE)
     assert "1.conv" not in found.paths
     assert "2.first" in found.paths
+    images = torch.randn(2, *IMAGE)
+    with torch.no_grad():
+        torch.testing.assert_close(found.network(images), made(images))
 
 
 def test_layers_that_are_kept_offer_nothing() -> None:

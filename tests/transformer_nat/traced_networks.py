@@ -95,6 +95,30 @@ class Asks(nn.Module):
         return F.conv2d(self.conv(x), self.conv.weight, padding=1)
 
 
+class AsksForClass(nn.Module):
+    """A convolution that is run only if it is one: something else would be left out."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv: nn.Module = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv(x) if isinstance(self.conv, nn.Conv2d) else x
+        return out
+
+
+class AsksForSide(nn.Module):
+    """A number that the convolution keeps goes into what is computed."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv(x) / getattr(self.conv, "kernel_size", (1,))[0]
+        return out
+
+
 class Conditioned(nn.Module):
     """y = x + f(x + c), c being another argument, or found where somebody left it."""
 
