@@ -9,7 +9,8 @@
     skip             the input itself, where shape and channels stay
 
 Outputs have the shape they had: the padding follows the kernel. Where it would be negative, or the
-layer is not a plain `nn.Conv2d`, there is no such substitute.
+layer is not a plain `nn.Conv2d`, there is no such substitute. For layers with hooks there is none
+at all, as these would be lost.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from typing import Final, final
 import torch
 from torch import Tensor, nn
 
+from prunas.errors import InputError
 from prunas.transformer_nat.operators import (
     KNOWN,
     OTHER_CONVOLUTION,
@@ -52,17 +54,38 @@ def substitute(layer: nn.Conv2d, name: str) -> nn.Module | None:
 
     Args:
         layer: stays as it is.
-        name: an operator, of which a skip presumes that the layer keeps the shape of its input.
+        name: an operator. A skip presumes of a subclass, which may pad its input, that the layer
+            keeps the shape.
 
     Raises:
         InputError: there is no such operator.
     """
     found = operator(name)
     rule = _RULES.get(found.kind)
-    made = None if rule is None else rule(layer, found.kernel)
+    made = None if rule is None or is_hooked(layer) else rule(layer, found.kernel)
     if made is not None:
         _freeze_as(layer, made)
     return made
+
+
+def is_hooked(layer: nn.Module) -> bool:
+    """Whether something runs before or after the layer's own forward."""
+    return bool(layer._forward_hooks or layer._forward_pre_hooks)
+
+
+def require_finite(layer: nn.Conv2d, path: str) -> None:
+    """Refuse a layer from whose weights none can be made.
+
+    Raises:
+        InputError: a weight is not finite.
+    """
+    weight = layer.weight.detach()
+    if weight.is_meta or (finite := weight.isfinite()).all():
+        return
+    raise InputError(
+        f"{int((~finite).sum())} of {weight.numel()} weights of {path!r} are not finite, so that"
+        " nothing can take the place of this layer; train the network again, or keep the layer"
+    )
 
 
 def _freeze_as(layer: nn.Conv2d, made: nn.Module) -> None:
@@ -86,7 +109,10 @@ def renew(module: nn.Module, seed: int) -> None:
 
 
 def _skip(layer: nn.Conv2d, kernel: int) -> nn.Module | None:
-    return nn.Identity()
+    if layer.in_channels != layer.out_channels or max(layer.stride) > 1:
+        return None
+    shrinks = _is_plain(layer) and any(2 * p != d * (k - 1) for p, d, k in _sides(layer))
+    return None if shrinks else nn.Identity()
 
 
 def _smaller(layer: nn.Conv2d, kernel: int) -> nn.Conv2d | None:

@@ -31,7 +31,7 @@ from prunas.transformer_nat.layer_prices import layer_prices, meta_images
 from prunas.transformer_nat.operator_cost import FREE, OperatorCost
 from prunas.transformer_nat.operators import BRANCH, GATE, NULL, SKIP
 from prunas.transformer_nat.replacement import Replacement
-from prunas.transformer_nat.substitutes import substitute
+from prunas.transformer_nat.substitutes import require_finite, substitute
 from prunas.transformer_nat.transformation import (
     NothingToReplaceError,
     TransformationSpace,
@@ -114,7 +114,8 @@ def traced_transformations(
         keep: patterns of layers that stay untouched; see `prunas.trace`.
 
     Raises:
-        InputError: the network cannot be traced, or has choice blocks of its own.
+        InputError: the network cannot be traced, has choice blocks of its own, or weights that are
+            not finite in a layer that could be replaced.
         NothingToReplaceError: nothing in it may be replaced.
     """
     if next(choices_of(network), None) is not None:
@@ -209,6 +210,7 @@ def _with_choices(network: nn.Module, edges: Mapping[str, Mapping[str, OperatorC
     for path, prices in edges.items():
         layer = result.get_submodule(path)
         assert isinstance(layer, nn.Conv2d), "only convolutions are layers here"
+        require_finite(layer, path)
         cheapest_first = sorted(list(prices)[1:], key=lambda name: _rank(prices[name]))
         alternatives = {name: substitute(layer, name) for name in cheapest_first}
         modules = {name: m for name, m in alternatives.items() if m is not None}

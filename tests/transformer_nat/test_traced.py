@@ -1,5 +1,6 @@
 """Traced networks as graphs of operators, and what becomes of them."""
 
+import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import cache
@@ -210,6 +211,29 @@ def test_nothing_stands_in_for_a_layer_that_is_asked_about(asks: type[nn.Module]
         torch.testing.assert_close(found.network(images), made(images))
 
 
+@pytest.mark.parametrize("before", [True, False])
+def test_nothing_stands_in_for_a_layer_with_hooks(before: bool) -> None:
+    made = network(Branch(8, 4), nn.Conv2d(8, 8, 3, padding=1))
+    layer = made.get_submodule("2")
+    if before:
+        layer.register_forward_pre_hook(lambda _, args: (args[0] * 3,))
+    else:
+        layer.register_forward_hook(lambda _, args, out: out * 3)
+    assert "2" not in traced_transformations(made, IMAGE).paths
+    for name in ("conv_1x1", "ds_conv_3x3", SKIP):
+        with pytest.raises(InputError, match=r"'2' has hooks, which would be lost.*remove them"):
+            replaced(made, [Replacement("2", "conv_3x3", name)])
+
+
+def test_what_was_replaced_once_stays() -> None:
+    once = replaced(plain(), [Replacement("1", "conv_3x3", "ds_conv_3x3")])
+    found = traced_transformations(once, IMAGE)
+    assert set(options(found)) == {"0", "4", "7"}
+    for path, source in (("1", "conv_3x3"), ("1.0", "dw_conv_3x3")):
+        with pytest.raises(InputError, match=f"'{path}' is, or is part of, what was put in the"):
+            replaced(once, [Replacement(path, source, "max_pool_3x3")])
+
+
 def test_layers_that_are_kept_offer_nothing() -> None:
     made = network(Branch(8, 4), Branch(8, 4))
     found = traced_transformations(made, IMAGE, keep=["1.*", "0.weight"])
@@ -372,6 +396,16 @@ def test_a_block_whose_inner_block_reads_another_tensor_stays() -> None:
     assert options(found)["r.inner"] == ("branch", NULL)
 
 
+def test_nothing_is_put_into_a_block_that_is_gone() -> None:
+    gone, inside = Replacement("1", "branch", NULL), Replacement("1.first", "conv_3x3", "conv_1x1")
+    made = network(Branch(8, 8))
+    with pytest.raises(InputError, match=r"no module '1\.first' to replace.*took it away"):
+        replaced(made, [gone, inside])
+    assert parameters_counted(replaced(made, [inside, gone])) == parameters_counted(
+        replaced(made, [gone])
+    )
+
+
 # -- what may go wrong -----------------------------------------------------------------------------
 
 
@@ -404,11 +438,43 @@ def test_networks_that_are_not_ready() -> None:
         ),
         (Replacement("1", "conv_3x3", "conv_7x7"), "conv_7x7 cannot take the place of '1', a Conv"),
         (Replacement("1", "conv_3x3", "conv_4x4"), "there is no operator 'conv_4x4'"),
+        (Replacement("0", "conv_3x3", SKIP), "skip_connect cannot take the place of '0', a Conv"),
+        (Replacement("4", "conv_3x3", SKIP), "skip_connect cannot take the place of '4', a Conv"),
+        (Replacement("1", "conv_3x3", NULL), "null cannot take the place of '1', a Conv2d"),
+        (Replacement("1", "branch", NULL), "'1' is no branch but a conv_3x3"),
+        (Replacement("2", "branch", SKIP), "skip_connect cannot take the place of '2', a Batch"),
+        (Replacement("1", "nonsense", "conv_1x1"), "'1' is no nonsense but a conv_3x3"),
+        (Replacement("1", "conv_5x5", SKIP), "'1' is no conv_5x5 but a conv_3x3"),
     ],
 )
 def test_replacements_of_another_network(replacement: Replacement, message: str) -> None:
     with pytest.raises(InputError, match=message):
         replaced(plain(), [replacement])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("path", ""), ("path", 1), ("source", None), ("operator", ["x"])]
+)
+def test_replacements_that_are_none(field: str, value: Any) -> None:
+    row = {"path": "1", "source": "conv_3x3", "operator": SKIP, "alone": True, field: value}
+    message = rf"the {field} of a replacement is {re.escape(repr(value))}; give the"
+    with pytest.raises(InputError, match=message):
+        Replacement(**row)
+    with pytest.raises(InputError, match=message):
+        Replacement.from_json(row)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite(value: float) -> None:
+    made = plain()
+    with torch.no_grad():
+        made.get_parameter("4.weight")[0, 0, 0, 0] = value
+    message = r"1 of 576 weights of '4' are not finite.*train the network again"
+    with pytest.raises(InputError, match=message):
+        traced_transformations(made, IMAGE)
+    with pytest.raises(InputError, match=message):
+        replaced(made, [Replacement("4", "conv_3x3", "ds_conv_3x3")])
+    assert "4" not in traced_transformations(made, IMAGE, keep=["4"]).paths
 
 
 def test_policies_of_cells_do_not_know_networks() -> None:
