@@ -181,10 +181,16 @@ def require_writable_file(file: Path) -> None:
     """The same for a file alone.
 
     Raises:
-        InputError: it cannot be written, or is a folder.
+        InputError: it cannot be written, is a folder, or would replace a pipe or a device.
     """
     if file.is_dir():
         raise InputError(f"{file} is a folder; give the name of a file with --out")
+    named = os.path.realpath(file.parent) == _DEVICES  # /dev/stdout may well lead to a regular file
+    if named or (file.exists() and not file.is_file()):
+        raise InputError(
+            f"{file} is a pipe or a device, which a file would replace; give the name of a file"
+            " with --out"
+        )
     require_writable(file)
 
 
@@ -192,6 +198,8 @@ def is_left_over(path: Path) -> bool:
     """Whether a killed process may have left it: nothing that anybody would miss."""
     return _LEFT_OVER.fullmatch(path.name) is not None
 
+
+_DEVICES: Final = "/dev"
 
 _LEFT_OVER: Final = re.compile(r"\.(?P<of>.*?)(\.(?P<pid>[0-9]+))?\.part(-\w+)?|\.tmp\w{6}")
 """SQLite's own files have an ending more; safetensors writes aside in its own way."""

@@ -240,6 +240,12 @@ def test_another_file_is_refused(text: str, tmp_path: Path) -> None:
         read_rows(file)
 
 
+def test_a_pipe_is_no_table(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(prunas.InputError, match="pipe is a pipe or a device"):
+        cover([], tmp_path / "pipe", jobs=1, limit=1, memory=GIB, on_row=lambda row, done: None)
+
+
 def test_the_table_is_plain_csv(tmp_path: Path) -> None:
     file = tmp_path / "table.csv"
     cover([], file, jobs=1, limit=1, memory=GIB, on_row=lambda row, done: None)

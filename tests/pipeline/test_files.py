@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from prunas.errors import InputError, RunError
+from prunas.pipeline import files
 from prunas.pipeline.artifact import require_replaceable
 from prunas.pipeline.files import in_place, replace_folder, replacing, sweep, write_text
 from prunas.pipeline.run_folder import RunFolder
@@ -210,6 +211,29 @@ def test_a_kill_between_two_renames_leaves_one_to_be_replaced(tmp_path: Path) ->
     assert in_place(folder) == folder
     assert (folder / "name").read_text() == "new"
     assert [each.name for each in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("name", ["pipe", "link", "devices/stdout"])
+def test_a_file_is_never_put_in_the_place_of_a_pipe_or_device(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a device folder, a made-up one, not even links to files are replaced."""
+    monkeypatch.setattr(files, "_DEVICES", str(tmp_path / "devices"))
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "devices").mkdir()
+    (tmp_path / "devices" / "stdout").symlink_to("../file")
+    with pytest.raises(InputError, match=f"{name} is a pipe or a device.*; give the name of a"):
+        files.require_writable_file(tmp_path / name)
+
+
+def test_files_and_links_to_them_may_be_replaced(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "dangling").symlink_to("nothing")
+    for name in ("file", "link", "dangling", "new"):
+        files.require_writable_file(tmp_path / name)
 
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from prunas.errors import InputError
 from prunas.pipeline.coverage.row import Row
 from prunas.pipeline.coverage.workers import examined, examined_elsewhere
-from prunas.pipeline.files import replacing, writing
+from prunas.pipeline.files import replacing, require_writable_file, writing
 from prunas.pipeline.workers import Workers
 
 _COLUMNS = list(Row("", "").to_text())
@@ -41,9 +41,10 @@ def cover(
         The rows of the models, sorted by name.
 
     Raises:
-        InputError: the file holds something else.
+        InputError: the file holds something else, or is none that could be written.
         RunError: the file cannot be written.
     """
+    require_writable_file(file)
     known = {row.model: row for row in read_rows(file)} if file.exists() else {}
     _write(file, list(known.values()))  # without a row that was cut short
     open_ones = [model for model in models if model not in known]

@@ -32,7 +32,8 @@ def export_runs(folder: Path, form: str, file: Path) -> int:
 
     Raises:
         InputError: there is no such format, its library is missing, the folder holds no run or
-            one whose rows make no table, or the file is a folder or has the place of a part of it.
+            one whose rows make no table, or the file is a folder, a pipe or a device, or has
+            the place of a part of it.
         RunError: the file cannot be written.
     """
     if form not in FORMATS:
