@@ -8,6 +8,7 @@ does nothing.
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from threading import current_thread, main_thread
 
@@ -15,7 +16,9 @@ STOPPED = 130  # what a shell expects after Ctrl-C
 
 
 def _stop(*_: object) -> None:
-    os.write(sys.stderr.fileno(), b"prunas: stopped; nothing had been made yet\n")
+    if sys.stderr is not None:  # as it is after 2>&-
+        with suppress(OSError):
+            os.write(sys.stderr.fileno(), b"prunas: stopped; nothing had been made yet\n")
     os._exit(STOPPED)  # not an exception: half-made imports have nothing to clean up
 
 

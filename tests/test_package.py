@@ -135,6 +135,12 @@ def test_ctrl_c_while_the_program_is_loaded() -> None:
     assert ended.returncode == 130
 
 
+@pytest.mark.parametrize("stream", ["None", "open('/dev/full', 'w')"])
+def test_ctrl_c_where_nothing_can_be_said(stream: str) -> None:
+    ended = interrupted("prunas", f"sys.stderr = {stream}")
+    assert (ended.returncode, ended.stderr) == (130, "")
+
+
 @pytest.mark.parametrize(
     ("program", "before"), [("/somewhere/mine.py", "pass"), ("prunas", "interruption.loaded()")]
 )

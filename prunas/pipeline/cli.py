@@ -29,9 +29,11 @@ from prunas.pipeline.commands.stopping import complain
 from prunas.pipeline.commands.train import train
 from prunas.pipeline.commands.transform import transform
 from prunas.pipeline.crew import launched
+from prunas.pipeline.mishaps import mishap
 from prunas.pipeline.progress import Progress
 from prunas.pipeline.run_folder import RunFolder
 from prunas.pipeline.stages import Job
+from prunas.pipeline.streams import lenient_streams
 
 app = typer.Typer(
     help="Find, train and export the best smaller network inside a budget.",
@@ -70,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     loaded()
     keep_freed_memory()
-    with warnings.catch_warnings():
+    with lenient_streams(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.filterwarnings("default", module="prunas")
         warnings.showwarning = _show_warning
@@ -103,6 +105,11 @@ def _code(work: Callable[[], None]) -> int:
         return complain(error, 1)
     except KeyboardInterrupt:
         return complain("stopped", STOPPED)
+    except (OSError, MemoryError, RuntimeError) as error:
+        told = mishap(error)
+        if told is None:
+            raise
+        return complain(*told)
     return 0
 
 
