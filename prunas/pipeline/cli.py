@@ -3,9 +3,10 @@
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import torch
 import typer
@@ -81,12 +82,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _start(arguments: Sequence[str] | None) -> None:
     """The program in the first process; the others do what it says. Ends with SystemExit."""
+    program = partial(app, arguments, prog_name="prunas")
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words or _ASKING.intersection(words):  # for which nobody waits for other processes
+        raise SystemExit(_code(program))
     crew = launched()
     if not crew.ranks.first:
         crew.follow(_followed)
-    code = _code(lambda: app(arguments, prog_name="prunas"))
+    code = _code(program)
     crew.dismiss(code)
     raise SystemExit(code)
+
+
+_ASKING: Final = frozenset({"--help", "--version"})
 
 
 def _followed(folder: Path, device: torch.device) -> Job:

@@ -91,7 +91,7 @@ def launched() -> Crew:
     """The processes that `torchrun` or `accelerate launch` has begun.
 
     Raises:
-        InputError: accelerate is not installed.
+        InputError: accelerate is not installed, or a variable says what no launcher does.
         RunError: the processes do not find each other.
     """
     return Crew(begun())

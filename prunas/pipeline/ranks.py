@@ -1,14 +1,15 @@
 """The processes that train one network together, and what they tell each other."""
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, TypeVar, cast, final
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.rendezvous import rendezvous
 
 from prunas.errors import InputError, RunError
 from prunas.pipeline.collectives import summed, talking
@@ -21,6 +22,9 @@ _T = TypeVar("_T")
 # The others wait while the first one searches. That a process has died is seen at once all the
 # same, since its connection breaks or its launcher ends those that are left.
 _PATIENCE: Final = timedelta(days=30)
+
+_MEETING: Final = timedelta(minutes=5)
+"""How long the processes wait for each other to begin."""
 
 
 @final
@@ -119,7 +123,7 @@ class Ranks:
 
 ALONE: Final = Ranks()
 
-_SAID: Final = frozenset({"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"})
+_SAID: Final = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """By every launcher; some clusters say the second alone, to single processes."""
 
 
@@ -127,11 +131,17 @@ def begun() -> Ranks:
     """The processes that `torchrun` or `accelerate launch` has begun; one if neither did.
 
     Raises:
-        InputError: accelerate is not installed.
+        InputError: accelerate is not installed, or a variable says what no launcher does.
         RunError: the processes do not find each other.
     """
-    if not os.environ.keys() >= _SAID or os.environ["WORLD_SIZE"] == "1":
+    if not os.environ.keys() >= set(_SAID):
         return ALONE
+    count = _number("WORLD_SIZE")
+    if count == 1:
+        return ALONE
+    index = _number("RANK", below=count)
+    for name in {"MASTER_PORT", "LOCAL_RANK", "LOCAL_WORLD_SIZE"} & os.environ.keys():
+        _number(name)
     try:
         from accelerate import PartialState
     except ImportError:
@@ -139,12 +149,42 @@ def begun() -> Ranks:
             "training in several processes needs accelerate; pip install 'prunas[train]'"
         ) from None
     own_device = torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    with _meeting(index, count):
+        store, *_ = next(rendezvous("env://", timeout=_MEETING))
+    store.set_timeout(_PATIENCE)
     with talking():
         distributed.init_process_group(
-            "cpu:gloo,cuda:nccl" if own_device else "gloo", timeout=_PATIENCE
+            "cpu:gloo,cuda:nccl" if own_device else "gloo",
+            timeout=_PATIENCE,
+            store=store,
+            rank=index,
+            world_size=count,
         )
     state = PartialState(cpu=not torch.cuda.is_available())  # takes its device, too
     return Ranks(state.process_index, state.num_processes)
+
+
+def _number(name: str, below: int = 2**16) -> int:
+    said = os.environ[name]
+    if not (said.isdecimal() and int(said) < below):
+        raise InputError(f"{name}={said!r} is nothing that a launcher says; {_UNSET}")
+    return int(said)
+
+
+@contextmanager
+def _meeting(index: int, count: int) -> Iterator[None]:
+    """Turns what is raised where processes do not meet into a sentence."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:  # the latter of an address that is empty
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise RunError(
+            f"{', '.join(_SAID)} say that this is process {index} of {count}, which meet at"
+            f" {place}, but they did not ({str(error).splitlines()[0]}); {_UNSET}"
+        ) from None
+
+
+_UNSET: Final = f"begin all processes by a launcher; or none, and: unset {' '.join(_SAID)}"
 
 
 def ended() -> None:

@@ -107,6 +107,7 @@ def fail_with(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (OSError("no cause"), "no cause; what was finished is kept", 1),
     ],
+    ids=["locked", "broken", "too many", "unknown"],
 )
 def test_errors_of_the_system(
     error: OSError,

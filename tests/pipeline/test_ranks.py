@@ -6,6 +6,8 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,9 @@ import pytest
 import torch
 
 from prunas.errors import InputError
+from prunas.pipeline import ranks
+from prunas.pipeline.cli import main
+from prunas.pipeline.crew import launched
 from prunas.pipeline.ranks import ALONE, Ranks
 from prunas.pipeline.recipe import Recipe
 from prunas.pipeline.training import train
@@ -21,14 +26,17 @@ from tests.pipeline.pictures import bright_pictures
 from tests.pipeline.together import Result
 
 
-def launch(count: int, *words: object) -> list[subprocess.CompletedProcess[str]]:
-    """Processes as a launcher begins them, all with the same command."""
+def free_port() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        return str(probe.getsockname()[1])
+
+
+def launch(count: int, *words: object) -> list[subprocess.CompletedProcess[str]]:
+    """Processes as a launcher begins them, all with the same command."""
     about = {
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+        "MASTER_PORT": free_port(),
         "WORLD_SIZE": str(count),
         "LOCAL_WORLD_SIZE": str(count),
         "OMP_NUM_THREADS": "1",
@@ -118,6 +126,74 @@ def test_a_batch_that_cannot_be_shared_is_refused() -> None:
         Ranks(0, 2).require_share(5, 3)
     with pytest.raises(InputError, match="4 images cannot be shared by 1 processes in 5 parts"):
         train(together.network(0), together.digits(4), Recipe(1, accumulate=5), seed=0)
+
+
+# -- variables that a launcher has left over -------------------------------------------------------
+
+
+@pytest.fixture
+def left_over(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """The variables of the first of two processes, without the second one."""
+    launched.cache_clear()
+    for name in ("LOCAL_WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_USE_AGENT_STORE"):
+        monkeypatch.delenv(name, raising=False)
+    said = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(ranks, "_MEETING", timedelta(seconds=1))
+    yield monkeypatch
+    launched.cache_clear()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_processes_that_nobody_has_begun_are_not_waited_for(
+    rank: int, left_over: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("accelerate")
+    left_over.setenv("RANK", str(rank))
+    assert main(["runs", "list", "."]) == 1
+    *_, last = capfd.readouterr().err.splitlines()  # after what torch says of it
+    assert last.startswith(
+        f"prunas: RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT say that this is process {rank} of 2,"
+        f" which meet at 127.0.0.1:{os.environ['MASTER_PORT']}, but they did not ("
+    )
+    assert last.endswith("; or none, and: unset RANK WORLD_SIZE MASTER_ADDR MASTER_PORT")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("WORLD_SIZE", "abc"),
+        ("WORLD_SIZE", ""),
+        ("RANK", "2"),
+        ("RANK", "-1"),
+        ("MASTER_PORT", ""),
+        ("MASTER_PORT", "65536"),
+        ("LOCAL_WORLD_SIZE", "two"),
+        ("LOCAL_RANK", ""),
+    ],
+)
+def test_what_no_launcher_says_is_refused(
+    name: str, value: str, left_over: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left_over.setenv(name, value)
+    assert main(["runs", "list", "."]) == 2
+    assert f"{name}={value!r} is nothing that a launcher says; begin" in capsys.readouterr().err
+
+
+def test_an_address_that_is_empty(
+    left_over: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("accelerate")
+    left_over.setenv("MASTER_ADDR", "")
+    assert main(["runs", "list", "."]) == 1
+    assert "MASTER_ADDR expected, but not set); begin all" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--version"], ["--help"], ["runs", "--help"], []])
+def test_help_waits_for_nobody(words: list[str], left_over: pytest.MonkeyPatch) -> None:
+    left_over.setattr(ranks, "rendezvous", lambda *_, **__: pytest.fail("it waits"))
+    assert main(words) == (0 if words else 2)
 
 
 # -- the program -----------------------------------------------------------------------------------

@@ -111,7 +111,6 @@ def test_what_cannot_be_printed_is_said(
         (">&- 2>&-", "runs list .", 0),
         (">/dev/full", "runs list .", 1),
         ("2>/dev/full", "runs list none", 2),
-        (">/dev/full 2>&1", "runs list .", 1),
     ],
 )
 def test_the_exit_code_of_a_process_says_what_happened(
