@@ -1,7 +1,6 @@
 """Cut a candidate out of its network: plan first, apply second, never touch the original."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -12,7 +11,7 @@ from prunas.supernet.choice import settle
 from prunas.supernet.imagined import Imagining
 from prunas.supernet.layers import state_sizes
 from prunas.supernet.resolution import seen, side_of
-from prunas.supernet.scoped import set_integers, sizes_of
+from prunas.supernet.scoped import evaluating, set_integers, sizes_of
 from prunas.supernet.skeleton import (
     FORWARD_ERRORS,
     called,
@@ -49,7 +48,7 @@ def cut(network: nn.Module, space: SearchSpace, candidate: Sequence[int]) -> nn.
     require_same(network, space)
     small = copied_with(network, kept_tensors(network, space, chosen))
     set_integers(small, sizes_of(space, space.kept(chosen)))
-    state_sizes(_owners(small, space.slots))
+    state_sizes(owners(small, space.slots))
     gone = space.left_out(chosen)
     leave_out(small, gone)
     settle(small, _left(space, chosen, gone))
@@ -129,22 +128,10 @@ def require_same(network: nn.Module, space: SearchSpace) -> None:
     )
 
 
-def _owners(network: nn.Module, names: Iterable[str]) -> list[nn.Module]:
+def owners(network: nn.Module, names: Iterable[str]) -> list[nn.Module]:
+    """The modules that hold these tensors."""
     modules = dict(modules_of(network))
     return [modules[path] for path in dict.fromkeys(name.rpartition(".")[0] for name in names)]
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[nn.Module]:
-    """Every module in eval mode; each one's own flag is put back."""
-    training = [module for module in network.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield network
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _run_on_meta(network: nn.Module, space: SearchSpace, side: int | None) -> None:

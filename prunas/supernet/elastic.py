@@ -11,8 +11,9 @@ from torch import nn
 
 from prunas.supernet.blocks import without
 from prunas.supernet.choice import choosing
-from prunas.supernet.cut import cut, require_same
+from prunas.supernet.cut import cut, owners, require_same
 from prunas.supernet.kernel_transform import KernelTransform
+from prunas.supernet.layers import stated
 from prunas.supernet.resolution import seeing, side_of
 from prunas.supernet.scoped import Place, sizes_of, swapped
 from prunas.supernet.skeleton import dictionaries, forget
@@ -36,6 +37,7 @@ class Elastic(ABC):
         self.network = network
         self.space = space
         self._kept = dictionaries(network)
+        self._owners = owners(network, space.slots)
 
     @abstractmethod
     def weights(self, candidate: Sequence[int]) -> Mapping[str, torch.Tensor]:
@@ -107,6 +109,7 @@ class Elastic(ABC):
             with (
                 choosing(self.network, self.space.chosen(candidate)),
                 swapped(self.network, weights, self.integers(candidate)),
+                stated(self._owners),
                 without(self.network, gone),
                 seeing(self.network, side_of(self.space, candidate)),
             ):

@@ -4,10 +4,14 @@ Most of these integers are never read again by `forward` (those that are, the tr
 are what people print, and what other tools look at, so they must be true.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
+import torch
 from torch import Tensor, nn
+
+from prunas.supernet.scoped import evaluating
 
 Rule = Callable[[Any], None]
 RULES: Final[dict[type[nn.Module], Rule]] = {}
@@ -36,13 +40,44 @@ def state_sizes(layers: Iterable[nn.Module]) -> None:
                 break
 
 
+@contextmanager
+def stated(layers: Sequence[nn.Module]) -> Iterator[None]:
+    """Inside the block the stated sizes of these layers are those of their tensors."""
+    before = [(layer.__dict__, dict(layer.__dict__)) for layer in layers]
+    state_sizes(layers)
+    changed = [
+        (store, name, value)
+        for store, held in before
+        for name, value in held.items()
+        if store[name] is not value
+    ]
+    try:
+        yield
+    finally:
+        for store, name, value in changed:
+            store[name] = value
+
+
 def _shape(layer: nn.Module, name: str, rank: int) -> Sequence[int] | None:
     """Of a layer's tensor; None where there is none of that rank.
 
     Subclasses may lay their weights out in ways of their own: nothing can be told from those.
     """
-    tensor = getattr(layer, name, None)
+    computed = layer._modules.get("parametrizations")
+    if isinstance(computed, nn.ModuleDict) and name in computed:
+        tensor = _computed(computed[name])
+    else:
+        tensor = getattr(layer, name, None)
     return tensor.shape if isinstance(tensor, Tensor) and tensor.dim() == rank else None
+
+
+def _computed(parametrization: nn.Module) -> Any:
+    """A tensor that is computed from others, such as a weight with spectral norm.
+
+    In training mode reading it would be a step of the power iteration.
+    """
+    with torch.no_grad(), evaluating(parametrization):
+        return parametrization()
 
 
 @layer_rule(nn.Conv1d, nn.Conv2d, nn.Conv3d)

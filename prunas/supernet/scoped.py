@@ -51,6 +51,19 @@ def swapped(
             owner.__dict__[place.name] = value
 
 
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[nn.Module]:
+    """Every module in eval mode; each one's own flag is put back."""
+    training = [module for module in network.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield network
+    finally:
+        for module in training:
+            module.training = True
+
+
 def set_integers(network: nn.Module, integers: Mapping[Place, int]) -> None:
     """Write new sizes into the modules that keep them."""
     for place, value in integers.items():

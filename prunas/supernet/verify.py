@@ -14,10 +14,11 @@ from torch.utils._pytree import tree_map
 from prunas.errors import RunError
 from prunas.supernet.blocks import leave_out, lies_in
 from prunas.supernet.choice import choose
-from prunas.supernet.cut import copied_with, cut, evaluating, require_same
+from prunas.supernet.cut import copied_with, cut, require_same
 from prunas.supernet.labels import BATCH
 from prunas.supernet.permute import permute
 from prunas.supernet.resolution import resized, side_of
+from prunas.supernet.scoped import evaluating
 from prunas.supernet.skeleton import (
     FORWARD_ERRORS,
     called,

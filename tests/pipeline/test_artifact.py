@@ -13,6 +13,7 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 import prunas
 from prunas.pipeline import artifact
@@ -177,6 +178,20 @@ class Tied(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         result: torch.Tensor = self.leave(self.two(self.one(self.enter(x)).relu()).relu())
         return result
+
+
+def test_the_steps_of_a_spectral_norm_are_not_taken(tmp_path: Path) -> None:
+    network = _normed()
+    space = prunas.trace(network, (3, 8, 8))
+    small = prunas.cut(network, space, space.uniform(0.5)).train()
+    prunas.save(small, tmp_path / "model")
+    loaded = prunas.load(tmp_path / "model", network=_normed().train())
+    for name, tensor in small.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+
+
+def _normed() -> nn.Module:
+    return nn.Sequential(spectral_norm(nn.Conv2d(3, 16, 3)), nn.ReLU(), nn.Conv2d(16, 4, 3)).eval()
 
 
 # -- what must fail, with a sentence, and leave what was there ---------------------------------

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from prunas.errors import InputError, RunError
 from prunas.pipeline.weightless import weightless
@@ -239,3 +240,12 @@ def test_tensors_that_modules_just_hold_stay(ran: bool) -> None:
     full = cut(network, space, space.full())
     assert torch.equal(full(images), network(images))
     assert small(images).shape == (2, 5)
+
+
+def test_the_steps_of_a_spectral_norm_are_not_taken() -> None:
+    network = nn.Sequential(spectral_norm(nn.Conv2d(3, 8, 3)), nn.ReLU(), nn.Conv2d(8, 12, 3))
+    space = trace(network, IMAGE, grid=EVERY)
+    small = cut(network.train(), space, space.full())
+    assert all(module.training for module in small.modules())
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(small.state_dict()[name], tensor), name

@@ -135,3 +135,27 @@ def test_what_is_kept_for_a_device_is_not_kept_for_another_width() -> None:
             assert torch.allclose(path(rows), expected)
     assert torch.allclose(network(rows), full)
     assert network.settings == {"a": 1}
+
+
+class Scaled(nn.Module):
+    """A forward that computes with the size a layer states."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        inner = self.first(x).relu()
+        out: torch.Tensor = self.last(inner * self.first.out_channels**-0.5)
+        return out
+
+
+@torch.no_grad()
+def test_a_size_that_the_forward_computes_with_is_the_candidates() -> None:
+    network, image = Scaled().eval(), torch.randn(2, 3, 4, 4)
+    space = prunas.trace(network, (3, 4, 4), grid=EVERY)
+    supernet = Supernet(network, space)
+    with supernet.running([4]) as path:
+        shared = path(image)
+    assert torch.allclose(shared, prunas.cut(network, space, [4])(image), atol=1e-6)
+    assert (network.first.out_channels, network.last.in_channels) == (16, 16)
