@@ -52,9 +52,14 @@ def pairs(batches: Loader) -> Iterator[Pair]:
             )
         if len(images):
             empty = False
-            yield images, targets
+            yield _differentiable(images), None if targets is None else _differentiable(targets)
     if empty:
         raise InputError("there are no images to look at; give at least one batch")
+
+
+def _differentiable(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor; a copy of one from inference mode, which gradients cannot pass."""
+    return tensor.clone() if tensor.is_inference() else tensor
 
 
 def require_batches(batches: Loader) -> None:

@@ -55,6 +55,7 @@ class Pruned:
     params: tuple[int, int]
 
 
+@torch.inference_mode(False)
 def prune(
     network: nn.Module,
     space: SearchSpace,

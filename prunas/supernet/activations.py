@@ -13,6 +13,7 @@ from itertools import islice
 from math import prod
 
 import numpy as np
+import torch
 from torch import nn
 
 from prunas.supernet.choice import run_together
@@ -91,6 +92,7 @@ class Activations:
     conditions: tuple[tuple[int, int], ...]
 
 
+@torch.inference_mode(False)  # which runs other operators, and makes tensors that cannot learn
 def activations(network: nn.Module, space: SearchSpace, side: int | None = None) -> Activations:
     """Sizes and order of what `network` computes, for every candidate of its space.
 

@@ -25,6 +25,7 @@ from prunas.supernet.space import SearchSpace
 from prunas.supernet.tensors import modules_of, tensors_of
 
 
+@torch.inference_mode(False)
 def cut(network: nn.Module, space: SearchSpace, candidate: Sequence[int]) -> nn.Module:
     """The candidate as a plain module of the network's class, with the network's weights.
 

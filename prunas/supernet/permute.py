@@ -11,6 +11,7 @@ from prunas.supernet.space import Atoms, Factors, SearchSpace
 from prunas.supernet.tensors import tensors_of
 
 
+@torch.inference_mode(False)
 def permute(network: nn.Module, space: SearchSpace, orders: Sequence[Sequence[int]]) -> nn.Module:
     """A copy of `network` in which gene g holds its old channels in the order `orders[g]`.
 

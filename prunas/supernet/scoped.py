@@ -64,6 +64,23 @@ def evaluating(network: nn.Module) -> Iterator[nn.Module]:
             module.training = True
 
 
+@contextmanager
+def buffers_kept(network: nn.Module) -> Iterator[None]:
+    """Inside the block the network has copies of its buffers: forwards may change them."""
+    stores = [module._buffers for module in network.modules()]
+    before = [dict(store) for store in stores]
+    held = [buffer for store in before for buffer in store.values() if buffer is not None]
+    copies = {id(buffer): buffer.detach().clone() for buffer in held}
+    try:
+        for store in stores:
+            for name, buffer in store.items():
+                store[name] = copies.get(id(buffer))
+        yield
+    finally:
+        for store, buffers in zip(stores, before, strict=True):
+            store.update(buffers)
+
+
 def set_integers(network: nn.Module, integers: Mapping[Place, int]) -> None:
     """Write new sizes into the modules that keep them."""
     for place, value in integers.items():

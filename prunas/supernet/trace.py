@@ -32,6 +32,7 @@ KINDS: Final = ("width", "depth", "operator", "kernel")
 _CAREFUL_ROUNDS = 24  # so often few genes are blamed; after that all that meet, to come to an end
 
 
+@torch.inference_mode(False)  # which runs other operators, and makes tensors that cannot learn
 def trace(
     network: nn.Module,
     input_size: Sequence[int] | None = None,

@@ -66,6 +66,7 @@ class Verification:
     rounding: float
 
 
+@torch.inference_mode(False)
 def verify(network: nn.Module, space: SearchSpace, *, seed: int = 0) -> Verification:
     """Check on numbers that the channels the space ties together are all that belongs together.
 

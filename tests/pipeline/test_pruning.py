@@ -20,7 +20,7 @@ from prunas.eval.criteria.table import CRITERIA, WEIGHTS_ALONE
 from prunas.eval.recalibration import recalibrate_
 from prunas.pipeline.cli import main
 from prunas.pipeline.networks import create_network
-from prunas.pipeline.pruning import Adaptation, cut_adapted
+from prunas.pipeline.pruning import Adaptation, Widths, cut_adapted
 from prunas.supernet.resolution import resized, side_of
 from prunas.supernet.space import SearchSpace
 from tests.supernet.networks import IMAGE, Network, Shifted
@@ -369,3 +369,46 @@ def test_layers_that_are_called_by_keyword_are_solved_anew() -> None:
     with torch.no_grad():
         whole = network(images)
         assert (found.network(images) - whole).norm() < 0.7 * (plain(images) - whole).norm()
+
+
+def test_inference_mode_makes_no_difference() -> None:
+    network = nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(144, 5)
+    ).eval()
+    with torch.inference_mode():
+        batches = [(torch.randn(8, 3, 8, 8), torch.arange(8) % 5)]
+        space = prunas.trace(network, (3, 8, 8))
+        prunas.verify(network, space)
+        small = prunas.prune(network, space, "macs=60%,memory=90%", batches=batches).network
+    assert space.genes == prunas.trace(network, (3, 8, 8)).genes
+    assert all(parameter.requires_grad for parameter in small.parameters())
+    small(torch.randn(2, 3, 8, 8)).sum().backward()
+
+
+class Counting(nn.Module):
+    """Its forwards change buffers in eval mode too, in place and by another tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 16, 3), nn.Linear(16, 5)
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("images", torch.zeros(()))
+        self.calls: torch.Tensor
+        self.images: torch.Tensor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls.add_(1)
+        self.images = self.images + len(x)
+        out: torch.Tensor = self.last(self.first(x).relu().mean((2, 3)))
+        return out
+
+
+@pytest.mark.parametrize("widths", ["allocated", "measured"])
+def test_buffers_that_a_forward_changes_are_left_as_they_were(widths: Widths) -> None:
+    network = Counting().eval()
+    space = prunas.trace(network, (3, 8, 8))
+    batches = [(torch.randn(8, 3, 8, 8), torch.arange(8) % 5)]
+    calls, images = network.calls, network.images
+    prunas.prune(network, space, "macs=60%", batches=batches, widths=widths)
+    assert network.calls is calls and network.images is images
+    assert calls.item() == images.item() == 0

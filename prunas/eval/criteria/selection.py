@@ -14,6 +14,7 @@ from prunas.eval.criteria.sides import answers_left
 from prunas.eval.criteria.verdict import Criterion, Verdict, names_of, width_genes
 from prunas.eval.criteria.weights import magnitude
 from prunas.supernet.blocks import Block
+from prunas.supernet.scoped import buffers_kept
 from prunas.supernet.space import SearchSpace
 from prunas.supernet.tensors import tensors_of
 
@@ -66,13 +67,15 @@ def di_prior(
         InputError: as the criterion; for the default one see `channel_features`.
     """
     seen: Loader = () if batches is None else batches  # what has no length cannot be asked for it
-    found = ranking(network, space, criterion(network, space, seen, device=device))
+    with buffers_kept(network):
+        found = ranking(network, space, criterion(network, space, seen, device=device))
     places = [place for place, gene in enumerate(space.genes) if gene.kind == "resolution"]
     if not places:
         return found
     (place,) = places
     sides = space.genes[place].choices
-    shares = None if batches is None else answers_left(network, sides, batches, device=device)
+    with buffers_kept(network):
+        shares = None if batches is None else answers_left(network, sides, batches, device=device)
     if shares is None:
         why = "there are no images"
         if batches is not None:
