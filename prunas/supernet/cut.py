@@ -22,7 +22,7 @@ from prunas.supernet.skeleton import (
     skeleton,
 )
 from prunas.supernet.space import SearchSpace
-from prunas.supernet.tensors import modules_of, tensors_of
+from prunas.supernet.tensors import modules_of, taken, tensors_of
 
 
 @torch.inference_mode(False)
@@ -89,7 +89,7 @@ def _selected(source: torch.Tensor, dimension: int, where: torch.Tensor) -> torc
     Weights that are not there yet are such tensors; a giant's would fill the memory.
     """
     if source.numel() == 1 or any(source.stride()):
-        return source.index_select(dimension, where)
+        return taken(source, dimension, where)
     shape = [len(where) if d == dimension else n for d, n in enumerate(source.shape)]
     return source[(0,) * source.ndim].clone().expand(shape)
 

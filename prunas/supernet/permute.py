@@ -8,7 +8,7 @@ from torch import nn
 
 from prunas.supernet.cut import copied_with, require_same
 from prunas.supernet.space import Atoms, Factors, SearchSpace
-from prunas.supernet.tensors import tensors_of
+from prunas.supernet.tensors import taken, tensors_of
 
 
 @torch.inference_mode(False)
@@ -37,7 +37,7 @@ def permute(network: nn.Module, space: SearchSpace, orders: Sequence[Sequence[in
             if key not in moves:
                 moves[key] = torch.from_numpy(_sources(factors, renumbered))
             source = moved.get(name, held[name].detach())
-            moved[name] = source.index_select(dimension, moves[key].to(source.device))
+            moved[name] = taken(source, dimension, moves[key].to(source.device))
     return copied_with(network, moved)
 
 

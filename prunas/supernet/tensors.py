@@ -49,6 +49,15 @@ def aliases_of(network: nn.Module) -> dict[str, str]:
     return {name: first[id(t)] for name, t in named.items() if first[id(t)] != name}
 
 
+def taken(source: torch.Tensor, dimension: int, where: torch.Tensor) -> torch.Tensor:
+    """Those entries of a dimension, channels last if the source has them last."""
+    result = source.index_select(dimension, where)
+    if source.is_contiguous() or source.dim() != 4:
+        return result
+    last = source.is_contiguous(memory_format=torch.channels_last)
+    return result.contiguous(memory_format=torch.channels_last) if last else result
+
+
 def _first_names(named: dict[str, torch.Tensor]) -> dict[int, str]:
     return {id(tensor): name for name, tensor in reversed(named.items())}
 

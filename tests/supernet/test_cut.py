@@ -15,6 +15,7 @@ from prunas.errors import InputError, RunError
 from prunas.pipeline.weightless import weightless
 from prunas.supernet.cut import cut
 from prunas.supernet.grid import EVERY
+from prunas.supernet.permute import permute
 from prunas.supernet.space import SearchSpace
 from prunas.supernet.trace import trace
 from prunas.supernet.verify import verify
@@ -249,3 +250,13 @@ def test_the_steps_of_a_spectral_norm_are_not_taken() -> None:
     assert all(module.training for module in small.modules())
     for name, tensor in network.state_dict().items():
         assert torch.equal(small.state_dict()[name], tensor), name
+
+
+def test_channels_stay_last() -> None:
+    network = plain_chain().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    space = trace(network, IMAGE, grid=EVERY)
+    ordered = permute(network, space, [list(reversed(range(width))) for width in space.widths])
+    for changed in (ordered, cut(network, space, [3, 5])):
+        weight = changed.get_parameter("3.weight")
+        assert weight.is_contiguous(memory_format=torch.channels_last)
+        assert not weight.is_contiguous()
