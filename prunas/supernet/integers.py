@@ -226,7 +226,17 @@ _NUMERIC: Final = frozenset(
     f"{start}{name}{end}"
     for name in ("add", "div", "floordiv", "mul", "pow", "sub", "truediv", "true_divide", "divide")
     for start, end in (("", ""), ("", "_"), ("__", "__"), ("__r", "__"), ("__i", "__"))
-) | {"as_tensor", "full", "full_like", "multiply", "rsub", "scalar_tensor", "subtract", "tensor"}
+) | {
+    "as_tensor",
+    "full",
+    "full_like",
+    "multiply",
+    "new_full",
+    "rsub",
+    "scalar_tensor",
+    "subtract",
+    "tensor",
+}
 """Functions that take numbers which are no sizes."""
 
 _COUNTED: Final = {

@@ -195,6 +195,13 @@ def test_a_width_that_enters_the_result_is_recorded(scale: Callable[[int], float
     verify(network, space)
 
 
+def test_a_width_that_fills_a_tensor_is_recorded() -> None:
+    network = Between(lambda net, y: y * y.new_full((1,), y.shape[1])).eval()
+    space = trace(network, (4,), grid=EVERY)
+    assert space.normalised == {0}
+    verify(network, space)
+
+
 class Caches(nn.Module):
     """Keeps a table as large as its last input was long."""
 
