@@ -584,6 +584,57 @@ def test_a_table_with_a_time_that_nothing_takes(time: float) -> None:
         LatencyTable.from_json(json.dumps(data))
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        (1, True, "True, .* is no number"),
+        (2, float("nan"), "is no median of times between nan and"),
+        (2, -5, "is no median of times between -5 and"),
+        (2, 0, "is no median of times between 0 and"),
+        (2, 1e9, r"is no median of times between 1000000000\.0 and"),
+        (2, "-5", "'-5' and .* is no number"),
+        (3, 1e-3, r"is no median of times between .* and 0\.001"),
+        (3, float("inf"), "is no median of times between .* and inf"),
+        (4, -3, "-3 is no number of rounds"),
+        (4, 2.7, r"2\.7 is no number of rounds"),
+        (4, True, "True is no number of rounds"),
+    ],
+)
+def test_a_table_with_a_row_that_nobody_measured(column: int, value: Any, message: str) -> None:
+    data = json.loads(table_of_fake().to_json())
+    data["rows"][1][column] = value
+    with pytest.raises(InputError, match=message):
+        LatencyTable.from_json(json.dumps(data))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"format": True}, "format True, this prunas reads 1"),
+        ({"batch": True}, "batches of True are none"),
+        ({"batch": "1"}, "batches of '1' are none"),
+        ({"batch": 0}, "batches of 0 are none"),
+        ({"dtype": "float16"}, "of 'float16' and not of float32"),
+        ({"dtype": None}, "of None and not of float32"),
+        ({"columns": ["candidate", "low", "milliseconds", "high", "rounds"]}, "columns are not"),
+        ({"rows": []}, "it holds no networks"),
+    ],
+)
+def test_a_table_that_says_what_no_table_does(changed: dict[str, Any], message: str) -> None:
+    data = json.loads(table_of_fake().to_json())
+    with pytest.raises(InputError, match=message):
+        LatencyTable.from_json(json.dumps({**data, **changed}))
+
+
+def test_a_table_begins_with_the_full_network() -> None:
+    """Else shares of latency would be of another network's time."""
+    data = json.loads(table_of_fake().to_json())
+    data["rows"].reverse()
+    table = LatencyTable.from_json(json.dumps(data))
+    with pytest.raises(InputError, match="does not begin with the full network"):
+        table.require(SPACE[1], DEVICE)
+
+
 def test_a_table_of_too_few_networks() -> None:
     with pytest.raises(InputError, match=f"a latency table of 3 networks .* measure {FEWEST}"):
         built(*SPACE, FakeDevice(), np.random.default_rng(0), networks=3)

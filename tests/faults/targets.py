@@ -200,7 +200,7 @@ def _of_tables(folder: Path) -> list[Target]:
     write_made_up(folder / "table.npz")
     space = read_table(folder / "table.npz").space
     times = tuple(Timed(1.0 + place, 0.9, 1.1 + place, 5) for place in range(20))
-    candidates = tuple(space.sample(np.random.default_rng(0), 20))
+    candidates = (space.full(), *space.sample(np.random.default_rng(0), 19))
     table = LatencyTable(_DEVICE, fingerprint(space), 1, "float32", candidates, times)
     save_table(table, folder / "latency.json")
     rng = np.random.default_rng(0)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from time import perf_counter
@@ -24,6 +25,8 @@ FORMAT: Final = 1
 NETWORKS: Final = 64
 """Networks that are measured: more take longer and predict a little better."""
 
+_DTYPE: Final = "float32"
+_COLUMNS: Final = ("candidate", "milliseconds", "low", "high", "rounds")
 _LEAST: Final = 1e-6  # milliseconds: clocks do not tick more often
 _MOST: Final = 1e9
 
@@ -58,8 +61,8 @@ class LatencyTable:
         """Refuse to be used for something else than was measured.
 
         Raises:
-            InputError: the table is of another space, device, version or batch, or holds what is no
-            candidate of it.
+            InputError: the table is of another space, device, version or batch, holds what is no
+            candidate of it, or does not begin with the full network.
         """
         if self.space != fingerprint(space):
             raise InputError(
@@ -78,6 +81,11 @@ class LatencyTable:
             )
         for candidate in self.candidates:
             space.candidate(candidate)
+        if self.candidates[:1] != (space.full(),):
+            raise InputError(
+                "the latency table does not begin with the full network, whose time shares of"
+                " latency are of; build the table again"
+            )
 
     def predictor(self, network: nn.Module, space: SearchSpace) -> Predictor:
         """Predicts the other candidates of the space.
@@ -105,7 +113,7 @@ class LatencyTable:
             "space": self.space,
             "batch": self.batch,
             "dtype": self.dtype,
-            "columns": ["candidate", "milliseconds", "low", "high", "rounds"],
+            "columns": list(_COLUMNS),
             "rows": rows,
         }
         return json.dumps(data, indent=1)
@@ -119,7 +127,7 @@ class LatencyTable:
         """
         try:
             data = parsed(text)
-            if data["format"] != FORMAT:
+            if type(data["format"]) is not int or data["format"] != FORMAT:
                 raise InputError(
                     f"the latency table has format {data['format']}, this prunas reads {FORMAT};"
                     " build the table again"
@@ -172,7 +180,7 @@ def built(
         device=backend.device,
         space=fingerprint(space),
         batch=batch,
-        dtype="float32",
+        dtype=_DTYPE,
         candidates=tuple(candidates),
         times=times,
     )
@@ -200,6 +208,7 @@ def _from_data(data: Any) -> LatencyTable:
     texts = (device["processor"], device["backend"], *sum(device["versions"], ()))
     if not all(isinstance(text, str) for text in texts) or type(device["threads"]) is not int:
         raise ValueError("its device is none")
+    _require_facts(data)
     return LatencyTable(
         device=Device(**device),
         space=data["space"],
@@ -216,8 +225,26 @@ def _candidate(row: Any) -> Candidate:
     return Candidate(row)
 
 
+def _require_facts(data: Any) -> None:
+    """Refuse what no table of ours says."""
+    if type(data["batch"]) is not int or data["batch"] < 1:
+        raise ValueError(f"batches of {data['batch']!r} are none")
+    if data["dtype"] != _DTYPE:
+        raise ValueError(f"it is of {data['dtype']!r} and not of {_DTYPE}")
+    if data["columns"] != list(_COLUMNS):
+        raise ValueError(f"its columns are not {', '.join(_COLUMNS)}")
+    if not data["rows"]:
+        raise ValueError("it holds no networks")
+
+
 def _time(row: Sequence[Any]) -> Timed:
     milliseconds, low, high, rounds = row
+    if not all(type(time) in (int, float) for time in (milliseconds, low, high)):
+        raise ValueError(f"one of {milliseconds!r}, {low!r} and {high!r} is no number")
     if not _LEAST < milliseconds < _MOST:
         raise ValueError(f"{milliseconds} is no time that a network takes")
-    return Timed(float(milliseconds), float(low), float(high), int(rounds))
+    if not (0 < low <= milliseconds <= high and math.isfinite(high)):
+        raise ValueError(f"{milliseconds} is no median of times between {low} and {high}")
+    if type(rounds) is not int or rounds < 1:
+        raise ValueError(f"{rounds!r} is no number of rounds")
+    return Timed(float(milliseconds), float(low), float(high), rounds)
