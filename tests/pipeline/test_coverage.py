@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import multiprocessing
 import os
 import time
@@ -148,6 +149,12 @@ def test_rows_survive_the_file(
     assert Row.from_text(row.to_text()) == row
 
 
+@pytest.mark.parametrize("memory", ["inf", "1e+10"])
+def test_more_memory_than_machines_have(memory: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["coverage", "test_resnet", "--memory", memory]) == 2
+    assert f"--memory {memory} is more GiB than any machine has" in capsys.readouterr().err
+
+
 # -- processes -------------------------------------------------------------------------------------
 
 
@@ -179,6 +186,13 @@ class _Fork:
 
     def set_forkserver_preload(self, names: list[str]) -> None:
         """There is no server."""
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("limit", [1e8, math.inf])
+def test_a_limit_may_be_longer_than_the_system_can_wait(limit: float) -> None:
+    (row,) = workers.examined(["a"], jobs=1, limit=limit, memory=16 * GIB)
+    assert row.passes
 
 
 @pytest.mark.usefixtures("quick")

@@ -32,6 +32,7 @@ from prunas.search.executors import (
     Supervisor,
     as_finished,
     in_order,
+    processes,
     settled,
 )
 from prunas.search.executors.crew import Answer, Lost, News, Ready, Refused
@@ -125,6 +126,21 @@ def test_processes_that_die_or_hang_are_replaced(workers: int, tmp_path: Path) -
     assert [found[job] for job in jobs[:4]] == [0.0, 1.0, 2.0, 3.0]
     assert found[jobs[4]] == ("its process ended with code 7",) * 3
     assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("limit", [1e8, 1e300, math.inf])
+def test_a_limit_may_be_longer_than_the_system_can_wait(limit: float, tmp_path: Path) -> None:
+    patience = Patience(start=limit, first=limit, factor=0.0, least=limit)
+    found = outcomes(Processes(partial(moody, str(tmp_path)), 1), [Job(1.0)], patience)
+    assert found == {Job(1.0): 1.0}
+
+
+def test_a_wait_that_was_cut_short_is_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "LONGEST_WAIT", 0.001)
+    found = outcomes(Processes(partial(moody, str(tmp_path)), 1), [Job(1.0), Job(2.0)])
+    assert found == {Job(1.0): 1.0, Job(2.0): 2.0}
 
 
 def test_a_process_killed_from_outside() -> None:

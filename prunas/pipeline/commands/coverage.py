@@ -1,12 +1,12 @@
 """`prunas coverage`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import numpy as np
 import typer
 
-from prunas.errors import RunError
+from prunas.errors import InputError, RunError
 from prunas.pipeline import terminal
 from prunas.pipeline.commands.answers import print_json
 from prunas.pipeline.commands.options import Address, AsJson
@@ -14,6 +14,8 @@ from prunas.pipeline.commands.stopping import stoppable
 from prunas.pipeline.coverage import cover, lost, read_rows, zoo
 from prunas.pipeline.progress import Progress
 from prunas.pipeline.workers import Workers
+
+_MOST_MEMORY: Final = 2.0**33  # GiB: 2^63 bytes, beyond which systems know no limits
 
 
 def coverage(
@@ -39,6 +41,7 @@ def coverage(
     as_json: AsJson = False,
 ) -> None:
     """Trace, cut and prove many models; one row each."""
+    _require_memory(memory)
     before = read_rows(against) if against is not None else []
     models = zoo.names(patterns or ["*"])
     if sample is not None and sample < len(models):
@@ -64,6 +67,11 @@ def coverage(
     if gone := lost(rows, before):
         names = ", ".join(row.model for row in gone)
         raise RunError(f"{len(gone)} that passed in {against} no longer pass: {names}")
+
+
+def _require_memory(memory: float) -> None:
+    if memory >= _MOST_MEMORY:
+        raise InputError(f"--memory {memory:g} is more GiB than any machine has; give fewer")
 
 
 def _kept(table: Path) -> str:

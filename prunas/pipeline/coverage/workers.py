@@ -16,6 +16,7 @@ from prunas.pipeline.coverage.protocol import examine
 from prunas.pipeline.coverage.row import Row
 from prunas.pipeline.workers import Workers
 from prunas.search.executors import Failed, Patience, Work, as_finished, end_with_parent, settled
+from prunas.search.executors.processes import LONGEST_WAIT
 
 _GRACE: Final = 120.0  # seconds beyond a model's limit, after which it is the worker that hangs
 
@@ -93,7 +94,7 @@ def _examine(model: str, memory: int, channel: Connection) -> None:
 def _listen(running: Sequence[_Work]) -> None:
     """Wait for news, or until the next deadline, and keep the latest row of each."""
     pause = max(0.0, min(work.deadline for work in running) - monotonic())
-    heard = wait([work.channel for work in running], timeout=pause)
+    heard = wait([work.channel for work in running], timeout=min(pause, LONGEST_WAIT))
     for work in running:
         if work.channel in heard:
             try:

@@ -1,6 +1,5 @@
 """Workers in processes of this machine."""
 
-import math
 import multiprocessing
 import os
 import signal
@@ -28,6 +27,9 @@ from prunas.search.executors.crew import (
     attempt,
     build,
 )
+
+LONGEST_WAIT: Final = 1e6
+"""Seconds. Systems wait for 2^31 milliseconds at most; whoever waits longer waits again."""
 
 _CUDA: Final = "CUDA_VISIBLE_DEVICES"
 
@@ -111,8 +113,7 @@ class Processes(Generic[Task, Result]):
             self._processes[worker].channel.send((number, task))
 
     def heard(self, patience: float) -> Sequence[News[Result]]:
-        timeout = None if math.isinf(patience) else patience
-        heard = wait(list(self._channels), timeout)
+        heard = wait(list(self._channels), min(patience, LONGEST_WAIT))
         return [self._received(channel) for channel in heard if isinstance(channel, Connection)]
 
     def end(self, worker: int) -> None:
