@@ -108,7 +108,12 @@ def _pair(path: Path, stored: Mapping[str, Array], names: tuple[str, str]) -> tu
             f"{path}: {names[1]} must be {len(pictures)} integers or names, one per picture;"
             f" it is {labels.dtype} of shape {labels.shape}"
         )
-    return pictures, labels
+    return pictures, _texts(labels) if labels.dtype.kind == "S" else labels
+
+
+def _texts(names: Array) -> Array:
+    """Names that were stored as bytes; what is no UTF-8 stays as it can be printed."""
+    return np.char.decode(names, "utf-8", "backslashreplace")
 
 
 def _picture_tensor(place: str, raw: Array) -> Tensor:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -41,7 +42,10 @@ class Listing:
 
 @dataclass(frozen=True)
 class Listings:
-    """The parts that a folder holds; `note` says which of its folders they are."""
+    """The parts that a folder holds.
+
+    `note` says which of its folders they are, and which folders hold no pictures.
+    """
 
     classes: tuple[str, ...]
     train: Listing
@@ -62,7 +66,8 @@ def list_pictures(root: Path) -> Listings:
     train = root / "train"
     if not _folders(train):
         classes, listing = _list(root)
-        return Listings(classes, listing, None, None, f"Pictures of {root}.")
+        note = f"Pictures of {root}.{_empty(root, classes)}"
+        return Listings(classes, listing, None, None, note)
     classes, listing = _list(train)
     validation = next((root / name for name in _VALIDATION if (root / name).is_dir()), None)
     test = root / "test" if (root / "test").is_dir() else None
@@ -74,12 +79,21 @@ def list_pictures(root: Path) -> Listings:
         listing,
         _list_known(validation, classes) if validation else None,
         _list_known(test, classes) if test else None,
-        f"Pictures of {train}{_described('held out', validation)}{_described('test', test)}.",
+        f"Pictures of {train}{_described('held out', validation)}{_described('test', test)}."
+        + _empty(train, classes),
     )
 
 
 def _described(role: str, folder: Path | None) -> str:
     return f", {role}: {folder.name}/" if folder else ""
+
+
+def _empty(root: Path, classes: Sequence[str]) -> str:
+    """A sentence on the folders without pictures, which somebody may have meant as classes."""
+    empty = [f"{folder.name}/" for folder in _folders(root) if folder.name not in classes]
+    if not empty:
+        return ""
+    return f" Without pictures, and so no class of their own: {', '.join(empty)}."
 
 
 def _require_used(root: Path, parts: Sequence[Path | None]) -> None:
@@ -239,6 +253,8 @@ def _opened(file: Path) -> Image.Image:
 @contextmanager
 def _reading(file: Path) -> Iterator[None]:
     try:
+        if not stat.S_ISREG(file.stat().st_mode):
+            raise OSError("it is a pipe or a device")  # which could be waited for for ever
         yield
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"the picture {file} cannot be read: {error}") from None

@@ -273,6 +273,29 @@ def test_hidden_files_and_folders_are_no_pictures(tmp_path: Path) -> None:
     assert load_data(tmp_path, seed=0).contents == before
 
 
+@pytest.mark.parametrize("part", ["", "train"])
+def test_a_class_folder_without_pictures_is_told(part: str, tmp_path: Path) -> None:
+    write_folder(tmp_path / part, {"a": 5, "b": 5, "c": 0, "d": 0})
+    loaded = load_data(tmp_path, seed=0)
+    assert loaded.classes == ("a", "b")
+    assert "Without pictures, and so no class of their own: c/, d/." in loaded.note
+
+
+def test_all_classes_have_pictures(tmp_path: Path) -> None:
+    assert "Without" not in load_data(write_folder(tmp_path, {"a": 5, "b": 5}), seed=0).note
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes have names here")
+def test_a_pipe_is_no_picture(tmp_path: Path) -> None:
+    """To open it would wait for a writer."""
+    write_folder(tmp_path, {"a": 5, "b": 5})
+    (tmp_path / "a" / "9.png").symlink_to(tmp_path / "a" / "0.png")
+    assert load_data(tmp_path, seed=0).contents.pictures == 11
+    os.mkfifo(tmp_path / "b" / "3.5.png")
+    with pytest.raises(InputError, match=r"3\.5\.png cannot be read: it is a pipe or a device"):
+        load_data(tmp_path, seed=0)
+
+
 def test_class_without_held_out_pictures(tmp_path: Path) -> None:
     write_folder(tmp_path / "train", {"a": 3, "b": 3})
     write_folder(tmp_path / "val", {"a": 3})
@@ -347,6 +370,23 @@ def test_npz_with_its_own_test_and_named_classes(tmp_path: Path) -> None:
     assert len(loaded.train) + len(loaded.held_out) == 24
     resized = load_data(path, seed=0, input_size=(1, 12, 10))
     assert pictures_of(resized.test).shape == (4, 1, 12, 10)
+
+
+@pytest.mark.parametrize("train", ["S", "U"])
+@pytest.mark.parametrize("test", ["S", "U"])
+def test_npz_with_names_in_bytes(tmp_path: Path, train: str, test: str) -> None:
+    names = np.array(["cat", "dog", "ape"])[LABELS]
+    arrays = {"y_train": names.astype(train), "y_test": names[:4].astype(test)}
+    path = write_npz(tmp_path / "a.npz", x_train=GREY, x_test=GREY[:4], **arrays)
+    loaded = load_data(path, seed=0)
+    assert loaded.classes == ("ape", "cat", "dog")
+    assert loaded.test.labels.tolist() == [1, 2, 0, 1]
+
+
+def test_npz_with_bytes_that_are_no_text(tmp_path: Path) -> None:
+    names = np.array([b"caf\xe9", b"tea", b"kaffee"])[LABELS]
+    loaded = load_data(write_npz(tmp_path / "a.npz", images=GREY, labels=names), seed=0)
+    assert loaded.classes == ("caf\\xe9", "kaffee", "tea")
 
 
 @pytest.mark.parametrize(
