@@ -23,6 +23,8 @@ from prunas.pipeline.splits import Fetch, Ints, Preparation, Split, from_memory,
 
 Size = tuple[int, int, int]
 
+_USUAL = "use digits, photos, a path, or a data set of timm such as torch/cifar10"
+_CHANNELS = (1, 3, 4)
 _TIMM_PREFIXES = ("torch/", "hfds/", "hfids/", "tfds/", "wds/")
 _PICTURES_FOR_STATISTICS = 5_000
 _PATCHES_PER_CLASS = 320
@@ -109,7 +111,12 @@ def load_data(
         InputError: the data cannot be used; the sentence says why.
     """
     _check_shares(held_out, test)
+    _check_size(input_size)
+    if seed < 0:
+        raise InputError(f"seed={seed} is negative; seeds count from 0")
     name = str(name_or_path)
+    if not name:
+        raise InputError(f"the data have no name; {_USUAL}, or . for the folder that you are in")
     rng = np.random.default_rng(seed)
     if name == "photos":
         parts = _photos(held_out, test, input_size, rng)
@@ -128,18 +135,46 @@ def _check_shares(held_out: float, test: float) -> None:
             raise InputError(f"{name}={share} is no share of the pictures; choose between 0 and 1")
 
 
+def _check_size(input_size: Size | int | None) -> None:
+    if input_size is None:
+        return
+    square = not isinstance(input_size, tuple | list)
+    channels, *sides = (3, input_size, input_size) if square else input_size
+    if len(sides) != 2 or not all(map(_is_side, sides)):
+        raise InputError(
+            f"input_size={input_size!r} is no size of pictures; give (channels, height, width) or"
+            " the side of a square, all whole numbers from 1 on"
+        )
+    if channels not in _CHANNELS:
+        raise InputError(f"input_size={input_size}: pictures have 1, 3 or 4 channels")
+
+
+def _is_side(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
 def _from_path(path: Path, input_size: Size | int | None) -> _Parts:
+    if not _exists(path):
+        raise _nothing_called(path)
     if path.is_dir():
         return _folder(path, input_size)
     if path.is_file() and path.suffix == ".npz":
         return _npz(path, input_size)
-    if path.exists():
-        raise InputError(f"{path} is neither a folder of pictures nor an .npz file")
+    raise InputError(f"{path} is neither a folder of pictures nor an .npz file")
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; mend that, or give another name") from None
+
+
+def _nothing_called(path: Path) -> InputError:
     names = ["digits", "photos", *(entry.name for entry in _entries(path.parent))]
     near = get_close_matches(path.name, names, n=3)
-    usual = "use digits, photos, a path, or a data set of timm such as torch/cifar10"
-    advice = f"did you mean {' or '.join(near)}?" if near else usual
-    raise InputError(f"there is no data set, folder or .npz called {str(path)!r}; {advice}")
+    advice = f"did you mean {' or '.join(near)}?" if near else _USUAL
+    return InputError(f"there is no data set, folder or .npz called {str(path)!r}; {advice}")
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -318,10 +318,37 @@ def test_folders_too_poor(tmp_path: Path, counts: dict[str, int], message: str) 
         load_data(write_folder(tmp_path, counts), seed=0)
 
 
-def test_pictures_of_other_channel_counts_are_refused(tmp_path: Path) -> None:
-    write_folder(tmp_path, {"a": 3, "b": 3})
+@pytest.mark.parametrize("channels", [0, 2, 5])
+@pytest.mark.parametrize("source", ["folder", "digits"])
+def test_pictures_of_other_channel_counts_are_refused(
+    source: str, channels: int, tmp_path: Path
+) -> None:
+    place = write_folder(tmp_path, {"a": 3, "b": 3}) if source == "folder" else source
     with pytest.raises(InputError, match="1, 3 or 4 channels"):
-        load_data(tmp_path, seed=0, input_size=(2, 8, 8))
+        load_data(place, seed=0, input_size=(channels, 8, 8))
+
+
+@pytest.mark.parametrize(
+    "size", [0, -3, 8.5, True, "8", (3, 8), (3, 0, 8), (3, 8, 8.0), (3, 8, 8, 8)]
+)
+@pytest.mark.parametrize("source", ["folder", "digits"])
+def test_sizes_that_no_picture_has(source: str, size: Any, tmp_path: Path) -> None:
+    place = write_folder(tmp_path, {"a": 3, "b": 3}) if source == "folder" else source
+    with pytest.raises(InputError, match="is no size of pictures; give"):
+        load_data(place, seed=0, input_size=size)
+
+
+@pytest.mark.parametrize(
+    ("name", "seed", "message"),
+    [
+        ("digits", -1, "seed=-1 is negative; seeds count from 0"),
+        ("x" * 5000, 0, "x: File name too long; mend that, or give another name"),
+        ("", 0, "the data have no name; use digits, photos, a path"),
+    ],
+)
+def test_seeds_and_names_that_are_none(name: str, seed: int, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_data(name, seed=seed)
 
 
 # --- arrays ----------------------------------------------------------------------------------
