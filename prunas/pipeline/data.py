@@ -138,8 +138,9 @@ def _check_shares(held_out: float, test: float) -> None:
 def _check_size(input_size: Size | int | None) -> None:
     if input_size is None:
         return
-    square = not isinstance(input_size, tuple | list)
-    channels, *sides = (3, input_size, input_size) if square else input_size
+    square = isinstance(input_size, int | float | str)
+    size: Any = (3, input_size, input_size) if square else input_size
+    channels, *sides = size
     if len(sides) != 2 or not all(map(_is_side, sides)):
         raise InputError(
             f"input_size={input_size!r} is no size of pictures; give (channels, height, width) or"

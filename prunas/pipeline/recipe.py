@@ -70,7 +70,7 @@ class Recipe:
             ("ema", self.ema, 0, 1 - 1e-9),
         ):
             if not low <= value <= high or value == math.inf:
-                upto = "upwards" if high == math.inf else f"to {high:g}"
+                upto = "upwards" if high == math.inf else f"to {high:.9g}"
                 raise InputError(f"{name}={value} of the recipe; choose from {low:g} {upto}")
         require_precision(self.precision)
 

@@ -168,6 +168,8 @@ def _table(path: Path) -> Table:
         held_out, test = arrays["held_out"], arrays["test"]
     if rest["format"] != FORMAT:
         raise ValueError(f"format {rest['format']}, and this prunas reads {FORMAT}")
+    if not isinstance(rest["name"], str):
+        raise ValueError(f"its name {rest['name']!r} is no text")
     priors = {
         name: tuple(
             Prior(tuple(map(tuple, each["orders"])), tuple(map(tuple, each["values"])))
@@ -190,10 +192,12 @@ def _table(path: Path) -> Table:
 
 
 def _require_whole(table: Table) -> None:
-    shape = (table.seeds, table.space.size)
+    shape, widths = (table.seeds, table.space.size), tuple(table.space.widths)
     for name, priors in table.priors.items():
         if len(priors) != table.seeds:
             raise ValueError(f"it has {table.seeds} seeds and {len(priors)} priors {name!r}")
+        if any(tuple(map(len, each.orders)) != widths for each in priors):
+            raise ValueError(f"its prior {name!r} is of other genes than its space")
     for counts, images in ((table.held_out, table.images), (table.test, table.test_images)):
         if counts.shape != shape or counts.dtype != np.uint16:
             raise ValueError(

@@ -531,13 +531,17 @@ def test_points_end_with_all_evaluations() -> None:
         (["--table", "copy/one.npz"], "two of the tables are called one"),
         (["--table", "damaged.npz"], "the table damaged.npz is damaged or no table"),
         (["--budget", "macs=40%"], "the budget macs=40% is given twice"),
+        (["--budget", "macs=0.4"], "the budgets macs=40% and macs=0.4 are the same; name one"),
         (["--budget", "flops=1"], "prunas counts multiply-accumulates"),
         (["--budget", "macs=0.1%"], "no candidate has at most"),
         (["--budget", "macs=27060"], "1 candidate makes use of the budget macs=27060 on one"),
         (["--run", "somewhere"], "name either tables, such as --table NAME, or one run"),
         (["--seeds", "0"], "0 seeds compare nothing"),
         (["--evaluations", "0"], "evaluations=0 must be at least 1"),
+        (["--seeds", "1000001"], "seeds=1000001 must be at most 1000000"),
+        (["--evaluations", "10000000000000"], "evaluations=10000000000000 must be at most 1000000"),
         (["--batch", "0"], "batch=0 must be at least 1"),
+        (["--batch", "1000001"], "batch=1000001 must be at most 1000000"),
         (["--start", "25"], "start=25 is outside 0..24"),
         (["--start", "-1"], "start=-1 is outside 0..24"),
         (["--tolerance", "1"], "the tolerance 1.0 is outside [0, 1)"),
@@ -558,6 +562,10 @@ def test_what_cannot_be_compared_is_refused(
     assert not Path("out").exists()
 
 
+def test_many_seeds_are_soon_known_to_differ() -> None:
+    assert len(asked(seeds=tuple(range(100_000))).seeds) == 100_000
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -575,6 +583,8 @@ def test_what_cannot_be_compared_is_refused(
         ({"at": 5}, "at must be a list of whole numbers"),
         ({"run": 3}, "run must be a text, not 3"),
         ({"tolerance": "a tenth"}, "tolerance must be a number, not 'a tenth'"),
+        ({"tolerance": 10**400}, "0 is too large; give a share such as 0.02"),
+        ({"seeds": 10**30}, "seeds=1000000000000000000000000000000 must be at most 1000000"),
         ({"evaluations": True}, "evaluations must be a whole number, not True"),
         ({"method": ["random"]}, "a comparison has no 'method'; it has methods, tables,"),
     ],

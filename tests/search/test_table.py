@@ -97,6 +97,8 @@ def test_damage_is_told(tmp_path: Path) -> None:
         {"rest": rest(table, format=99)},
         {"rest": rest(table, images=0)},
         {"rest": rest(table, priors={"di": []})},
+        {"rest": rest(table, name=5)},
+        {"rest": rest(table, priors={"di": 2 * [{"orders": [[0]], "values": [[0, 1]]}]})},
         {"rest": rest(table, space=other.to_json())},
         {"rest": rest(table, space="{}")},
     ]

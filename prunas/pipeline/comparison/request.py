@@ -11,6 +11,9 @@ from prunas.pipeline.sealed import read_sealed
 from prunas.search.budget import Budget
 
 _AT: Final = (50, 100, 200, 500)
+_MOST: Final = 1_000_000
+"""Seeds, evaluations, a batch: beyond any space that is compared on, before memory is gone."""
+
 _TABLE_TOLERANCE: Final = 0.10  # 2 % of a small space leaves next to nothing to search
 
 
@@ -53,8 +56,7 @@ class Comparison:
             raise InputError(
                 f"{self.methods[0]} alone cannot be compared; add another, such as --method random"
             )
-        for text in self.budgets:
-            self.budget(text)
+        _require_other_budgets(self)
 
     @property
     def contenders(self) -> list[Contender]:
@@ -125,6 +127,8 @@ def _require_numbers(request: Comparison) -> None:
     for name in ("evaluations", "batch"):
         if getattr(request, name) < 1:
             raise InputError(f"{name}={getattr(request, name)} must be at least 1")
+        if getattr(request, name) > _MOST:
+            raise InputError(f"{name}={getattr(request, name)} must be at most {_MOST}")
     if not 0 <= request.start <= request.evaluations:
         raise InputError(
             f"start={request.start} is outside 0..{request.evaluations}, the number of"
@@ -135,9 +139,21 @@ def _require_numbers(request: Comparison) -> None:
 
 
 def _require_distinct(what: str, values: Sequence[object]) -> None:
+    seen = set[object]()
     for value in values:
-        if values.count(value) > 1:
+        if value in seen:
             raise InputError(f"the {what} {value} is given twice; name each once")
+        seen.add(value)
+
+
+def _require_other_budgets(request: Comparison) -> None:
+    """Refuse one that is written in two ways: its problem would count twice."""
+    seen = dict[frozenset[str], str]()
+    for text in request.budgets:
+        limits = frozenset(map(repr, request.budget(text).limits))
+        if limits in seen:
+            raise InputError(f"the budgets {seen[limits]} and {text} are the same; name one")
+        seen[limits] = text
 
 
 # -- fields of a file ------------------------------------------------------------------------------
@@ -164,7 +180,9 @@ def _integers(name: str, value: Any) -> tuple[int, ...]:
 def _seeds(name: str, value: Any) -> tuple[int, ...]:
     if isinstance(value, list | tuple):
         return _integers(name, value)
-    return tuple(range(_integer(name, value)))
+    if _integer(name, value) > _MOST:
+        raise InputError(f"{name}={value} must be at most {_MOST}")
+    return tuple(range(value))
 
 
 def _text(name: str, value: Any) -> str | None:
@@ -176,7 +194,10 @@ def _text(name: str, value: Any) -> str | None:
 def _share(name: str, value: Any) -> float | None:
     if value is not None and (not isinstance(value, int | float) or isinstance(value, bool)):
         raise InputError(f"{name} must be a number, not {value!r}")
-    return None if value is None else float(value)
+    try:
+        return None if value is None else float(value)
+    except OverflowError:
+        raise InputError(f"{name}={value} is too large; give a share such as 0.02") from None
 
 
 _CHECKED: Final[Mapping[str, Callable[[str, Any], Any]]] = {
