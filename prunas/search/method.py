@@ -21,6 +21,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from prunas.errors import InputError
+from prunas.given_numbers import plain_score
 from prunas.json_text import parsed
 from prunas.search.budget import Feasible
 from prunas.search.history import History
@@ -35,7 +36,10 @@ _ROUNDS: Final = (1, 2, 3, 4)
 
 @dataclass(frozen=True)
 class Scored:
-    """A candidate and its score; higher is better, NaN means that it could not be scored."""
+    """A candidate and its score; higher is better.
+
+    NaN means that it could not be scored, and so does what is infinite.
+    """
 
     candidate: Candidate
     score: float
@@ -62,7 +66,7 @@ class State:
         prior: what was known before the search, if anything.
         stream: state of the random bit generator.
         asked: every candidate proposed so far, in that order; no candidate appears twice.
-        told: every score so far, in the order told. NaN is kept as minus infinity.
+        told: every score so far, in the order told. What is not finite is kept as minus infinity.
         learnt: what the method alone knows: a policy, a critic; empty for most.
     """
 
@@ -104,6 +108,7 @@ class Search(Protocol):
 
         Raises:
             ValueError: a candidate was never asked, or told before.
+            InputError: a score that is no number.
         """
         ...
 
@@ -167,13 +172,17 @@ def propose(state: State, n: int, *draws: Draw) -> tuple[State, list[Candidate]]
 
 
 def told(state: State, scored: Sequence[Scored]) -> State:
-    """`state` with the scores appended; this is `tell` of every search here."""
+    """`state` with the scores appended; this is `tell` of every search here.
+
+    Raises:
+        ValueError: a candidate was never asked, or told before.
+        InputError: a score that is no number.
+    """
     known = state.told
     for entry in scored:
         if not state.asked.has(entry.candidate) or known.has(entry.candidate):
             raise ValueError(f"{entry.candidate} was never asked, or its score was told before")
-        score = -math.inf if math.isnan(entry.score) else entry.score
-        known += [Scored(entry.candidate, score)]
+        known += [Scored(entry.candidate, plain_score(entry.score))]
     return replace(state, told=known)
 
 
@@ -190,6 +199,7 @@ def given(state: State, scored: Sequence[Scored]) -> State:
 
     Raises:
         ValueError: something was asked already.
+        InputError: a score that is no number.
     """
     if state.asked:
         raise ValueError(f"{len(state.asked)} candidates were asked already; give scores first")

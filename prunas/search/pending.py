@@ -39,7 +39,7 @@ def _with_rows(state: State, rows: Sequence[Array]) -> State:
 
 
 def rewards(state: State) -> Array:
-    """(told,) every score so far; infinite ones count as the worst or the best finite one."""
+    """(told,) every score so far; where there is none it is the worst of the others."""
     scores = np.array([scored.score for scored in state.told])
     finite = scores[np.isfinite(scores)]
     low, high = (finite.min(), finite.max()) if len(finite) > 0 else (0.0, 0.0)

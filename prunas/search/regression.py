@@ -99,7 +99,7 @@ def _features(values: Values, prior: Prior | None) -> NDArray[np.float32]:
 
 
 def _finite(scores: Sequence[float]) -> Array | None:
-    """Scores that can be learnt from: what is infinite counts as the worst or best of the others.
+    """Scores that can be learnt from: where there is none it is the worst of the others.
 
     None if there are no two different ones.
     """

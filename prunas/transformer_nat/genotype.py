@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from prunas.errors import InputError
+from prunas.given_numbers import is_whole
 from prunas.transformer_nat.operators import NULL, OPERATORS
-from prunas.transformer_nat.whole_numbers import is_whole
 
 Pair = tuple[str, int]
 Triple = tuple[str, int, int]

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunas.errors import InputError
+from prunas.given_numbers import is_whole
 from prunas.supernet.space import Candidate
 from prunas.transformer_nat.operators import Vocabulary
-from prunas.transformer_nat.whole_numbers import is_whole
 
 Array = NDArray[np.float64]
 

@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from prunas.given_numbers import refuse_below
 from prunas.transformer_nat.encoding import Encoded
 from prunas.transformer_nat.operators import EVERY_OPERATOR, Vocabulary
 from prunas.transformer_nat.policy import Shapes, Weights, drawn
-from prunas.transformer_nat.whole_numbers import refuse_below
 
 Array = NDArray[np.float64]
 

@@ -19,11 +19,11 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from prunas.errors import InputError
+from prunas.given_numbers import is_whole, plain_score
 from prunas.json_text import parsed
 from prunas.supernet.space import Candidate
 from prunas.transformer_nat.learnt import Learnt
 from prunas.transformer_nat.transformation import TransformationSpace
-from prunas.transformer_nat.whole_numbers import is_whole
 
 _ROUNDS: Final = 40
 
@@ -133,7 +133,7 @@ def told(state: State, scored: Sequence[Scored]) -> State:
         if entry.candidate not in waiting:
             raise ValueError(f"{entry.candidate} was never asked, or its score was told before")
         waiting.remove(entry.candidate)
-    plain = tuple(Scored(entry.candidate, _plain(entry.score)) for entry in scored)
+    plain = tuple(Scored(entry.candidate, plain_score(entry.score)) for entry in scored)
     return replace(state, told=state.told + plain)
 
 
@@ -214,18 +214,6 @@ def _index(place: Any, asked: Sequence[Candidate]) -> int:
     if not is_whole(place) or place not in range(len(asked)):
         raise ValueError(f"a score is about number {place!r} of {len(asked)} candidates")
     return int(place)
-
-
-def _plain(score: float) -> float:
-    """The score as Python's number, also where numpy or torch gave it."""
-    try:
-        number = float(score.__float__())  # `float` alone reads texts too
-    except (AttributeError, TypeError, ValueError, RuntimeError, OverflowError):
-        raise InputError(
-            f"the score {score!r} is no number; tell one number for each candidate, and NaN where"
-            " there is none"
-        ) from None
-    return number if math.isfinite(number) else -math.inf
 
 
 def _number(score: float) -> float | str:

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from prunas.errors import InputError
+from prunas.given_numbers import is_whole
 from prunas.transformer_nat.operators import OPERATORS, POOLS, Kind, operator
-from prunas.transformer_nat.whole_numbers import is_whole
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunas.errors import InputError
+from prunas.given_numbers import is_whole
 from prunas.supernet.space import Candidate
 from prunas.transformer_nat.baseline import averaged, corrected, leave_one_out
 from prunas.transformer_nat.canonical import canonical
@@ -47,7 +48,6 @@ from prunas.transformer_nat.policy import (
     probabilities,
 )
 from prunas.transformer_nat.transformation import TransformationSpace
-from prunas.transformer_nat.whole_numbers import is_whole
 
 _GROUPS: Final = 20  # groups of draws without a new candidate before the search looks elsewhere
 

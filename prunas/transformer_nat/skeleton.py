@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from prunas.errors import InputError
+from prunas.given_numbers import is_whole
 from prunas.transformer_nat.genotype import INPUTS, Cell, Genotype
 from prunas.transformer_nat.graph import Edge, OperatorGraph
 from prunas.transformer_nat.operator_cost import (
@@ -20,7 +21,6 @@ from prunas.transformer_nat.operator_cost import (
     convolution_cost,
     operator_cost,
 )
-from prunas.transformer_nat.whole_numbers import is_whole
 
 Stem = Literal["cifar", "imagenet"]
 

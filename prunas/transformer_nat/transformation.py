@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunas.errors import InputError
+from prunas.given_numbers import is_whole
 from prunas.supernet.space import Candidate
 from prunas.transformer_nat.graph import Edge, OperatorGraph
 from prunas.transformer_nat.operator_cost import FREE, OperatorCost
@@ -21,7 +22,6 @@ from prunas.transformer_nat.transitions import (
     never_dearer_but_identity,
     two_level,
 )
-from prunas.transformer_nat.whole_numbers import is_whole
 
 _TRIES = 100
 

@@ -1,16 +1,19 @@
 """The laws of every search, on every search. A new one is one row in `METHODS`."""
 
 import json
+import math
 import random
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from prunas.errors import InputError
 from prunas.search import SEARCHES
 from prunas.search.aging import AgingEvolution
 from prunas.search.amc import Amc
@@ -166,6 +169,29 @@ def test_scores_that_are_not_finite_do_not_stop_a_search(method: Search, start: 
         rows = [Scored(c, scores[index % 4]) for index, c in enumerate(asked)]
         state = through_json(method.tell(state, rows), start)
     assert len(state.told) == len(state.asked)
+    assert {entry.score for entry in state.told} == {-math.inf, 0.5}
+
+
+@pytest.mark.parametrize("number", [np.float32, np.int64, np.array, torch.tensor])
+def test_scores_may_be_numbers_of_numpy_and_torch(
+    method: Search, start: State, number: Callable[[int], Any]
+) -> None:
+    theirs, ours = start, start
+    for _ in range(4):
+        theirs, asked = method.ask(theirs, 4)
+        ours, same = method.ask(ours, 4)
+        assert asked == same
+        theirs = method.tell(theirs, [Scored(each, number(sum(each))) for each in asked])
+        ours = method.tell(ours, [Scored(each, float(sum(each))) for each in asked])
+    assert theirs == ours
+    assert state_to_json(theirs) == state_to_json(ours)
+
+
+@pytest.mark.parametrize("score", [None, "0.5", torch.zeros(2), 10**400])
+def test_scores_are_numbers(method: Search, start: State, score: Any) -> None:
+    state, asked = method.ask(start, 1)
+    with pytest.raises(InputError, match=r"the score .* is no number; tell one number for each"):
+        method.tell(state, [Scored(asked[0], score)])
 
 
 def test_the_random_stream_moves_on(method: Search, start: State) -> None:

@@ -45,11 +45,11 @@ def test_nothing_remembered_nothing_recalled() -> None:
     assert recalled(remembered(state, {}), [Scored(candidate, 1.0)])[1] == [None]
 
 
-def test_infinite_scores_are_the_worst_or_the_best_finite_ones() -> None:
+def test_scores_that_are_not_finite_count_as_the_worst_finite_one() -> None:
     state = begin(PROBLEM, None, np.random.default_rng(0))
     candidates = list(dict.fromkeys(PROBLEM.sample(np.random.default_rng(0), 50)))
     scores = (0.5, -math.inf, math.inf, 2.0, -1.0)
     told = [Scored(*row) for row in zip(candidates, scores, strict=False)]
-    assert rewards(given(state, told)).tolist() == [0.5, -1.0, 2.0, 2.0, -1.0]
+    assert rewards(given(state, told)).tolist() == [0.5, -1.0, -1.0, 2.0, -1.0]
     assert rewards(given(state, told[1:3])).tolist() == [0.0, 0.0]
     assert rewards(state).tolist() == []

@@ -1,0 +1,35 @@
+"""Numbers that come from outside: those of Python, of numpy and, as scores, of torch."""
+
+import math
+from numbers import Integral
+from typing import Any
+
+from prunas.errors import InputError
+
+
+def is_whole(value: Any) -> bool:
+    """Whether it is a whole number; True is none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def refuse_below(least: int, what: str, **values: Any) -> None:
+    """Raise an InputError about `what` unless each value is a whole number of at least `least`."""
+    for name, value in values.items():
+        if not is_whole(value) or value < least:
+            raise InputError(f"{name}={value!r} of {what} must be a whole number, {least} or more")
+
+
+def plain_score(score: Any) -> float:
+    """The score as Python's number, also where numpy or torch gave it; what is none, as the worst.
+
+    Raises:
+        InputError: it is no number.
+    """
+    try:
+        number = float(score.__float__())  # `float` alone reads texts too
+    except (AttributeError, TypeError, ValueError, RuntimeError, OverflowError):
+        raise InputError(
+            f"the score {score!r} is no number; tell one number for each candidate, and NaN where"
+            " there is none"
+        ) from None
+    return number if math.isfinite(number) else -math.inf
