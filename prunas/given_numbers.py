@@ -33,3 +33,26 @@ def plain_score(score: Any) -> float:
             " there is none"
         ) from None
     return number if math.isfinite(number) else -math.inf
+
+
+def saved_score(value: Any) -> float:
+    """A score as JSON has it: a number, or a text where it is not finite.
+
+    Raises:
+        ValueError, TypeError: it is something else.
+    """
+    number = float(value)
+    if isinstance(value, bool) or isinstance(value, str) == math.isfinite(number):
+        raise ValueError(f"the score {value!r} is no number")
+    return number
+
+
+def saved_place(value: Any, count: int) -> int:
+    """Which of `count` candidates a saved score is about.
+
+    Raises:
+        ValueError: none of them.
+    """
+    if not is_whole(value) or value not in range(count):
+        raise ValueError(f"a score is about number {value!r} of {count} candidates")
+    return int(value)

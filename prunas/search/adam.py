@@ -59,6 +59,11 @@ def ascended(learnt: Learnt, name: str, gradient: NDArray[Any], rate: float) -> 
     return stored(learnt.changed(**{name: parameters.reshape(gradient.shape)}), name, adam)
 
 
+def moments_of(name: str, array: NDArray[Any]) -> dict[str, tuple[int, ...]]:
+    """The names and shapes of what `stored` keeps beside an array."""
+    return {f"{name} {part}": (array.size,) for part in _MOMENTS} | {f"{name} steps": ()}
+
+
 def restored(learnt: Learnt, name: str, parameters: NDArray[Any]) -> Adam:
     """The moments that `stored` kept for these parameters, in their precision."""
     if f"{name} steps" not in learnt:

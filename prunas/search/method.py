@@ -13,7 +13,7 @@ models that would be costly to learn anew are arrays. So a state can be saved, c
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice, product
 from typing import Any, Final, Protocol
@@ -21,8 +21,9 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from prunas.errors import InputError
-from prunas.given_numbers import plain_score
+from prunas.given_numbers import plain_score, saved_place, saved_score
 from prunas.json_text import parsed
+from prunas.search.belonging import refuse_strange
 from prunas.search.budget import Feasible
 from prunas.search.history import History
 from prunas.search.learnt import Learnt
@@ -219,16 +220,30 @@ def state_from_json(text: str, start: State) -> State:
     """What `state_to_json` wrote, on the problem of `start` (a fresh state will do).
 
     Raises:
-        InputError: the text is no such state.
+        InputError: the text is no such state, or it is about another space or of another method.
     """
     try:
-        data = parsed(text)
-        asked = _NOTHING_ASKED + [Candidate(row) for row in data["asked"]]
-        rows = _NOTHING_TOLD + [Scored(asked[place], float(score)) for place, score in data["told"]]
-        learnt = Learnt.from_json(data["learnt"])
+        return _read(parsed(text), start)
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise InputError(f"the text is not a saved search ({error})") from None
-    return replace(start, stream=data["stream"], asked=asked, told=rows, learnt=learnt)
+        raise InputError(
+            f"the text is not a saved search of this method on this space ({error})"
+        ) from None
+
+
+def _read(data: Mapping[str, Any], start: State) -> State:
+    space = start.feasible.space
+    asked = [space.candidate(row) for row in data["asked"]]
+    if len(set(asked)) < len(asked):
+        raise ValueError("a candidate was asked twice")
+    rows = [
+        Scored(asked[saved_place(place, len(asked))], saved_score(score))
+        for place, score in data["told"]
+    ]
+    learnt = Learnt.from_json(data["learnt"])
+    refuse_strange(learnt, start.learnt, len(space.genes))
+    state = replace(unasked(start), stream=data["stream"], learnt=learnt)
+    stream = generator(state).bit_generator.state  # the generator refuses a wrong one
+    return told(replace(state, stream=dict(stream), asked=state.asked + asked), rows)
 
 
 def _number(score: float) -> float | str:

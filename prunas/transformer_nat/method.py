@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from prunas.errors import InputError
-from prunas.given_numbers import is_whole, plain_score
+from prunas.given_numbers import plain_score, saved_place, saved_score
 from prunas.json_text import parsed
 from prunas.supernet.space import Candidate
 from prunas.transformer_nat.learnt import Learnt
@@ -198,7 +198,10 @@ def _read(data: Mapping[str, Any], space: TransformationSpace) -> State:
     asked = tuple(space.candidate(row) for row in data["asked"])
     if len(set(asked)) < len(asked):
         raise ValueError("a candidate was asked twice")
-    rows = [Scored(asked[_index(place, asked)], float(score)) for place, score in data["told"]]
+    rows = [
+        Scored(asked[saved_place(place, len(asked))], saved_score(score))
+        for place, score in data["told"]
+    ]
     state = State(space, data["stream"], asked, learnt=_read_learnt(data["learnt"], space))
     return told(advanced(state, generator(state)), rows)  # the generator refuses a wrong stream
 
@@ -208,12 +211,6 @@ def _read_learnt(data: Any, space: TransformationSpace) -> Learnt | None:
         return None
     learnt = Learnt.from_data(data)
     return replace(learnt, drawn=tuple(map(space.candidate, learnt.drawn)))
-
-
-def _index(place: Any, asked: Sequence[Candidate]) -> int:
-    if not is_whole(place) or place not in range(len(asked)):
-        raise ValueError(f"a score is about number {place!r} of {len(asked)} candidates")
-    return int(place)
 
 
 def _number(score: float) -> float | str:

@@ -304,6 +304,78 @@ def global_states() -> tuple[object, ...]:
     return random.getstate(), str(legacy), torch.get_rng_state().tolist()
 
 
+def damages(asked: list[Any], learnt: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Parts of a saved state, and what else may stand in their place."""
+    strange = {"shape": [2, 1], "values": [0, 0]}
+    needed = learnt.keys() - {"pending", "waiting", "baseline"}
+    return {
+        "asked twice": {"asked": [*asked, asked[0]]},
+        "a value that is none": {"asked": [[3] * 6, *asked[1:]]},
+        "a value and a half": {"asked": [[1.5] * 6, *asked[1:]]},
+        "values of another space": {"asked": [asked[0][1:], *asked[1:]]},
+        "a number that was asked": {"asked": [1.5, *asked[1:]]},
+        "a text that was asked": {"asked": ["abcdef", *asked[1:]]},
+        "told from the end": {"told": [[-1, 0.5]]},
+        "told twice": {"told": [[0, 0.5], [0, 0.6]]},
+        "told of yes": {"told": [[True, 0.5]]},
+        "told yes": {"told": [[0, True]]},
+        "told in words": {"told": [[0, "0.5"]]},
+        "an empty stream": {"stream": {}},
+        "no stream": {"stream": None},
+        "no more learnt": {"learnt": ""},
+        "what it never learns": {"learnt": {**learnt, "strange": strange}},
+        **{f"no {name}": {"learnt": without(learnt, name)} for name in needed},
+        **{f"another {name}": {"learnt": {**learnt, name: strange}} for name in learnt},
+        **{
+            f"no finite {name}": {"learnt": {**learnt, name: spoiled(learnt[name])}}
+            for name in learnt
+            if learnt[name]["values"]
+        },
+    }
+
+
+def without(learnt: dict[str, Any], name: str) -> dict[str, Any]:
+    return {other: array for other, array in learnt.items() if other != name}
+
+
+def spoiled(array: dict[str, Any]) -> dict[str, Any]:
+    return {**array, "values": [math.nan] * len(array["values"])}
+
+
+def test_damaged_states_cannot_be_read(method: Search, start: State) -> None:
+    state, _ = method.ask(play(method, start), 2)
+    data = json.loads(state_to_json(state))
+    for changes in damages(data["asked"], data["learnt"]).values():
+        with pytest.raises(InputError, match=r"not a saved search of this method.* \(.+\)$"):
+            state_from_json(json.dumps({**data, **changes}), start)
+
+
+def test_a_state_is_about_one_space(method: Search, start: State) -> None:
+    problem = feasible(chain_space(5, steps=16, channels=32), "macs=40%,params=80%")
+    prior = None if start.prior is None else prior_of(problem.space)
+    other = method.start(problem.space, problem, prior, np.random.default_rng(5))
+    with pytest.raises(InputError, match="not a saved search of this method on this space"):
+        state_from_json(state_to_json(play(method, start)), other)
+
+
+def test_a_state_is_read_whatever_the_search_has_done_since(method: Search, start: State) -> None:
+    state = play(method, start)
+    assert state_from_json(state_to_json(start), state) == start
+    assert state_from_json(state_to_json(state), state) == state
+
+
+LEARNING = ("reinforce", "policy-gradient", "amc", "netadapt")
+
+
+def test_what_was_learnt_is_of_one_method(method: Search, start: State, name: str) -> None:
+    text = state_to_json(play(method, start))
+    for other in set(LEARNING) - {name, "netadapt" if name == "di-greedy" else ""}:
+        problem, rng = start.feasible, np.random.default_rng(5)
+        theirs = METHODS[other].start(problem.space, problem, start.prior, rng)
+        with pytest.raises(InputError, match="another method or space: it has"):
+            state_from_json(text, theirs)
+
+
 PROGRAM = """
 import json, numpy as np
 from tests.search.test_contract import METHODS, play

@@ -2,11 +2,13 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from prunas.errors import InputError
+from prunas.search.learnt import Learnt
 from prunas.search.method import Scored, begin, given, state_from_json, state_to_json
 from prunas.search.pending import recalled, remembered, rewards
 from tests.search.toys import chain_space, feasible
@@ -17,7 +19,7 @@ PROBLEM = feasible(chain_space(4), "macs=50%")
 def test_rows_come_back_once_and_in_the_order_asked_for() -> None:
     rng = np.random.default_rng(0)
     first, second, third, stranger = list(dict.fromkeys(PROBLEM.sample(rng, 50)))[:4]
-    start = begin(PROBLEM, None, rng)
+    start = replace(begin(PROBLEM, None, rng), learnt=Learnt({"mean": [0.0, 0.0]}))
     state = remembered(start, {first: np.array([1.0, 2.0])})
     state = remembered(state, {second: np.array([3.0, 4.0]), third: np.array([5.0, 6.0])})
     state = state_from_json(state_to_json(state), start)
