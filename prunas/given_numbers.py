@@ -1,10 +1,21 @@
 """Numbers that come from outside: those of Python, of numpy and, as scores, of torch."""
 
 import math
-from numbers import Integral
-from typing import Any
+from collections.abc import Callable, Mapping
+from numbers import Integral, Real
+from typing import Any, Final, Literal
 
 from prunas.errors import InputError
+
+Interval = Literal["[0, 1]", "[0, 1)", "(0, 1]", "[0, inf)", "(0, inf)"]
+
+_INSIDE: Final[Mapping[Interval, Callable[[Any], bool]]] = {
+    "[0, 1]": lambda value: 0 <= value <= 1,
+    "[0, 1)": lambda value: 0 <= value < 1,
+    "(0, 1]": lambda value: 0 < value <= 1,
+    "[0, inf)": lambda value: 0 <= value < math.inf,
+    "(0, inf)": lambda value: 0 < value < math.inf,
+}
 
 
 def is_whole(value: Any) -> bool:
@@ -17,6 +28,13 @@ def refuse_below(least: int, what: str, **values: Any) -> None:
     for name, value in values.items():
         if not is_whole(value) or value < least:
             raise InputError(f"{name}={value!r} of {what} must be a whole number, {least} or more")
+
+
+def refuse_outside(interval: Interval, what: str, **values: Any) -> None:
+    """Raise an InputError about `what` unless each value is a number in the interval."""
+    for name, value in values.items():
+        if not isinstance(value, Real) or isinstance(value, bool) or not _INSIDE[interval](value):
+            raise InputError(f"{name}={value!r} of {what} must be a number in {interval}")
 
 
 def plain_score(score: Any) -> float:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from deap import tools
 
+from prunas.given_numbers import refuse_below
 from prunas.search.budget import Feasible, as_candidates, as_values
 from prunas.search.genetics import deap_random, mutants, mutation_odds
 from prunas.search.method import Scored, State, allocated, begin_informed, propose, told
@@ -31,10 +32,16 @@ class AgingEvolution:
         population: how many of the last candidates told are alive; as many are asked before the
             first children.
         tournament: how many of them, drawn with replacement, compete for one child.
+
+    Raises:
+        InputError: a setting that no search can be made with.
     """
 
     population: int = 10
     tournament: int = 3
+
+    def __post_init__(self) -> None:
+        refuse_below(1, "aging evolution", population=self.population, tournament=self.tournament)
 
     def start(
         self, space: SearchSpace, budget: Feasible, prior: Prior | None, rng: np.random.Generator

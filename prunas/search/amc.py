@@ -28,6 +28,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from prunas.given_numbers import refuse_below, refuse_outside
 from prunas.search.adam import blocks, restored, stored
 from prunas.search.budget import Feasible, Positions, as_candidates, as_values
 from prunas.search.learnt import Learnt
@@ -71,6 +72,9 @@ class Amc:
         decay: of sigma, an episode.
         least_noise: that sigma never falls below.
         average: share of a batch's mean in the moving average of rewards.
+
+    Raises:
+        InputError: a setting that no search can be made with.
     """
 
     warm_up: int = 100
@@ -84,6 +88,19 @@ class Amc:
     decay: float = 0.95
     least_noise: float = 0.02
     average: float = 0.5
+
+    def __post_init__(self) -> None:
+        refuse_below(0, "AMC", warm_up=self.warm_up)
+        refuse_below(1, "AMC", hidden=self.hidden, batch=self.batch, replay=self.replay)
+        refuse_outside(
+            "[0, inf)",
+            "AMC",
+            actor_rate=self.actor_rate,
+            critic_rate=self.critic_rate,
+            noise=self.noise,
+            least_noise=self.least_noise,
+        )
+        refuse_outside("[0, 1]", "AMC", follow=self.follow, decay=self.decay, average=self.average)
 
     def start(
         self, space: SearchSpace, budget: Feasible, prior: Prior | None, rng: np.random.Generator

@@ -20,6 +20,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from prunas.given_numbers import refuse_outside
 from prunas.search.budget import Feasible, Positions
 from prunas.search.costs import Values
 from prunas.search.greedy import ask_greedily, begin_greedy
@@ -38,9 +39,15 @@ class DiGreedy:
 
     Attributes:
         reduction: of a step, as a share of the full network's cost.
+
+    Raises:
+        InputError: a setting that no search can be made with.
     """
 
     reduction: float = 0.005
+
+    def __post_init__(self) -> None:
+        refuse_outside("(0, 1]", "the greedy allocation", reduction=self.reduction)
 
     def start(
         self, space: SearchSpace, budget: Feasible, prior: Prior | None, rng: np.random.Generator
@@ -60,7 +67,7 @@ class DiGreedy:
         probes = _alone(feasible, present, values - _PROBE * full)
         widths = values - np.diagonal(feasible.values(probes))
         slopes = _saved(feasible, present, probes) / np.maximum(widths, 1)
-        steps = self.reduction / np.maximum(slopes, _LEAST_SAVING)
+        steps = np.maximum(self.reduction / np.maximum(slopes, _LEAST_SAVING), 1)
         rows = _alone(feasible, present, values - steps)
         free = (present > 0) & (1 - values / full < _FROZEN)
         chosen = np.flatnonzero(free)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from deap import tools
 
+from prunas.given_numbers import refuse_below, refuse_outside
 from prunas.search.budget import Feasible, as_candidates, as_values
 from prunas.search.genetics import crossovers, mutants, mutation_odds
 from prunas.search.method import (
@@ -42,11 +43,19 @@ class Evolution:
         population: how many candidates are asked before the first children.
         parents: how many of the best of all time have children.
         rate: mean probability that a mutation changes a gene.
+
+    Raises:
+        InputError: a setting that no search can be made with.
     """
 
     population: int = 50
     parents: int = 10
     rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        refuse_below(1, "evolution", population=self.population)
+        refuse_below(2, "evolution", parents=self.parents)
+        refuse_outside("[0, 1]", "evolution", rate=self.rate)
 
     def start(
         self, space: SearchSpace, budget: Feasible, prior: Prior | None, rng: np.random.Generator

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from prunas.given_numbers import refuse_outside
 from prunas.search.budget import Feasible, as_candidates, as_values
 from prunas.search.genetics import mutants, mutation_odds
 from prunas.search.method import (
@@ -33,9 +34,15 @@ class HillClimbing:
 
     Attributes:
         rate: mean probability that a mutation changes a gene.
+
+    Raises:
+        InputError: a setting that no search can be made with.
     """
 
     rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        refuse_outside("[0, 1]", "hill climbing", rate=self.rate)
 
     def start(
         self, space: SearchSpace, budget: Feasible, prior: Prior | None, rng: np.random.Generator

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from prunas.given_numbers import refuse_outside
 from prunas.search.budget import Feasible, Positions
 from prunas.search.greedy import ask_greedily, begin_greedy
 from prunas.search.method import Scored, State, told
@@ -29,10 +30,16 @@ class NetAdapt:
     Attributes:
         reduction: of the first iteration, as a share of the full network's cost.
         decay: of the reduction, an iteration.
+
+    Raises:
+        InputError: a setting that no search can be made with.
     """
 
     reduction: float = 0.025
     decay: float = 0.96
+
+    def __post_init__(self) -> None:
+        refuse_outside("(0, 1]", "NetAdapt", reduction=self.reduction, decay=self.decay)
 
     def start(
         self, space: SearchSpace, budget: Feasible, prior: Prior | None, rng: np.random.Generator
@@ -57,4 +64,5 @@ class NetAdapt:
             low = np.where(fits, np.maximum(low, trial[genes, genes]), low)
             high = np.where(fits, high, np.minimum(high, trial[genes, genes] - 1))
         trial[genes, genes] = np.maximum(low, 0)
-        return np.asarray(trial[feasible.load(trial) <= most])
+        shrunk = present > 0  # a reduction may be too small to tell
+        return np.asarray(trial[shrunk & (feasible.load(trial) <= most)])

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from deap import base, tools
 
+from prunas.given_numbers import refuse_below
 from prunas.search.budget import Feasible, as_candidates, as_values
 from prunas.search.costs import Costs
 from prunas.search.genetics import crossed, deap_random, mutants, mutation_odds
@@ -37,10 +38,16 @@ class Nsga2:
 
     Attributes:
         population: how many candidates are asked before the first children, and how many of all
-            scored ones are selected to have children.
+            scored ones are selected to have children; at least 4, which tournaments take at once.
+
+    Raises:
+        InputError: a setting that no search can be made with.
     """
 
     population: int = 50
+
+    def __post_init__(self) -> None:
+        refuse_below(4, "NSGA-II", population=self.population)
 
     def start(
         self, space: SearchSpace, budget: Feasible, prior: Prior | None, rng: np.random.Generator

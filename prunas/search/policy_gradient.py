@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from prunas.given_numbers import refuse_below, refuse_outside
 from prunas.search.adam import ascended
 from prunas.search.budget import Feasible, Positions, as_candidates, as_values
 from prunas.search.learnt import Array, Learnt
@@ -48,6 +49,9 @@ class PolicyGradient:
         widest: sigma in the beginning.
         narrowest: sigma in the end.
         horizon: after how many scores that is.
+
+    Raises:
+        InputError: a setting that no search can be made with.
     """
 
     samples: int = 10
@@ -55,6 +59,12 @@ class PolicyGradient:
     widest: float = 0.5
     narrowest: float = 0.1
     horizon: int = 500
+
+    def __post_init__(self) -> None:
+        refuse_below(2, "policy gradient", samples=self.samples)
+        refuse_below(1, "policy gradient", horizon=self.horizon)
+        refuse_outside("[0, inf)", "policy gradient", rate=self.rate)
+        refuse_outside("(0, inf)", "policy gradient", widest=self.widest, narrowest=self.narrowest)
 
     def start(
         self, space: SearchSpace, budget: Feasible, prior: Prior | None, rng: np.random.Generator

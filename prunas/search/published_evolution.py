@@ -20,6 +20,7 @@ from typing import Final
 import numpy as np
 from deap import tools
 
+from prunas.given_numbers import refuse_below, refuse_outside
 from prunas.search.budget import Feasible, as_candidates, as_values
 from prunas.search.genetics import crossovers, mutants
 from prunas.search.method import Draw, Scored, State, allocated, begin_informed, propose, told
@@ -37,12 +38,21 @@ class PublishedEvolution:
         parents: how many of the best of all time have children.
         rate: probability that a mutation moves a gene.
         least_shift: 1 if a move always changes the choice, 0 if it may draw the present one.
+
+    Raises:
+        InputError: a setting that no search can be made with.
     """
 
     generation: int = 50
     parents: int = 10
     rate: float = 0.1
     least_shift: int = 1
+
+    def __post_init__(self) -> None:
+        refuse_below(1, "the evolution", generation=self.generation)
+        refuse_below(2, "the evolution", parents=self.parents)
+        refuse_outside("[0, 1]", "the evolution", rate=self.rate)
+        refuse_below(0, "the evolution", least_shift=self.least_shift)
 
     def start(
         self, space: SearchSpace, budget: Feasible, prior: Prior | None, rng: np.random.Generator

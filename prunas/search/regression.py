@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from sklearn import config_context
 from sklearn.tree import ExtraTreeRegressor
 
+from prunas.given_numbers import refuse_below
 from prunas.search.budget import Feasible, as_candidates, as_values
 from prunas.search.costs import Values
 from prunas.search.evolution import Evolution
@@ -38,12 +39,20 @@ class Regression:
         brood: children that are bred for each one that is asked.
         trees: of the ensemble; each learns from all scores, and splits at random.
         committee: trees whose mean chooses one candidate.
+
+    Raises:
+        InputError: a setting that no search can be made with.
     """
 
     breeder: Evolution = field(default_factory=lambda: Evolution(population=20))
     brood: int = 30
     trees: int = 30
     committee: int = 6
+
+    def __post_init__(self) -> None:
+        refuse_below(
+            1, "the regression", brood=self.brood, trees=self.trees, committee=self.committee
+        )
 
     def start(
         self, space: SearchSpace, budget: Feasible, prior: Prior | None, rng: np.random.Generator

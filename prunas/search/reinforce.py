@@ -18,6 +18,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from prunas.given_numbers import refuse_outside
 from prunas.search.adam import ascended
 from prunas.search.budget import Feasible, as_candidates, as_values
 from prunas.search.learnt import Array, Learnt
@@ -46,10 +47,17 @@ class Reinforce:
     Attributes:
         rate: learning rate of Adam.
         decay: of the moving average of rewards.
+
+    Raises:
+        InputError: a setting that no search can be made with.
     """
 
     rate: float = 0.01
     decay: float = 0.9
+
+    def __post_init__(self) -> None:
+        refuse_outside("[0, inf)", "REINFORCE", rate=self.rate)
+        refuse_outside("[0, 1)", "REINFORCE", decay=self.decay)
 
     def start(
         self, space: SearchSpace, budget: Feasible, prior: Prior | None, rng: np.random.Generator

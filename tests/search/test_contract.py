@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -374,6 +374,57 @@ def test_what_was_learnt_is_of_one_method(method: Search, start: State, name: st
         theirs = METHODS[other].start(problem.space, problem, start.prior, rng)
         with pytest.raises(InputError, match="another method or space: it has"):
             state_from_json(text, theirs)
+
+
+WHOLE: dict[str, dict[str, int]] = {
+    "evolution": {"population": 1, "parents": 2},
+    "regression": {"brood": 1, "trees": 1, "committee": 1},
+    "nsga2": {"population": 4},
+    "aging-evolution": {"population": 1, "tournament": 1},
+    "metapruning": {"generation": 1, "parents": 2, "least_shift": 0},
+    "policy-gradient": {"samples": 2, "horizon": 1},
+    "amc": {"warm_up": 0, "hidden": 1, "batch": 1, "replay": 1},
+}
+"""The least of what is counted."""
+
+REAL: dict[str, dict[str, tuple[float, ...]]] = {
+    "evolution": {"rate": (0, 1)},
+    "hill-climbing": {"rate": (0, 1)},
+    "metapruning": {"rate": (0, 1)},
+    "reinforce": {"rate": (0, 9), "decay": (0, 0.99)},
+    "policy-gradient": {"rate": (0, 9), "widest": (1e-3, 9), "narrowest": (1e-3, 9)},
+    "amc": {
+        **dict.fromkeys(("actor_rate", "critic_rate"), (0.0, 0.1)),
+        **dict.fromkeys(("noise", "least_noise"), (0, 9)),
+        **dict.fromkeys(("follow", "decay", "average"), (0, 1)),
+    },
+    "netadapt": {"reduction": (1e-18, 1), "decay": (1e-18, 1)},
+    "di-greedy": {"reduction": (1e-18, 1)},
+}
+"""The ends of what is measured."""
+
+
+def test_settings_at_their_ends_make_a_search(name: str) -> None:
+    problem = feasible(chain_space(3, steps=4), "macs=40%,params=80%")
+    least = {setting: (value,) for setting, value in WHOLE.get(name, {}).items()}
+    for setting, values in {**least, **REAL.get(name, {})}.items():
+        for value in values:
+            method = replace(cast(Any, METHODS[name]), **{setting: value})
+            state = method.start(problem.space, problem, None, np.random.default_rng(5))
+            assert len(play(method, state, (3, 5, 2)).told) > 0
+
+
+def test_settings_that_make_no_sense(name: str) -> None:
+    method = cast(Any, METHODS[name])
+    for setting, least in WHOLE.get(name, {}).items():
+        for value in (least - 1, -1, 5.5, "5", True, None):
+            with pytest.raises(InputError, match=rf"{setting}=.* must be a whole number, {least}"):
+                replace(method, **{setting: value})
+    for setting, (_, most) in REAL.get(name, {}).items():
+        beyond = math.inf if most in (9, 0.1) else 1.01
+        for other in (-0.1, math.nan, beyond, "0.5", True, None):
+            with pytest.raises(InputError, match=rf"{setting}=.* must be a number in "):
+                replace(method, **{setting: other})
 
 
 PROGRAM = """
