@@ -33,7 +33,7 @@ def refuse_below(least: int, what: str, **values: Any) -> None:
 def refuse_outside(interval: Interval, what: str, **values: Any) -> None:
     """Raise an InputError about `what` unless each value is a number in the interval."""
     for name, value in values.items():
-        if not isinstance(value, Real) or isinstance(value, bool) or not _INSIDE[interval](value):
+        if isinstance(value, bool) or not isinstance(value, Real) or not _INSIDE[interval](value):
             raise InputError(f"{name}={value!r} of {what} must be a number in {interval}")
 
 

@@ -14,12 +14,13 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prunas.errors import InputError
+from prunas.given_numbers import is_whole
 from prunas.search.cheapest import Choices, by_cost, led_by, ways_to_begin
 from prunas.search.costs import COSTS, Costs, Values
 from prunas.search.enumeration import enumerated
@@ -66,6 +67,7 @@ class Budget:
     tolerance: float = 0.02
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "limits", tuple((name, _plain(n)) for name, n in self.limits))
         if not self.limits:
             raise InputError("the budget limits nothing; give one such as macs=40%")
         if not 0 <= self.tolerance < 1:
@@ -75,7 +77,7 @@ class Budget:
             _check_name(name)
             if names.count(name) > 1:
                 raise InputError(f"the budget limits {name} more than once; keep the tightest")
-            if not (0 < bound <= 1 if isinstance(bound, float) else bound > 0):
+            if not (0 < bound <= 1 if isinstance(bound, float) else is_whole(bound) and bound > 0):
                 raise InputError(
                     f"{name}={bound} is not a budget; give a share in (0, 1] of the full network,"
                     f" or a positive whole number of {COSTS[name].counted}"
@@ -100,6 +102,13 @@ class Budget:
         """The same budget with a bound in place of each share of a cost that `full` names."""
         bounds = [(n, _resolve(b, full[n]) if n in full else b) for n, b in self.limits]
         return replace(self, limits=tuple(bounds))
+
+
+def _plain(bound: Any) -> Any:
+    """A number of numpy as Python's, read as the decimal that it is written as."""
+    if isinstance(bound, np.floating):
+        return float(str(bound))
+    return int(bound) if isinstance(bound, np.integer) else bound
 
 
 def _limit(part: str) -> tuple[str, int | float]:
@@ -143,7 +152,12 @@ def _bound(name: str, number: str) -> int | float:
 
 def _figure(name: str, digits: str, exponent: str) -> Decimal:
     """Exact: 33.3% is nearest to 0.333."""
-    if abs(int(exponent[1:] or "0")) > 2 * _DIGITS or len(digits) > 2 * _DIGITS:
+    if int(exponent[1:] or "0") < -2 * _DIGITS:
+        raise InputError(
+            f"{name}={digits}{exponent} is too small a budget for any network; give a share such"
+            f" as {name}=40%"
+        )
+    if int(exponent[1:] or "0") > 2 * _DIGITS or len(digits) > 2 * _DIGITS:
         raise _endless(name)
     return Decimal(digits + exponent)
 

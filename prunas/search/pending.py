@@ -6,7 +6,7 @@ policy proposes leaves a row of numbers in the state, until it is told.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from prunas.search.learnt import Array
 from prunas.search.method import Scored, State
 from prunas.supernet.space import Candidate
+
+HUGE: Final = 1e100
+"""Scores beyond are clipped: what learns from them takes their squares."""
 
 
 def remembered(state: State, rows: Mapping[Candidate, NDArray[Any]]) -> State:
@@ -39,8 +42,11 @@ def _with_rows(state: State, rows: Sequence[Array]) -> State:
 
 
 def rewards(state: State) -> Array:
-    """(told,) every score so far; where there is none it is the worst of the others."""
+    """(told,) every score so far; where there is none it is the worst of the others.
+
+    Beyond `HUGE` they are clipped.
+    """
     scores = np.array([scored.score for scored in state.told])
     finite = scores[np.isfinite(scores)]
     low, high = (finite.min(), finite.max()) if len(finite) > 0 else (0.0, 0.0)
-    return np.asarray(np.clip(scores, low, high))
+    return np.asarray(np.clip(np.clip(scores, low, high), -HUGE, HUGE))

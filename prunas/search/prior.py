@@ -33,7 +33,8 @@ class Prior:
             one unit for all genes (the discriminant information explained, for instance).
 
     Raises:
-        ValueError: orders and values do not describe the same channels, or a value decreases.
+        InputError: orders and values do not describe the same channels, an order does not name
+            each channel once, or a value decreases or is not finite.
     """
 
     orders: tuple[tuple[int, ...], ...]
@@ -41,15 +42,23 @@ class Prior:
 
     def __post_init__(self) -> None:
         if len(self.orders) != len(self.values):
-            raise ValueError(f"{len(self.orders)} orders were given, but {len(self.values)} values")
+            raise InputError(f"{len(self.orders)} orders were given, but {len(self.values)} values")
         for gene, (order, worth) in enumerate(zip(self.orders, self.values, strict=True)):
             if len(worth) != len(order) + 1:
-                raise ValueError(
+                raise InputError(
                     f"gene {gene} has {len(order)} channels and {len(worth)} values; give the worth"
                     " of its best k channels for k = 0..width"
                 )
-            if not (np.diff(worth) >= 0).all():
-                raise ValueError(f"the values of gene {gene} decrease or are not numbers")
+            if sorted(order) != list(range(len(order))):
+                raise InputError(
+                    f"the order of gene {gene} does not name each of its {len(order)} channels"
+                    f" once; give the places 0..{len(order) - 1}, the most important first"
+                )
+            if not np.isfinite(worth).all() or not (np.diff(worth) >= 0).all():
+                raise InputError(
+                    f"the values of gene {gene} decrease or are not finite numbers; give the worth"
+                    " of its best k channels, which never falls as k grows"
+                )
 
 
 def leaning(

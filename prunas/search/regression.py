@@ -23,6 +23,7 @@ from prunas.search.budget import Feasible, as_candidates, as_values
 from prunas.search.costs import Values
 from prunas.search.evolution import Evolution
 from prunas.search.method import Scored, State, allocated, begin_informed, propose, told
+from prunas.search.pending import HUGE
 from prunas.search.prior import Prior
 from prunas.search.randomly import window
 from prunas.supernet.space import Candidate, SearchSpace
@@ -116,7 +117,7 @@ def _finite(scores: Sequence[float]) -> Array | None:
     finite = array[np.isfinite(array)]
     if len(finite) < 2 or finite.min() == finite.max():
         return None
-    return np.asarray(np.clip(array, finite.min(), finite.max()))
+    return np.asarray(np.clip(np.clip(array, finite.min(), finite.max()), -HUGE, HUGE))
 
 
 def _best_of_each(expected: Array) -> list[int]:

@@ -3,6 +3,7 @@
 import itertools
 from dataclasses import replace
 from itertools import pairwise
+from typing import cast
 
 import numpy as np
 import pytest
@@ -50,6 +51,13 @@ def test_parse(text: str, limits: tuple[tuple[str, int | float], ...]) -> None:
     assert [type(bound) for _, bound in parsed.limits] == [type(bound) for _, bound in limits]
 
 
+def test_bounds_may_be_numbers_of_numpy() -> None:
+    share, count = cast(float, np.float32(0.4)), cast(int, np.int64(9))
+    theirs = Budget((("macs", share), ("params", count)))
+    assert theirs == Budget((("macs", 0.4), ("params", 9)))
+    assert [type(bound) for _, bound in theirs.limits] == [float, int]
+
+
 def test_shares_become_absolute_where_the_full_cost_is_known() -> None:
     stated = Budget.parse("latency=33.3%,macs=40%,params=9", tolerance=0.1)
     known = stated.absolute({"latency": 1_000_000, "params": 50})
@@ -80,6 +88,8 @@ def test_shares_become_absolute_where_the_full_cost_is_known() -> None:
         ("macs=1e400", "more than 18 digits; give a share such as macs=40%"),
         ("latency=1e99999999999999999999s", "more than 18 digits"),
         ("latency=1e17s", "more than 18 digits"),
+        ("macs=1e-40", "macs=1e-40 is too small a budget for any network; give a share"),
+        ("macs=1e-99999999999999999999", "is too small a budget"),
         ("macs=1.5", "is not a whole number"),
         ("macs=0.0001K", "is not a whole number"),
         ("macs=0", "give a share"),
@@ -105,6 +115,10 @@ def test_parse_refuses(text: str, sentence: str) -> None:
         ((("macs", -1),), 0.02, "not a budget"),
         ((("flops", 0.5),), 0.02, "write macs="),
         ((("macs", 10**400),), 0.02, "more than 18 digits"),
+        ((("macs", True),), 0.02, "macs=True is not a budget"),
+        ((("macs", "40%"),), 0.02, "macs=40% is not a budget"),
+        ((("macs", np.bool_(True)),), 0.02, "macs=True is not a budget"),
+        ((("macs", np.float32(1.5)),), 0.02, "macs=1.5 is not a budget"),
     ],
 )
 def test_budget_refuses(

@@ -172,6 +172,16 @@ def test_scores_that_are_not_finite_do_not_stop_a_search(method: Search, start: 
     assert {entry.score for entry in state.told} == {-math.inf, 0.5}
 
 
+@pytest.mark.parametrize("size", [1e150, 1e200, 1e308])
+def test_huge_scores_do_not_stop_a_search(method: Search, start: State, size: float) -> None:
+    state = start
+    for n in BATCHES:
+        state, asked = method.ask(state, n)
+        rows = [Scored(c, size * (-1) ** index) for index, c in enumerate(asked)]
+        state = through_json(method.tell(state, rows), start)
+    assert len(state.told) == len(state.asked)
+
+
 @pytest.mark.parametrize("number", [np.float32, np.int64, np.array, torch.tensor])
 def test_scores_may_be_numbers_of_numpy_and_torch(
     method: Search, start: State, number: Callable[[int], Any]

@@ -106,14 +106,19 @@ def test_values_of_another_space_are_refused() -> None:
 
 
 def test_prior_refuses_what_does_not_fit_together() -> None:
-    with pytest.raises(ValueError, match="1 orders were given, but 2 values"):
+    with pytest.raises(InputError, match="1 orders were given, but 2 values"):
         Prior(((0,),), ((0.0, 1.0), (0.0, 1.0)))
-    with pytest.raises(ValueError, match="2 channels and 2 values"):
+    with pytest.raises(InputError, match="2 channels and 2 values"):
         Prior(((0, 1),), ((0.0, 1.0),))
-    with pytest.raises(ValueError, match="decrease"):
+    with pytest.raises(InputError, match="decrease"):
         Prior(((0, 1),), ((0.0, 1.0, 0.5),))
-    with pytest.raises(ValueError, match="not numbers"):
+    with pytest.raises(InputError, match="not finite numbers"):
         Prior(((0, 1),), ((0.0, float("nan"), 0.5),))
+    with pytest.raises(InputError, match="not finite numbers"):
+        Prior(((0, 1),), ((0.0, 1.0, float("inf")),))
+    for order in ((0, 0), (1, 2), (-1, 0)):
+        with pytest.raises(InputError, match="gene 0 does not name each of its 2 channels once"):
+            Prior((order,), ((0.0, 1.0, 2.0),))
 
 
 @pytest.mark.parametrize("unit", [1e-9, 1e9])
