@@ -14,6 +14,7 @@ from prunas.supernet.cut import cut
 from prunas.supernet.grid import EVERY
 from prunas.supernet.imagined import name_of
 from prunas.supernet.trace import trace
+from prunas.supernet.verify import verify
 from tests.supernet.networks import IMAGE
 
 Use = Callable[["Parted", Tensor], Tensor]
@@ -90,6 +91,18 @@ def test_only_what_follows_is_free(name: str) -> None:
     space = trace(Parted(use, width).eval(), IMAGE, grid=EVERY)
     found = [g.choices[-1] for g in space.genes if g.name.startswith("first")]
     assert found == free
+
+
+@pytest.mark.parametrize(("width", "side"), [(16, 8), (24, 8), (64, 16)])
+def test_a_division_by_no_groups_leaves_whole_groups(width: int, side: int) -> None:
+    def use(net: Parted, y: Tensor) -> Tensor:
+        out: Tensor = net.next(nn.functional.group_norm(y, y.shape[1] // side))
+        return out
+
+    network = Parted(use, width).eval()
+    space = trace(network, IMAGE)
+    assert space.genes[0].choices == tuple(range(1, width // side + 1))
+    verify(network, space)
 
 
 def counted(net: Parted, y: Tensor) -> Tensor:

@@ -277,6 +277,21 @@ def test_a_failing_network_leaves_no_trace() -> None:
     assert type(vars(block[0])["in_channels"]) is int
 
 
+class Refused(Exception):  # noqa: N818 - people call theirs as they like
+    pass
+
+
+@pytest.mark.parametrize("kind", [Refused, NameError, ZeroDivisionError, OSError, StopIteration])
+def test_whatever_a_forward_raises_is_a_sentence(kind: type[Exception]) -> None:
+    def refuse(*_: object) -> None:
+        raise kind("not so")
+
+    chain = plain_chain()
+    chain[0].register_forward_hook(refuse)
+    with pytest.raises(InputError, match=r"does not run on inputs of shape .* \(not so\)"):
+        trace(chain, IMAGE)
+
+
 class WithTrainingHead(nn.Module):
     """A head that only training runs, as googlenet's auxiliary ones."""
 
