@@ -13,10 +13,13 @@ from prunas.supernet.check import Check, OtherOperatorError, ShapeMismatchError
 from prunas.supernet.draft import Draft
 from prunas.supernet.scoped import sizes_of, swapped
 from prunas.supernet.skeleton import FORWARD_ERRORS, META, called, dictionaries, forget
-from prunas.supernet.space import Gene, SearchSpace
+from prunas.supernet.space import Gene, SearchSpace, size_polynomial
 from prunas.supernet.tensors import tensors_of
 
 _SEED: Final = 20190  # any fixed number: the probe only has to be the same each time
+
+_SMALL: Final = 8
+"""Parts of a dimension up to this width are tried at their ends too."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,11 @@ def blamed(
     bare: nn.Module, inputs: Any, draft: Draft, space: SearchSpace, *, sparing: bool
 ) -> dict[int, str]:
     """{class: reason} of what stands in the way of one of the trials; empty if nothing does."""
-    first = _Probe(bare, inputs, draft, space, _distinct_widths(space.widths))
-    second = _Probe(bare, inputs, draft, space, _distant_choices(space.genes))
-    return first.blame(sparing=sparing) or second.blame(sparing=sparing)
+    trials = [_distinct_widths(space.widths), _distant_choices(space.genes)]
+    if _has_small_parts(space):
+        trials += _extremes(space.genes)
+    probes = (_Probe(bare, inputs, draft, space, values) for values in trials)
+    return next((blame for probe in probes if (blame := probe.blame(sparing=sparing))), {})
 
 
 class _Probe:
@@ -183,6 +188,30 @@ def _distant_choices(genes: Sequence[Gene]) -> list[int]:
         place %= len(smaller)
         values.append(smaller[-1 - place] if key[1] else smaller[place])
     return values
+
+
+def _has_small_parts(space: SearchSpace) -> bool:
+    """Whether a small gene is not all of a dimension, which the code may share out by its length.
+
+    A small part has few widths, and between them a share is often right by rounding alone.
+    """
+    small = {gene for gene, width in enumerate(space.widths) if width <= _SMALL}
+    if not small:
+        return False
+    different = {id(f): f for slots in space.slots.values() for f in slots.values()}
+    sizes = (size_polynomial(f, space.gene_of_atom, space.widths) for f in different.values())
+    return any(len(size) > 1 and small & {g for _, gs in size for g in gs} for size in sizes)
+
+
+def _extremes(genes: Sequence[Gene]) -> list[list[int]]:
+    """The smallest and the full choices in turn, and the other way round.
+
+    Parts of one dimension mostly follow one another, and differ most in this way.
+    """
+    return [
+        [gene.choices[0 if number % 2 == turn else -1] for number, gene in enumerate(genes)]
+        for turn in (0, 1)
+    ]
 
 
 def _slot_aliases(space: SearchSpace) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Splits that do not follow the widths are found out, however large their parts are."""
 
+import itertools
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -91,6 +92,35 @@ def test_only_what_follows_is_free(name: str) -> None:
     space = trace(Parted(use, width).eval(), IMAGE, grid=EVERY)
     found = [g.choices[-1] for g in space.genes if g.name.startswith("first")]
     assert found == free
+
+
+SHARES: dict[str, Callable[[int], int]] = {
+    "three quarters": lambda width: 3 * width // 4,
+    "half": lambda width: width // 2,
+    "a third": lambda width: width // 3,
+    "an eighth": lambda width: max(1, width // 8),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "width"),
+    [("three quarters", 8), ("half", 6), ("half", 5), ("a third", 9), ("an eighth", 24)],
+)
+def test_shares_of_few_channels_are_found_out(name: str, width: int) -> None:
+    share = SHARES[name]
+
+    def use(net: Parted, y: Tensor) -> Tensor:
+        return first(share(y.shape[1]))(net, y)
+
+    space = trace(Parted(use, width).eval(), IMAGE)
+    parts = [gene for gene, row in enumerate(space.genes) if row.name.startswith("first")]
+    for values in itertools.product(*(space.genes[gene].choices for gene in parts)):
+        candidate = list(space.full())
+        for gene, value in zip(parts, values, strict=True):
+            candidate[gene] = value
+        removed = space.removed(candidate).get("first.weight", {}).get(0, torch.zeros(0))
+        before = int((removed < share(width)).sum())
+        assert share(width) - before == share(width - len(removed))
 
 
 @pytest.mark.parametrize(("width", "side"), [(16, 8), (24, 8), (64, 16)])
