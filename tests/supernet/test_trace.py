@@ -89,23 +89,31 @@ def test_inputs_and_outputs_are_pinned() -> None:
     assert "it is an output of the network" in reasons
 
 
+class OneAsked(nn.Module):
+    """One channel, addressed by its number, decides about all."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.body, self.last = nn.Conv2d(3, 8, 1), nn.Linear(8, 5)
+        self.number = slice(number, number + 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(x)
+        out: Tensor = self.last((y * y[:, self.number].sigmoid()).mean((2, 3)))
+        return out
+
+
 def test_a_channel_that_is_addressed_by_number_is_none_of_the_others() -> None:
-    class First(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.body = nn.Conv2d(3, 8, 1)
-            self.last = nn.Linear(8, 5)
-
-        def forward(self, x: Tensor) -> Tensor:
-            y = self.body(x)
-            out: Tensor = self.last((y * y[:, 2:3].sigmoid()).mean((2, 3)))
-            return out
-
-    network = First().eval()
+    network = OneAsked(0).eval()
     space = trace(network, IMAGE, grid=EVERY)
     assert genes_of(space) == [("body", 7)]
-    assert 2 not in space.removed(space.smallest())["body.weight"][0]
+    assert 0 not in space.removed(space.smallest())["body.weight"][0]
     verify(network, space)
+
+
+def test_a_channel_whose_number_changes_without_the_others_pins_them() -> None:
+    with pytest.raises(InputError, match=r"after cutting it, operator aten\.slice gives"):
+        trace(OneAsked(2).eval(), IMAGE, grid=EVERY)
 
 
 def test_what_resists_is_pinned_and_the_rest_is_not() -> None:
