@@ -2,11 +2,11 @@
 
 arch.json says where the network's class comes from, which alternatives of the parent were chosen,
 which blocks it does without, what stands in the place of layers and which plain attributes of its
-modules differ from the parent's (all of them, if the parent is not timm's); the tensors carry their
-own shapes. Loading builds the parent, gives it these attributes and tensors, and returns a plain
-module: no search code is involved. Checksums say whether both files are what was written. An
-artifact decides nothing that is imported or called: a class that is not timm's is built if the
-program has imported it already.
+modules differ from the parent's (all of them, if the parent is not timm's, and then also of which
+classes and functions it is made); the tensors carry their own shapes. Loading builds the parent,
+gives it these attributes and tensors, and returns a plain module: no search code is involved.
+Checksums say whether both files are what was written. An artifact decides nothing that is imported
+or called: a class that is not timm's is built if the program has imported it already.
 """
 
 import copy
@@ -22,7 +22,15 @@ from torch import nn
 
 from prunas.errors import InputError
 from prunas.pipeline.adapted import adapted
-from prunas.pipeline.attributes import differing, plain_attributes, restore, unlike
+from prunas.pipeline.attributes import (
+    differing,
+    loose_tensors,
+    made_of,
+    plain_attributes,
+    require_made_of,
+    restore,
+    unlike,
+)
 from prunas.pipeline.files import (
     aside_of,
     in_place,
@@ -89,6 +97,8 @@ def save(network: nn.Module, folder: str | Path) -> Path:
         "left_out": [[block.path, block.alone] for block in gone],
         "attributes": kept,
         **({"substituted": rows} if (rows := substituted(network)) else {}),
+        **({"loose": loose} if (loose := [*map(list, loose_tensors(network))]) else {}),
+        **({"made_of": made_of(network)} if origin["kind"] != "timm" else {}),
     }
     place = linked(folder)
     aside = aside_of(place)
@@ -161,8 +171,11 @@ def load(folder: str | Path, network: nn.Module | None = None, **arguments: Any)
         settle(parent, arch.get("chosen", {}))
         put_in(parent, arch.get("substituted", ()))
         leave_out(parent, [Block(path, alone) for path, alone in arch["left_out"]])
+        require_made_of(parent, arch.get("made_of") or made_of(parent))
+        rows = arch.get("loose") or ()
+        loose = [(path, name, tensors.pop(f"{path}.{name}")) for path, name in rows]
         _fit(parent, tensors, folder)
-        restore(parent, arch["attributes"])
+        restore(parent, [*arch["attributes"], *loose])
         state_sizes(parent.modules())
     except InputError:
         raise
@@ -251,10 +264,14 @@ def _class_name(network: nn.Module) -> str:
 
 
 def _stored(network: nn.Module) -> dict[str, torch.Tensor]:
-    """Every parameter and buffer once, contiguous, on the CPU; what timm rebuilds is included."""
+    """Every parameter and buffer once, contiguous, on the CPU; what timm rebuilds is included.
+
+    So are tensors that are neither.
+    """
+    loose = {f"{path}.{name}": tensor for (path, name), tensor in loose_tensors(network).items()}
     return {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in tensors_of(network).items()
+        for name, tensor in (tensors_of(network) | loose).items()
     }
 
 
@@ -320,6 +337,8 @@ _FIELDS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "left_out": lambda value: _is_list_of(value, str, bool),
     "attributes": lambda value: _is_list_of(value, str, str, object),
     "weights": lambda value: value is None or isinstance(value, str),
+    "loose": lambda value: value is None or _is_list_of(value, str, str),
+    "made_of": lambda value: value is None or isinstance(value, dict),
 }
 
 

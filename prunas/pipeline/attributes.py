@@ -1,9 +1,10 @@
 """What modules keep besides tensors, and whether two networks are alike apart from it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from torch import nn
+import numpy as np
+from torch import Tensor, nn
 
 from prunas.supernet.tensors import tensors_of
 
@@ -15,11 +16,42 @@ _EVERY_MODULE: Final = frozenset(nn.Module().__dict__)
 
 
 def plain_attributes(network: nn.Module) -> Iterator[Attribute]:
-    """All numbers, texts, flags and None that the modules keep, and tuples and lists of them."""
-    for path, module in network.named_modules():
-        for name, value in module.__dict__.items():
-            if name not in _EVERY_MODULE and _is_plain(value):
-                yield path, name, _listed(value)
+    """All numbers, texts, flags and None that the modules keep, and tuples and lists of them.
+
+    Numbers of numpy become plain ones.
+    """
+    for path, name, value in _held(network):
+        if _is_plain(_listed(value)):
+            yield path, name, _listed(value)
+
+
+def loose_tensors(network: nn.Module) -> dict[tuple[str, str], Tensor]:
+    """{(path, name): tensor} that the modules keep beside parameters and buffers."""
+    return {(path, name): v for path, name, v in _held(network) if isinstance(v, Tensor)}
+
+
+def made_of(network: nn.Module) -> dict[str, str]:
+    """{path: name} of the classes of all modules, and of the functions that these keep."""
+    classes = {path: type(module).__qualname__ for path, module in network.named_modules()}
+    functions = {
+        f"{path}.{name}".lstrip("."): value.__qualname__
+        for path, name, value in _held(network)
+        if _name(value)
+    }
+    return functions | classes
+
+
+def require_made_of(network: nn.Module, known: Mapping[str, str]) -> None:
+    """Refuse a network of other modules or functions than these.
+
+    Raises:
+        ValueError: there is one.
+    """
+    found = made_of(network)
+    for path in sorted(found.keys() | known.keys()):
+        if found.get(path) != known.get(path):
+            was, now = known.get(path, "nothing"), found.get(path, "nothing")
+            raise ValueError(f"{path or 'the network'} was saved as {was} and is {now}")
 
 
 def differing(parent: nn.Module, network: nn.Module) -> Iterator[Attribute]:
@@ -42,7 +74,7 @@ def restore(network: nn.Module, attributes: Iterable[Attribute]) -> None:
         module = network.get_submodule(path)
         if name in _EVERY_MODULE or callable(getattr(type(module), name, None)):
             raise AttributeError(f"{path}.{name} is no plain attribute")
-        if not _is_plain(value):
+        if not (_is_plain(value) or isinstance(value, Tensor)):
             raise TypeError(f"{path}.{name} cannot be {repr(value)[:40]}")
         held = module.__dict__
         as_tuple = isinstance(value, list) and not isinstance(held.get(name), list)
@@ -71,6 +103,14 @@ def unlike(parent: nn.Module, network: nn.Module) -> str | None:
     return None
 
 
+def _held(network: nn.Module) -> Iterator[Attribute]:
+    """What the modules keep beside parameters, buffers and modules."""
+    for path, module in network.named_modules():
+        for name, value in module.__dict__.items():
+            if name not in _EVERY_MODULE:
+                yield path, name, value
+
+
 def _is_plain(value: Any) -> bool:
     if isinstance(value, tuple | list):
         return bool(value) and all(type(entry) in _PLAIN for entry in value)
@@ -78,7 +118,9 @@ def _is_plain(value: Any) -> bool:
 
 
 def _listed(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, tuple | list):
+        return [_listed(entry) for entry in value]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _name(value: Any) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -652,3 +653,57 @@ def test_sizes_in_lists_come_back_as_lists(tmp_path: Path) -> None:
     prunas.save(small, tmp_path / "model")
     loaded: Any = prunas.load(tmp_path / "model")
     assert loaded.sizes == small.sizes == [4, 2]
+
+
+class Shifted(nn.Module):
+    """Keeps a tensor that is neither parameter nor buffer, a number and functions."""
+
+    def __init__(self, *, act: nn.Module | None = None, extra: Any = None) -> None:
+        super().__init__()
+        self.mean, self.power = torch.rand(3), 1.0
+        self.last = nn.Linear(3, 4)
+        if act is not None:
+            self.act = act
+        self.extra = extra
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.last((x - self.mean) * self.power)
+        return out
+
+
+def test_a_tensor_that_is_neither_parameter_nor_buffer_comes_back(tmp_path: Path) -> None:
+    network = Shifted().eval()
+    prunas.save(network, tmp_path / "model")
+    for loaded in (prunas.load(tmp_path / "model"), prunas.load(tmp_path / "model", Shifted())):
+        assert torch.equal(loaded(torch.ones(2, 3)), network(torch.ones(2, 3)))
+
+
+def test_numbers_of_numpy_come_back_as_plain_ones(tmp_path: Path) -> None:
+    network: Any = Shifted().eval()
+    network.power, network.extra = np.float32(2.5), (np.int64(3), np.float64(0.5))
+    prunas.save(network, tmp_path / "model")
+    loaded: Any = prunas.load(tmp_path / "model")
+    assert (repr(loaded.power), repr(loaded.extra)) == ("2.5", "(3, 0.5)")
+
+
+@pytest.mark.parametrize(
+    ("network", "sentence"),
+    [
+        (Shifted(act=nn.Tanh()), "does not fit Shifted: act was saved as Tanh and is nothing"),
+        (Shifted(extra=torch.relu), r"fit Shifted: extra was saved as .*relu and is nothing"),
+    ],
+)
+def test_a_parent_of_other_modules_or_functions_is_refused(
+    network: nn.Module, sentence: str, tmp_path: Path
+) -> None:
+    folder = prunas.save(network, tmp_path / "model")
+    with pytest.raises(prunas.InputError, match=sentence):
+        prunas.load(folder, Shifted())
+
+
+def test_artifacts_of_before_it_said_what_a_network_is_made_of_are_read(tmp_path: Path) -> None:
+    folder = prunas.save(Plain(), tmp_path / "model")
+    arch = read_sealed(folder / "arch.json")
+    del arch["made_of"]
+    write_sealed(folder / "arch.json", arch)
+    assert type(prunas.load(folder, Plain())) is Plain
