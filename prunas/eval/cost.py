@@ -35,9 +35,14 @@ class Cost:
 
     Args:
         space: the space whose candidates are priced.
+
+    Raises:
+        InputError: it is no space, or the network costs more than can be counted.
     """
 
     def __init__(self, space: SearchSpace) -> None:
+        if not isinstance(space, SearchSpace):
+            raise InputError(f"candidates of {space!r} have no cost; give what prunas.trace gives")
         self.space = space
         self._macs = _Compiled(macs_polynomial(space), space)
         self._params = _Compiled(params_polynomial(space), space)

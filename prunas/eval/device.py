@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from prunas.errors import InputError
-from prunas.supernet.tensors import all_tensors_of
+from prunas.supernet.tensors import all_tensors_of, require_values
 
 
 def require_on(network: nn.Module, device: torch.device | str) -> None:
@@ -30,17 +30,6 @@ def require_on(network: nn.Module, device: torch.device | str) -> None:
                 f"the images are sent to {wanted}, but {name} of the network is on {found}; move"
                 f" the network there, or give device={str(found)!r}"
             )
-
-
-def require_values(network: nn.Module) -> None:
-    """Refuse a network without weights.
-
-    Raises:
-        InputError: a tensor is on the meta device.
-    """
-    for name, tensor in all_tensors_of(network).items():
-        if tensor.is_meta:
-            raise InputError(f"{name} has no values yet (device meta); load weights first")
 
 
 def _require_one_input(network: nn.Module) -> None:

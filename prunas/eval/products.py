@@ -114,8 +114,9 @@ def _integers(candidates: Sequence[Candidate] | ArrayLike) -> NDArray[np.int64]:
 
 
 def _require_reached(space: SearchSpace, table: NDArray[np.int64]) -> None:
+    least = np.array([gene.choices[0] for gene in space.genes])
     most = np.array([gene.choices[-1] for gene in space.genes])
-    rows, genes = np.nonzero((table < 0) | (table > most))
+    rows, genes = np.nonzero((table < least) | (table > most))
     if len(rows) > 0:
         gene = space.genes[genes[0]]
         raise InputError(

@@ -24,28 +24,35 @@ class Choice(nn.Module):
             choice to do without.
 
     Raises:
-        InputError: there are fewer than two, or one of them is no module.
+        InputError: there are fewer than two, one of them is no module, or a name cannot be one.
     """
 
-    def __init__(self, alternatives: Mapping[str, nn.Module] | Sequence[nn.Module]) -> None:
+    def __init__(
+        self, alternatives: Mapping[str, nn.Module] | Sequence[nn.Module] | nn.ModuleDict
+    ) -> None:
         super().__init__()
         named = (
             dict(alternatives)
-            if isinstance(alternatives, Mapping)
+            if isinstance(alternatives, Mapping | nn.ModuleDict)
             else {str(place): each for place, each in enumerate(alternatives)}
         )
         if len(named) < 2:
             raise InputError(
                 f"a choice between {len(named)} alternatives is none; give two modules or more"
             )
+        self.chosen = len(named) - 1
+        self.together = False
         for name, module in named.items():
             if not isinstance(module, nn.Module):
                 raise InputError(
                     f"alternative {name!r} is a {type(module).__name__}; give an nn.Module"
                 )
+            if not _can_be_called(name):
+                raise InputError(
+                    f"an alternative cannot be called {name!r}; give a name without dots that"
+                    " modules do not use"
+                )
             self.add_module(name, module)
-        self.chosen = len(named) - 1
-        self.together = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -75,6 +82,12 @@ class Choice(nn.Module):
 @final
 class Chosen(nn.Sequential):
     """What a cut network has in the place of a choice: the chosen alternative, under its name."""
+
+
+def _can_be_called(name: object) -> bool:
+    """Whether a choice and what it is settled to can have a module of this name."""
+    held = {*dir(Choice), *dir(Chosen), *Chosen().__dict__, "chosen", "together"}
+    return isinstance(name, str) and name != "" and "." not in name and name not in held
 
 
 def choices_of(network: nn.Module) -> Iterator[tuple[str, Choice]]:

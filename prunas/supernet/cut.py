@@ -110,8 +110,11 @@ def require_same(network: nn.Module, space: SearchSpace) -> None:
     """Refuse a network that the space was not traced from.
 
     Raises:
-        InputError: a tensor is missing, has another shape, or is not known to the space.
+        InputError: a tensor is missing, has another shape, or is not known to the space; or what
+            was given is no network.
     """
+    if not isinstance(network, nn.Module):
+        raise InputError(f"a network must be an nn.Module, not {type(network).__name__}")
     held = tensors_of(network)
     found = {name: tuple(held[name].shape) for name in held if name not in space.renewed}
     if found == dict(space.shapes):

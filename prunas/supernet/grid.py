@@ -1,6 +1,8 @@
 """Which widths a channel group may take."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Final
 
 from prunas.errors import InputError
@@ -23,13 +25,19 @@ class WidthGrid:
     truncate: bool = False
 
     def __post_init__(self) -> None:
-        bad = [ratio for ratio in self.ratios if not 0 < ratio <= 1]
-        if bad:
+        if not isinstance(self.ratios, Iterable):
+            raise InputError(f"width ratios are several, such as (0.5, 1.0), not {self.ratios!r}")
+        for ratio in self.ratios:
+            if not isinstance(ratio, Real) or not 0 < ratio <= 1:
+                raise InputError(
+                    f"width ratio {ratio} is outside (0, 1]; give shares of the full width"
+                )
+        if not isinstance(self.divisor, Integral) or self.divisor < 1:
             raise InputError(
-                f"width ratio {bad[0]} is outside (0, 1]; give shares of the full width"
+                f"width divisor {self.divisor} is not positive and whole; use 1 for no rounding"
             )
-        if self.divisor < 1:
-            raise InputError(f"width divisor {self.divisor} is not positive; use 1 for no rounding")
+        if not isinstance(self.free_below, Integral):
+            raise InputError(f"free_below is a number of channels, not {self.free_below!r}")
 
     def widths(self, full: int) -> tuple[int, ...]:
         """Ascending widths of a group with `full` channels; the last is always `full`."""
@@ -68,6 +76,6 @@ def as_grid(grid: WidthGrid | str) -> WidthGrid:
     """
     if isinstance(grid, WidthGrid):
         return grid
-    if grid not in GRIDS:
+    if grid not in tuple(GRIDS):  # what has no hash can be asked for, too
         raise InputError(f"no width grid is called {grid!r}; choose one of {', '.join(GRIDS)}")
     return GRIDS[grid]

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
+from numbers import Integral, Real
 from typing import Any, Final
 
 import numpy as np
@@ -191,8 +192,8 @@ class SearchSpace:
         Raises:
             InputError: the ratio is not in (0, 1].
         """
-        if not 0 < ratio <= 1:
-            raise InputError(f"uniform width {ratio} is outside (0, 1]; give a share such as 0.5")
+        if not isinstance(ratio, Real) or not 0 < ratio <= 1:
+            raise InputError(f"uniform width {ratio!r} is outside (0, 1]; give a share such as 0.5")
         shares = (ratio if gene.kind == "width" else 1.0 for gene in self.genes)
         return Candidate(
             min(gene.choices, key=lambda choice: (abs(choice - share * gene.choices[-1]), -choice))
@@ -200,7 +201,15 @@ class SearchSpace:
         )
 
     def sample(self, rng: np.random.Generator, n: int) -> list[Candidate]:
-        """`n` independent candidates, every choice of every gene equally likely."""
+        """`n` independent candidates, every choice of every gene equally likely.
+
+        Raises:
+            InputError: rng is no generator, or n no number of candidates.
+        """
+        if not isinstance(rng, np.random.Generator):
+            raise InputError(f"{rng!r} draws nothing; give numpy.random.default_rng(seed)")
+        if not isinstance(n, Integral) or n < 0:
+            raise InputError(f"{n!r} candidates cannot be drawn; give a whole number")
         columns = [rng.choice(np.array(gene.choices), size=n) for gene in self.genes]
         return [Candidate(row) for row in np.column_stack(columns).tolist()]
 

@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from prunas.errors import InputError
+
 
 def modules_of(network: nn.Module) -> list[tuple[str, nn.Module]]:
     """(path, module) of every path to a module, in the order of `network.named_modules()`."""
@@ -33,6 +35,17 @@ def all_tensors_of(network: nn.Module) -> dict[str, torch.Tensor]:
     """Parameters and then buffers by name, a tied one under each of its names."""
     parameters, buffers = _named(network)
     return parameters | buffers
+
+
+def require_values(network: nn.Module) -> None:
+    """Refuse a network without weights.
+
+    Raises:
+        InputError: a tensor is on the meta device.
+    """
+    for name, tensor in all_tensors_of(network).items():
+        if tensor.is_meta:
+            raise InputError(f"{name} has no values yet (device meta); load weights first")
 
 
 def tensors_of(network: nn.Module) -> dict[str, torch.Tensor]:

@@ -1,6 +1,6 @@
 """From a network to its search space: label one run, solve, name the channel groups, try them."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from numbers import Integral
 from typing import Any, Final
@@ -131,6 +131,8 @@ def kinds_of(genes: Collection[str]) -> frozenset[str]:
     """
     if isinstance(genes, str):
         genes = (genes,)
+    if not isinstance(genes, Collection):
+        raise InputError(f"genes are kinds, not {genes!r}; choose from {', '.join(KINDS)}")
     for kind in genes:
         if kind not in KINDS:
             raise InputError(f"no kind of gene is called {kind!r}; choose from {', '.join(KINDS)}")
@@ -197,9 +199,13 @@ def _bare(network: nn.Module) -> nn.Module:
 def _fixed(network: nn.Module, keep: Sequence[str]) -> frozenset[str]:
     if not keep:
         return frozenset()
+    if not isinstance(keep, Iterable):
+        raise InputError(f"keep is a list of patterns, such as ['head.*'], not {keep!r}")
     names = tensors_of(network)
     fixed: set[str] = set()
     for pattern in keep:
+        if not isinstance(pattern, str):
+            raise InputError(f"keep pattern {pattern!r} is no text; give one such as 'head.*'")
         matched = [
             name
             for name in names
@@ -240,6 +246,10 @@ def _sizes(
         raise InputError(
             "resolutions are of images, so give input_size=(channels, height, width) with them"
         )
+    if not _are_sides(resolutions):
+        raise InputError(
+            f"resolutions are sides in whole pixels, such as (160, 192), not {resolutions!r}"
+        )
     own = min(input_size[-2:])
     sizes = {int(side): seen(input_size, int(side)) for side in {own, *resolutions}}
     least = stride_of(network, seen(input_size, max(sizes)))
@@ -252,6 +262,10 @@ def _sizes(
     if len(sizes) == 1:
         raise InputError(f"{own} is the only resolution; give another one beside it")
     return sizes
+
+
+def _are_sides(value: Any) -> bool:
+    return isinstance(value, Iterable) and all(isinstance(side, Integral) for side in value)
 
 
 def _is_shape(value: Any) -> bool:

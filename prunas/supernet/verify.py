@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Final
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-from prunas.errors import RunError
+from prunas.errors import InputError, RunError
 from prunas.supernet.blocks import leave_out, lies_in
 from prunas.supernet.choice import choose
 from prunas.supernet.cut import copied_with, cut, require_same
@@ -28,7 +29,7 @@ from prunas.supernet.skeleton import (
     with_batch,
 )
 from prunas.supernet.space import Candidate, SearchSpace
-from prunas.supernet.tensors import tensors_of
+from prunas.supernet.tensors import require_values, tensors_of
 
 TOLERANCE: Final = 1e-9
 """Largest difference, relative to the largest output, in float64."""
@@ -82,11 +83,15 @@ def verify(network: nn.Module, space: SearchSpace, *, seed: int = 0) -> Verifica
     below 1e-6), in networks that amplify it: deep ones on a few pixels, say.
 
     Raises:
-        InputError: the network is not the one the space was traced from.
+        InputError: the network is not the one the space was traced from, or has no values, or the
+            seed is negative.
         VerificationError: an oracle fails.
         RunError: the network does not run in double precision.
     """
+    if not isinstance(seed, Integral) or seed < 0:
+        raise InputError(f"seed {seed!r} is not a whole number from 0 up")
     require_same(network, space)
+    require_values(network)
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(seed)
     twin = _shaken(network, generator)

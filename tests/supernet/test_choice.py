@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,6 +72,16 @@ def test_choices_that_are_none() -> None:
         Choice([nn.Identity()])
     with pytest.raises(InputError, match=r"alternative 'b' is a str; give an nn\.Module"):
         Choice({"a": nn.Identity(), "b": "conv"})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("name", ["a.b", "names", "forward", "chosen", "together", "", 1])
+def test_names_that_no_alternative_can_have(name: Any) -> None:
+    with pytest.raises(InputError, match=f"an alternative cannot be called {name!r}; give a name"):
+        Choice({"a": nn.Identity(), name: nn.Identity()})
+
+
+def test_a_dictionary_of_modules_is_a_choice() -> None:
+    assert Choice(nn.ModuleDict({"a": nn.Identity(), "b": nn.ReLU()})).names == ("a", "b")
 
 
 def test_alternatives_of_other_shapes() -> None:

@@ -146,6 +146,7 @@ def test_rows_of_another_length_are_refused() -> None:
         ([[1.9, 2.0]], r"1\.9.* is none"),
         (np.array([[1.0, 2.0]]), r"1\.0.* is none"),
         ([[-3, 1]], "-3 is not a choice of gene '0'"),
+        ([[0, 1]], "0 is not a choice of gene '0'"),
         ([[1, 99]], "99 is not a choice of gene '3'"),
     ],
 )
@@ -153,6 +154,13 @@ def test_what_is_no_candidate_is_refused(rows: Any, sentence: str) -> None:
     cost = Cost(trace(plain_chain(), IMAGE))
     with pytest.raises(InputError, match=sentence):
         cost.macs(rows)
+
+
+def test_what_is_no_space_has_no_cost() -> None:
+    with pytest.raises(
+        InputError, match=r"candidates of None have no cost; give what prunas\.trace"
+    ):
+        Cost(None)  # type: ignore[arg-type]
 
 
 def test_costs_that_float64_cannot_hold_are_refused() -> None:

@@ -1,5 +1,7 @@
 """Which widths a group may take."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,9 +48,24 @@ def test_a_divisor_below_one_is_refused() -> None:
         WidthGrid(divisor=0)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"ratios": (0.3, 0.7), "divisor": 1.5}, "width divisor 1.5 is not positive and whole"),
+        ({"ratios": 0.5}, r"ratios are several, such as \(0\.5, 1\.0\), not 0\.5"),
+        ({"ratios": ("a",)}, "width ratio a is outside"),
+        ({"divisor": None}, "width divisor None is not"),
+        ({"free_below": "16"}, "a number of channels, not '16'"),
+    ],
+)
+def test_what_is_no_grid_is_refused(arguments: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        WidthGrid(**arguments)
+
+
 def test_a_grid_by_name() -> None:
     assert as_grid("every") is EVERY
-    for wrong in ("fine", 8):
+    for wrong in ("fine", 8, [0.5]):
         with pytest.raises(InputError, match=r"no width grid is called .*; choose one of default"):
             as_grid(wrong)  # type: ignore[arg-type]
 

@@ -47,9 +47,9 @@ def test_named_candidates(space: SearchSpace) -> None:
     assert len({space.full(), Candidate((8, 16))}) == 1
 
 
-@pytest.mark.parametrize("ratio", [0.0, -1.0, 1.1])
-def test_uniform_wants_a_share(space: SearchSpace, ratio: float) -> None:
-    with pytest.raises(InputError, match=rf"uniform width {ratio} is outside \(0, 1\]"):
+@pytest.mark.parametrize("ratio", [0.0, -1.0, 1.1, "0.5", None])
+def test_uniform_wants_a_share(space: SearchSpace, ratio: Any) -> None:
+    with pytest.raises(InputError, match=rf"uniform width {ratio!r} is outside \(0, 1\]"):
         space.uniform(ratio)
 
 
@@ -60,6 +60,16 @@ def test_samples_are_uniform_and_repeatable(space: SearchSpace) -> None:
     assert set(counts) == set(product((2, 4, 8), (4, 8, 16)))
     assert min(counts.values()) > 60  # 100 expected; six standard deviations are 57
     assert space.sample(np.random.default_rng(0), 0) == []
+
+
+def test_what_nothing_can_be_drawn_by_is_refused(space: SearchSpace) -> None:
+    wrong: Any
+    for wrong in (-1, 2.5, None):
+        with pytest.raises(InputError, match=f"{wrong} candidates cannot be drawn"):
+            space.sample(np.random.default_rng(0), wrong)
+    wrong = 5
+    with pytest.raises(InputError, match="5 draws nothing; give numpy"):
+        space.sample(wrong, 2)
 
 
 def test_candidates_are_checked(space: SearchSpace) -> None:

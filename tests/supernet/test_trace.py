@@ -238,6 +238,12 @@ def test_frozen_and_meta_networks_are_traced() -> None:
         ({"input_size": (3, 8.5, 8)}, r"input_size \(3, 8.5, 8\) is not a shape"),
         ({"input_size": "3x8x8"}, "input_size '3x8x8' is not a shape"),
         ({"input_size": 224}, "input_size 224 is not a shape"),
+        ({"input_size": IMAGE, "genes": None}, "genes are kinds, not None; choose from width"),
+        ({"input_size": IMAGE, "keep": (0,)}, "keep pattern 0 is no text"),
+        ({"input_size": IMAGE, "keep": 1}, r"keep is a list of patterns, .* not 1"),
+        ({"input_size": IMAGE, "resolutions": 16}, r"sides in whole pixels, .* not 16"),
+        ({"input_size": IMAGE, "resolutions": ("a",)}, r"sides in whole pixels, .* not \('a',\)"),
+        ({"input_size": IMAGE, "resolutions": (7.5,)}, r"sides in whole pixels, .* not \(7\.5,\)"),
         ({"input_size": (4, 8, 8)}, r"does not run on inputs of shape \[\(2, 4, 8, 8\)\]"),
     ],
 )

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from torch import Tensor, nn
 
 from prunas.errors import InputError, RunError
+from prunas.supernet.cut import cut
 from prunas.supernet.grid import EVERY
 from prunas.supernet.space import Factors, SearchSpace
 from prunas.supernet.trace import trace
@@ -193,3 +194,16 @@ def test_blocks_that_change_their_input_may_be_left_out(block: type[nn.Module]) 
     assert {gene.kind for gene in space.genes} == {"depth"}
     for seed in range(6):
         verify(network, space, seed=seed)
+
+
+def test_what_cannot_be_verified_is_refused() -> None:
+    network = plain_chain()
+    space = trace(network, IMAGE)
+    for seed in (-1, 0.5, None):
+        with pytest.raises(InputError, match=f"seed {seed} is not a whole number from 0 up"):
+            verify(network, space, seed=seed)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"0\.weight has no values yet \(device meta\)"):
+        verify(plain_chain().to("meta"), space)
+    for call in (lambda: verify(None, space), lambda: cut(None, space, space.full())):  # type: ignore[arg-type]
+        with pytest.raises(InputError, match=r"a network must be an nn\.Module, not NoneType"):
+            call()

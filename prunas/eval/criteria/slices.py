@@ -17,9 +17,8 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from prunas.errors import InputError
 from prunas.eval.criteria.discriminant import Array
 from prunas.eval.criteria.verdict import width_genes
-from prunas.eval.device import require_values
 from prunas.supernet.space import Atoms, SearchSpace, Tap
-from prunas.supernet.tensors import parameters_of
+from prunas.supernet.tensors import parameters_of, require_values
 
 
 @dataclass(frozen=True, eq=False)

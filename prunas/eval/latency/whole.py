@@ -10,12 +10,12 @@ from torch import nn
 
 from prunas.errors import InputError
 from prunas.eval.cost import Cost
-from prunas.eval.device import require_values
 from prunas.eval.latency.backends import Backend
 from prunas.eval.latency.timing import Clock, Plan, Timed, Told, Work, quiet, timed
 from prunas.supernet.cut import cut
 from prunas.supernet.resolution import resized, side_of
 from prunas.supernet.space import Candidate, SearchSpace
+from prunas.supernet.tensors import require_values
 
 TOGETHER: Final = 2**28
 """Parameters that are in memory at once: a gigabyte, and what a runtime makes of them."""
