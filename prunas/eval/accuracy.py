@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -33,6 +33,37 @@ def evaluating(network: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+def batches_of(batches: Batches) -> Batches:
+    """The batches themselves.
+
+    Raises:
+        InputError: they are none.
+    """
+    if not isinstance(batches, Iterable):
+        raise InputError(f"the batches are {batches!r}; give pairs (images, labels)")
+    return batches
+
+
+def answers(network: nn.Module, images: torch.Tensor) -> Any:
+    """What the network gives for images.
+
+    Raises:
+        InputError: it does not run on such images.
+    """
+    try:
+        return network(images)
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
+        raise
+    except RuntimeError as error:
+        if "memory" in str(error):  # torch has no other word for it on the CPU
+            raise
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(
+            f"{type(network).__name__} does not run on images of shape {tuple(images.shape)} and"
+            f" type {images.dtype} ({reason}); give images as it was trained on"
+        ) from error
+
+
 def accuracy(network: nn.Module, batches: Batches) -> float:
     """Share of images whose largest logit is the one of their label, in 0..1.
 
@@ -43,8 +74,8 @@ def accuracy(network: nn.Module, batches: Batches) -> float:
         batches: pairs (images, integer labels (n,)).
 
     Raises:
-        InputError: there is no image, a label is outside 0..classes - 1, or the output is not
-            one row of logits an image.
+        InputError: there is no image, a label is outside 0..classes - 1, the output is not one row
+            of logits an image, or the network does not run on the images.
     """
     right, _, _ = _judged(network, batches)
     return float(right.mean())
@@ -67,8 +98,13 @@ def _judged(
     """Which images are classified right (n,), their labels (n,), and the number of classes."""
     verdicts, targets, classes = [], [], 0
     with evaluating(network):
-        for images, labels in batches:
-            logits = network(images)
+        for images, labels in batches_of(batches):
+            if not isinstance(labels, torch.Tensor):
+                raise InputError(
+                    f"the labels of a batch are {type(labels).__name__}, not a tensor; give pairs"
+                    " (images, labels)"
+                )
+            logits = answers(network, images)
             classes = _classes(logits, labels)
             verdicts.append((logits.argmax(1) == labels) & ~logits.isnan().any(1))
             targets.append(labels)

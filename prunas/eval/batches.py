@@ -29,7 +29,7 @@ def pairs(batches: Loader) -> Iterator[Pair]:
 
     Raises:
         InputError: a batch of another form, or with another number of targets than images; no
-            image at all; one tensor instead of batches.
+            image at all; one tensor, or what yields nothing, instead of batches.
     """
     require_batches(batches)
     empty = True
@@ -63,11 +63,15 @@ def _differentiable(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def require_batches(batches: Loader) -> None:
-    """Refuse a tensor, whose entries would be taken for batches.
+    """Refuse what yields no batches, and a tensor, whose entries would be taken for them.
 
     Raises:
-        InputError: it is one.
+        InputError: it is such.
     """
+    if not hasattr(batches, "__iter__") and not hasattr(batches, "__getitem__"):
+        raise InputError(
+            f"the batches are {batches!r}; give a list of batches, or a loader that yields them"
+        )
     if isinstance(batches, torch.Tensor):
         raise InputError(
             f"the batches are one tensor of shape {tuple(batches.shape)}; give a list of batches,"

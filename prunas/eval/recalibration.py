@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from prunas.errors import InputError
-from prunas.eval.accuracy import Batches, evaluating
+from prunas.eval.accuracy import Batches, answers, batches_of, evaluating
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -40,7 +40,8 @@ def recalibrated(network: nn.Module, batches: Batches) -> Iterator[None]:
             candidates that are to be compared.
 
     Raises:
-        InputError: there is no batch, or a batch norm sees one value a channel.
+        InputError: there is no batch, or a batch norm sees one value a channel, or the network
+            does not run on the images.
     """
     found = _statistics(network)
     try:
@@ -82,7 +83,7 @@ def _estimate(network: nn.Module, batches: Batches) -> None:
         return
     seen = 0
     with evaluating(network), _averaging(norms):
-        for images, _ in batches:
+        for images, _ in batches_of(batches):
             _forward(network, images)
             seen += 1
     if seen == 0:
@@ -115,7 +116,7 @@ def _fresh(norm: _BatchNorm) -> dict[str, torch.Tensor]:
 
 def _forward(network: nn.Module, images: torch.Tensor) -> None:
     try:
-        network(images)
+        answers(network, images)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise

@@ -7,6 +7,7 @@ common with it is carried over: its tensors, its sizes, and the strides of its s
 
 from collections.abc import Mapping, Sequence
 from math import ceil
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -36,6 +37,10 @@ def adapted(small: nn.Module, arguments: Mapping[str, Any]) -> nn.Module:
     Raises:
         InputError: timm refuses the arguments, or they make a network of other layers.
     """
+    for name in {"num_classes", "in_chans"} & arguments.keys():
+        least = 1 if name == "in_chans" else 0
+        if not isinstance(arguments[name], Integral) or arguments[name] < least:
+            raise InputError(f"{name} is a whole number from {least} up, not {arguments[name]!r}")
     origin: Any = small.prunas_origin
     before = rebuild(origin)
     after = rebuild({**origin, **_changes(origin, arguments), "small_images": None})

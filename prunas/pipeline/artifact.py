@@ -48,7 +48,7 @@ from prunas.pipeline.weightless import weightless
 from prunas.supernet.blocks import Block, identities, leave_out, left_out_of
 from prunas.supernet.choice import settle, settled
 from prunas.supernet.layers import state_sizes
-from prunas.supernet.tensors import tensors_of
+from prunas.supernet.tensors import require_values, tensors_of
 
 FORMAT: Final = 3
 _ARCH, _WEIGHTS = "arch.json", "weights.safetensors"
@@ -71,11 +71,14 @@ def save(network: nn.Module, folder: str | Path) -> Path:
         The folder.
 
     Raises:
-        InputError: the folder holds something else, or the network cannot be rebuilt from what an
-            artifact can say (the message says why).
+        InputError: the folder holds something else, the network has no values yet, or it cannot
+            be rebuilt from what an artifact can say (the message says why).
         RunError: the folder cannot be written.
     """
-    folder = Path(folder)
+    if not isinstance(network, nn.Module):
+        raise InputError(f"a network must be an nn.Module, not {type(network).__name__}")
+    require_values(network)
+    folder = _place(folder)
     require_replaceable(folder)
     origin = _origin(network)
     parent = _parent(origin)
@@ -148,7 +151,7 @@ def load(folder: str | Path, network: nn.Module | None = None, **arguments: Any)
         InputError: the folder is no artifact, is damaged, of another version, or its parent
             cannot be built, or does not fit, or does not take the arguments.
     """
-    folder = in_place(Path(folder))
+    folder = in_place(_place(folder))
     arch = _read_arch(folder)
     if arguments:
         if arch["origin"]["kind"] != "timm" or network is not None:
@@ -183,6 +186,12 @@ def load(folder: str | Path, network: nn.Module | None = None, **arguments: Any)
         reason = str(error).partition("\n")[0]
         raise InputError(f"{folder} does not fit {type(parent).__name__}: {reason}") from None
     return parent.eval()
+
+
+def _place(folder: str | Path) -> Path:
+    if not isinstance(folder, str | Path) or not str(folder) or "\0" in str(folder):
+        raise InputError(f"{folder!r} is no folder; give the name of one")
+    return Path(folder)
 
 
 _MISFITS: Final = (AttributeError, LookupError, TypeError, ValueError, RuntimeError)

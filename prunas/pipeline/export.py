@@ -21,6 +21,7 @@ from prunas.errors import InputError, RunError
 from prunas.pipeline.files import replacing
 from prunas.pipeline.networks import rebuild
 from prunas.supernet.skeleton import FORWARD_ERRORS
+from prunas.supernet.tensors import require_values
 
 TOLERANCE: Final = 1e-4
 """Largest difference from the network's outputs, relative to the largest of them, in float32."""
@@ -50,7 +51,7 @@ class Exported:
     difference: float
 
 
-def export_onnx(network: nn.Module, input_size: Sequence[int], file: Path) -> Exported:
+def export_onnx(network: nn.Module, input_size: Sequence[int], file: str | Path) -> Exported:
     """Write `network` as one ONNX file that takes any batch size.
 
     What is written has been run by onnxruntime on two batch sizes, against the network, within
@@ -70,7 +71,7 @@ def export_onnx(network: nn.Module, input_size: Sequence[int], file: Path) -> Ex
         raise InputError(
             f"the export to ONNX needs {', '.join(missing)}; run: pip install 'prunas[export]'"
         )
-    twin = _twin(network)
+    file, twin = Path(file), _twin(network)
     with _exporting(network, "ONNX"):
         program = torch.onnx.export(
             twin,
@@ -86,7 +87,7 @@ def export_onnx(network: nn.Module, input_size: Sequence[int], file: Path) -> Ex
     return _kept("onnx", content, _in_onnxruntime(content), twin, input_size, file)
 
 
-def export_torch(network: nn.Module, input_size: Sequence[int], file: Path) -> Exported:
+def export_torch(network: nn.Module, input_size: Sequence[int], file: str | Path) -> Exported:
     """Write `network` as a program of torch.export that takes any batch size.
 
     What is written has been read back and run on two batch sizes, against the network, within
@@ -99,10 +100,10 @@ def export_torch(network: nn.Module, input_size: Sequence[int], file: Path) -> E
         file: usually *.pt2; its folder is made, an earlier file replaced.
 
     Raises:
-        InputError: the network cannot be exported.
+        InputError: the network cannot be exported, or has no values.
         RunError: the exported network computes something else, or cannot be written.
     """
-    twin = _twin(network)
+    file, twin = Path(file), _twin(network)
     buffer = io.BytesIO()
     with _exporting(network, "torch.export"):
         images = _images(input_size, _TRACED_BATCH)
@@ -115,7 +116,7 @@ def export_torch(network: nn.Module, input_size: Sequence[int], file: Path) -> E
     )
 
 
-def export_timm(network: nn.Module, input_size: Sequence[int], file: Path) -> Exported:
+def export_timm(network: nn.Module, input_size: Sequence[int], file: str | Path) -> Exported:
     """Write the shapes of `network` in the form that timm keeps those of its pruned models in.
 
     `timm.models.adapt_model_from_string(parent, text)` makes a network of these shapes from the
@@ -151,12 +152,18 @@ def export_timm(network: nn.Module, input_size: Sequence[int], file: Path) -> Ex
             f" {origin['name']} ({reason}); export it as onnx or torch"
         ) from error
     return _kept(
-        "timm", text.encode(), lambda x: tree_leaves(built(x)), _twin(network), input_size, file
+        "timm",
+        text.encode(),
+        lambda x: tree_leaves(built(x)),
+        _twin(network),
+        input_size,
+        Path(file),
     )
 
 
 def _twin(network: nn.Module) -> nn.Module:
     """A copy on the CPU in eval mode, in plain memory layout."""
+    require_values(network)
     twin = copy.deepcopy(network).cpu().eval()
     return twin.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload, no-any-return]
 
@@ -209,7 +216,7 @@ def _kept(
 ) -> Exported:
     """Compare, then write aside and rename."""
     batches = [_images(input_size, batch) for batch in _COMPARED_BATCHES]
-    difference = max(_difference(tree_leaves(network(x)), run(x)) for x in batches)
+    difference = max(_difference(_tensors(tree_leaves(network(x))), run(x)) for x in batches)
     if not difference <= TOLERANCE:
         raise RunError(
             f"the network exported to {form} differs from the network by {difference:.2g}"
@@ -220,8 +227,21 @@ def _kept(
     return Exported(form, file, len(content), difference)
 
 
-def _difference(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
+def _tensors(leaves: Sequence[Any]) -> list[Tensor]:
+    """Those of them that are tensors: an exported network may have no others."""
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+
+def _widened(out: Tensor) -> Tensor:
+    """Flags and whole numbers as numbers that can be subtracted."""
+    return out if out.is_complex() else out.double()
+
+
+def _difference(expected: Sequence[Tensor], found: Sequence[Any]) -> float:
     """Largest absolute difference over the largest absolute value; NaN where either is NaN."""
+    expected, found = (list(map(_widened, _tensors(outs))) for outs in (expected, found))
+    if not expected:
+        raise InputError("the network gives no tensor that an export could be compared by")
     if [tuple(out.shape) for out in expected] != [tuple(out.shape) for out in found]:
         return float("inf")
     scale = torch.stack([out.abs().max() for out in expected]).max()

@@ -97,6 +97,8 @@ def prune(
         _require_repeatable(batches)
         require_on(network, device)
     wanted = Budget.parse(budget) if isinstance(budget, str) else budget
+    if not isinstance(wanted, Budget):
+        raise InputError(f"{budget!r} is not a budget; give one such as 'macs=50%'")
     prices = Prices(network, space)
     feasible = Feasible(space, wanted, prices)  # refuses a budget out of reach at once
     ranking = di_prior(network, space, batches, device=device, criterion=judge)

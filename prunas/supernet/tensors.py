@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from prunas.errors import InputError
 
@@ -41,9 +42,11 @@ def require_values(network: nn.Module) -> None:
     """Refuse a network without weights.
 
     Raises:
-        InputError: a tensor is on the meta device.
+        InputError: a tensor is on the meta device, or its shape is not known yet.
     """
     for name, tensor in all_tensors_of(network).items():
+        if is_lazy(tensor):
+            raise InputError(f"{name} has no values yet (lazy); run the network once")
         if tensor.is_meta:
             raise InputError(f"{name} has no values yet (device meta); load weights first")
 

@@ -42,6 +42,11 @@ def test_refuses_a_tensor_in_place_of_batches() -> None:
         next(pairs(IMAGES))
 
 
+def test_refuses_what_yields_no_batches() -> None:
+    with pytest.raises(InputError, match="the batches are 5; give a list of batches, or a loader"):
+        next(pairs(5))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("batch", "words"),
     [

@@ -499,6 +499,27 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
         prunas.save(_cut(), tmp_path / "file" / "model")
 
 
+@pytest.mark.parametrize("folder", [None, "", "a\0b", 3])
+def test_what_is_no_folder_is_refused(folder: Any) -> None:
+    for call in (lambda: prunas.load(folder), lambda: prunas.save(nn.Linear(2, 2), folder)):
+        with pytest.raises(prunas.InputError, match=r"is no folder; give the name of one"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("network", "sentence"),
+    [
+        (None, r"a network must be an nn\.Module, not NoneType"),
+        (nn.LazyLinear(2), r"weight has no values yet \(lazy\); run the network once"),
+        (nn.Linear(2, 2, device="meta"), r"weight has no values yet \(device meta\)"),
+    ],
+)
+def test_what_has_no_values_is_not_saved(network: Any, sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(prunas.InputError, match=sentence):
+        prunas.save(network, tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
 # -- the parent's arguments ------------------------------------------------------------------------
 
 PARENTS = ["test_efficientnet", "test_resnet", "test_vit", "test_convnext", "test_nfnet"]
@@ -623,6 +644,10 @@ def test_arguments_that_make_other_layers_are_refused(tmp_path: Path) -> None:
         prunas.load(tmp_path / "model", block_args={"attn_layer": "se"})
     with pytest.raises(prunas.InputError, match="timm cannot create test_resnet"):
         prunas.load(tmp_path / "model", no_such_argument=1)
+    with pytest.raises(prunas.InputError, match="in_chans is a whole number from 1 up, not 0"):
+        prunas.load(tmp_path / "model", in_chans=0)
+    with pytest.raises(prunas.InputError, match="num_classes is a whole number from 0 up, not '3'"):
+        prunas.load(tmp_path / "model", num_classes="3")
 
 
 def test_arguments_of_timm_are_for_timm(tmp_path: Path) -> None:

@@ -149,6 +149,26 @@ def test_the_extra_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         export_onnx(Scaled(), (3, 4, 4), tmp_path / "net.onnx")
 
 
+class Several(nn.Module):
+    """Gives more than one tensor of numbers."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, None, int, Tensor]:
+        means = images.mean((2, 3))
+        return means, None, 3, means > 0
+
+
+def test_outputs_that_are_no_numbers_are_compared_as_well(tmp_path: Path) -> None:
+    exported = export_torch(Several(), (3, 4, 4), str(tmp_path / "net.pt2"))
+    assert exported.file == tmp_path / "net.pt2"
+    assert exported.difference <= TOLERANCE
+    assert exported.file.is_file()
+
+
+def test_a_network_without_values_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"weight has no values yet \(device meta\)"):
+        export_torch(nn.Conv2d(3, 4, 1).to("meta"), (3, 4, 4), tmp_path / "net.pt2")
+
+
 # -- timm's own form -------------------------------------------------------------------------------
 
 

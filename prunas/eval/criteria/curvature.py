@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from prunas.errors import InputError
-from prunas.eval.accuracy import evaluating
+from prunas.eval.accuracy import answers, evaluating
 from prunas.eval.criteria.discriminant import Array
 from prunas.eval.device import require_on
 
@@ -54,8 +54,9 @@ def answer_curvatures(
 
     with evaluating(network), _differentiated(network, names, add), torch.enable_grad():
         inputs = _floating(images).to(device).detach().requires_grad_()
-        logits = _logits(network(inputs))
-        torch.autograd.grad(logits, inputs, _directions(logits.detach(), generator))
+        logits = _logits(answers(network, inputs))
+        directions = _directions(logits.detach(), generator)
+        torch.autograd.grad(logits, inputs, directions, allow_unused=True)
     return {
         name: _finite(name, sums[name]) if name in sums else _unheard(network, name)
         for name in names

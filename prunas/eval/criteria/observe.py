@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from prunas.errors import InputError
-from prunas.eval.accuracy import evaluating
+from prunas.eval.accuracy import answers, evaluating
 from prunas.eval.batches import Loader, pairs
 from prunas.eval.criteria.verdict import width_genes
 from prunas.eval.device import require_on
@@ -73,13 +73,14 @@ def observe(
         kind: layers of one kind have the same statistic of the same maps; all, by default.
 
     Raises:
-        InputError: no image, or a layer that the network does not have.
+        InputError: no image, a layer that the network does not have, or images that it does not run
+            on.
     """
     require_on(network, device)
     with evaluating(network), _watching(network, taps, _Watch(statistic, kind), outputs) as watch:
         for images, targets in pairs(batches):
             watch.begin(len(images))
-            output = network(images.to(device))
+            output = answers(network, images.to(device))
             yield Pass(len(images), targets, output, watch.calls)
 
 
