@@ -2,14 +2,15 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from prunas.errors import InputError
+from prunas.errors import InputError, RunError
+from prunas.eval.batches import require_batches
 
 Batches: TypeAlias = Iterable[tuple[torch.Tensor, torch.Tensor]]
 """Pairs (images (n, ...), targets (n, ...)), on the device of the network that will see them."""
@@ -33,29 +34,19 @@ def evaluating(network: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def batches_of(batches: Batches) -> Batches:
-    """The batches themselves.
+@contextmanager
+def running(network: nn.Module, images: torch.Tensor) -> Iterator[None]:
+    """Inside the `with`, that `network` does not run on such images becomes a sentence.
 
     Raises:
-        InputError: they are none.
-    """
-    if not isinstance(batches, Iterable):
-        raise InputError(f"the batches are {batches!r}; give pairs (images, labels)")
-    return batches
-
-
-def answers(network: nn.Module, images: torch.Tensor) -> Any:
-    """What the network gives for images.
-
-    Raises:
-        InputError: it does not run on such images.
+        InputError: it does not.
     """
     try:
-        return network(images)
-    except (torch.OutOfMemoryError, torch.AcceleratorError):
+        yield
+    except (RunError, torch.OutOfMemoryError, torch.AcceleratorError):
         raise
     except RuntimeError as error:
-        if "memory" in str(error):  # torch has no other word for it on the CPU
+        if "memory" in str(error):  # torch has no other error for it on the CPU
             raise
         reason = str(error).strip().partition("\n")[0]
         raise InputError(
@@ -97,14 +88,16 @@ def _judged(
 ) -> tuple[NDArray[np.bool_], NDArray[np.int64], int]:
     """Which images are classified right (n,), their labels (n,), and the number of classes."""
     verdicts, targets, classes = [], [], 0
+    require_batches(batches)
     with evaluating(network):
-        for images, labels in batches_of(batches):
+        for images, labels in batches:
             if not isinstance(labels, torch.Tensor):
                 raise InputError(
                     f"the labels of a batch are {type(labels).__name__}, not a tensor; give pairs"
                     " (images, labels)"
                 )
-            logits = answers(network, images)
+            with running(network, images):
+                logits = network(images)
             classes = _classes(logits, labels)
             verdicts.append((logits.argmax(1) == labels) & ~logits.isnan().any(1))
             targets.append(labels)

@@ -62,7 +62,7 @@ def _differentiable(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.clone() if tensor.is_inference() else tensor
 
 
-def require_batches(batches: Loader) -> None:
+def require_batches(batches: object) -> None:
     """Refuse what yields no batches, and a tensor, whose entries would be taken for them.
 
     Raises:

@@ -14,7 +14,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from prunas.errors import InputError
-from prunas.eval.accuracy import Batches, answers, batches_of, evaluating
+from prunas.eval.accuracy import Batches, evaluating, running
+from prunas.eval.batches import require_batches
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -81,9 +82,10 @@ def _estimate(network: nn.Module, batches: Batches) -> None:
     norms = [norm for norm, _ in _statistics(network)]
     if not norms:
         return
+    require_batches(batches)
     seen = 0
     with evaluating(network), _averaging(norms):
-        for images, _ in batches_of(batches):
+        for images, _ in batches:
             _forward(network, images)
             seen += 1
     if seen == 0:
@@ -116,7 +118,8 @@ def _fresh(norm: _BatchNorm) -> dict[str, torch.Tensor]:
 
 def _forward(network: nn.Module, images: torch.Tensor) -> None:
     try:
-        answers(network, images)
+        with running(network, images):
+            network(images)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise

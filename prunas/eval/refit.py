@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from prunas.errors import InputError
-from prunas.eval.accuracy import evaluating
+from prunas.eval.accuracy import evaluating, running
 from prunas.eval.batches import Loader, images_at
 from prunas.eval.criteria.discriminant import RIDGE_SHARE
 from prunas.eval.device import require_on
@@ -142,7 +142,7 @@ def _given(
 
         return remember
 
-    with _hooked(whole, {name: look(name) for name in layers}):
+    with _hooked(whole, {name: look(name) for name in layers}), running(whole, images):
         whole(images)
     return found
 

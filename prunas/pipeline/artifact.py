@@ -188,7 +188,7 @@ def load(folder: str | Path, network: nn.Module | None = None, **arguments: Any)
     return parent.eval()
 
 
-def _place(folder: str | Path) -> Path:
+def _place(folder: object) -> Path:
     if not isinstance(folder, str | Path) or not str(folder) or "\0" in str(folder):
         raise InputError(f"{folder!r} is no folder; give the name of one")
     return Path(folder)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from prunas.errors import InputError
-from prunas.eval.accuracy import Batches, accuracy, evaluating, per_class
+from prunas.eval.accuracy import Batches, accuracy, evaluating, per_class, running
 
 Measure = Callable[[nn.Module, Batches], object]
 
@@ -85,3 +85,15 @@ def test_refusals(measure: Measure, images: torch.Tensor, labels: torch.Tensor, 
 def test_refuses_no_batches() -> None:
     with pytest.raises(InputError, match="no images"):
         accuracy(nn.Identity(), [])
+    with pytest.raises(InputError, match="the batches are None; give a list of batches"):
+        accuracy(nn.Identity(), None)  # type: ignore[arg-type]
+
+
+def test_refuses_labels_that_are_no_tensor() -> None:
+    with pytest.raises(InputError, match="the labels of a batch are list, not a tensor"):
+        accuracy(nn.Identity(), [(torch.zeros(2, 3), [0, 1])])  # type: ignore[list-item]
+
+
+def test_running_out_of_memory_is_not_the_fault_of_the_images() -> None:
+    with pytest.raises(RuntimeError, match="allocate memory"), running(nn.ReLU(), torch.zeros(1)):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")

@@ -207,6 +207,13 @@ def test_a_gradient_without_end_is_refused_by_name() -> None:
         )
 
 
+class _Bins(nn.Module):
+    """Its outputs have no gradient by its inputs."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.bucketize(x, torch.linspace(-1, 1, 5)).float()
+
+
 class _Detached(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -222,6 +229,8 @@ class _Detached(nn.Module):
         (nn.Linear(4, 1), torch.randn(5, 4), "does not give logits of two or more classes"),
         (nn.LSTM(4, 3), torch.randn(5, 4), "does not give logits of two or more classes"),
         (_Detached(), torch.randn(5, 4), "cannot be differentiated"),
+        (nn.Sequential(_Bins(), nn.Linear(4, 3)), torch.randn(5, 4), "cannot be differentiated"),
+        (nn.Linear(4, 3), torch.randn(5, 4).double(), "does not run on images of shape"),
         (nn.Linear(4, 3), torch.zeros(5, 4, dtype=torch.uint8), "type torch.uint8"),
     ],
 )

@@ -152,7 +152,7 @@ def test_a_failing_forward_leaves_the_network_as_it_was(
     network = small_network().train()
     found = dict(network.named_buffers())
     bad = [*batches, (torch.zeros(2, 5, 6, 6), torch.zeros(2))]
-    with pytest.raises(RuntimeError, match="running_mean"):
+    with pytest.raises(InputError, match=r"shape \(2, 5, 6, 6\) .*; give images as it was trained"):
         recalibrate(network, bad)
     assert all(buffer is found[name] for name, buffer in network.named_buffers())
     assert all(module.training for module in network.modules())
@@ -170,6 +170,8 @@ def test_network_without_batch_norm_needs_no_images() -> None:
 def test_refuses_no_batches() -> None:
     with pytest.raises(InputError, match="on no images"):
         recalibrate_(small_network(), [])
+    with pytest.raises(InputError, match="the batches are None; give a list of batches"):
+        recalibrate_(small_network(), None)  # type: ignore[arg-type]
 
 
 def test_refuses_batches_of_one_value_a_channel() -> None:

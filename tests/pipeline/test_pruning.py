@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -147,6 +147,23 @@ def test_a_network_of_two_inputs_is_pruned_by_its_weights_alone() -> None:
     assert found.macs[0] <= 0.6 * found.macs[1]
     with pytest.raises(InputError, match=r"2 inputs \(images, offsets\), .* without batches"):
         prunas.prune(network, space, "macs=60%", criterion="l1", batches=batches())
+
+
+@pytest.mark.parametrize("budget", [None, 0.5, {"macs": 0.5}])
+def test_refuses_what_is_no_budget(budget: Any) -> None:
+    network, space = network_and_space()
+    with pytest.raises(InputError, match="is not a budget; give one such as 'macs=50%'"):
+        prunas.prune(network, space, budget, criterion="l1")
+
+
+@pytest.mark.parametrize("criterion", ["di-curvature", "l1", "taylor"])
+def test_refuses_images_that_the_network_does_not_run_on(criterion: str) -> None:
+    network, space = network_and_space()
+    images = torch.rand(4, *IMAGE)
+    for wrong in (images.double(), images[:, :1], images.to(torch.uint8)):
+        given = [(wrong, torch.arange(4))]
+        with pytest.raises(InputError, match="does not run on images of shape"):
+            prunas.prune(network, space, "macs=60%", criterion=criterion, batches=given)
 
 
 def test_refuses_a_budget_out_of_reach() -> None:

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import numpy as np
 import torch
 from torch import nn
 
 from prunas.errors import InputError
-from prunas.eval.accuracy import answers, evaluating
+from prunas.eval.accuracy import evaluating, running
 from prunas.eval.criteria.discriminant import Array
 from prunas.eval.device import require_on
 
@@ -54,9 +54,12 @@ def answer_curvatures(
 
     with evaluating(network), _differentiated(network, names, add), torch.enable_grad():
         inputs = _floating(images).to(device).detach().requires_grad_()
-        logits = _logits(answers(network, inputs))
+        with running(network, images):
+            logits = _logits(network(inputs))
         directions = _directions(logits.detach(), generator)
-        torch.autograd.grad(logits, inputs, directions, allow_unused=True)
+        (slope,) = torch.autograd.grad(logits, inputs, directions, allow_unused=True)
+        if slope is None:
+            raise InputError(_FLAT)
     return {
         name: _finite(name, sums[name]) if name in sums else _unheard(network, name)
         for name in names
@@ -101,10 +104,13 @@ def _logits(output: Any) -> torch.Tensor:
             " curvature; choose another criterion, such as reconstruction"
         )
     if not output.requires_grad:
-        raise InputError(
-            "the network's answers cannot be differentiated; choose a criterion without gradients"
-        )
+        raise InputError(_FLAT)
     return output
+
+
+_FLAT: Final = (
+    "the network's answers cannot be differentiated; choose a criterion without gradients"
+)
 
 
 @contextmanager

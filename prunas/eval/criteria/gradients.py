@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_leaves
 
 from prunas.errors import InputError
-from prunas.eval.accuracy import evaluating
+from prunas.eval.accuracy import evaluating, running
 from prunas.eval.batches import Loader, pairs
 from prunas.eval.criteria.discriminant import Array
 from prunas.eval.criteria.slices import Slice, Slices, checked_parameters, joined, slices_of
@@ -185,7 +185,8 @@ def _weight_gradients(
     with evaluating(network):
         for images, targets in labelled(batches):
             with torch.enable_grad():
-                output = functional_call(network, dict(held), (images.to(device),))
+                with running(network, images):
+                    output = functional_call(network, dict(held), (images.to(device),))
                 loss = loss_of(output, targets.to(device))
                 found = torch.autograd.grad(loss, list(held.values()), allow_unused=True)
             yield held, _filled(held, found)

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from prunas.errors import InputError
-from prunas.eval.accuracy import answers, evaluating
+from prunas.eval.accuracy import evaluating, running
 from prunas.eval.batches import Loader, pairs
 from prunas.eval.criteria.verdict import width_genes
 from prunas.eval.device import require_on
@@ -80,7 +80,8 @@ def observe(
     with evaluating(network), _watching(network, taps, _Watch(statistic, kind), outputs) as watch:
         for images, targets in pairs(batches):
             watch.begin(len(images))
-            output = answers(network, images.to(device))
+            with running(network, images):
+                output = network(images.to(device))
             yield Pass(len(images), targets, output, watch.calls)
 
 
