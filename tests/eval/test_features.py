@@ -167,7 +167,7 @@ def test_network_is_left_as_found(network: Branching, space: SearchSpace, batche
 
 
 def test_hooks_go_when_the_forward_fails(network: Branching, space: SearchSpace) -> None:
-    with pytest.raises(RuntimeError):
+    with pytest.raises(InputError, match="does not run on images of shape"):
         channel_features(network, space, [(torch.zeros(2, 9, 6, 6), torch.zeros(2))], device="cpu")
     assert not any(module._forward_pre_hooks for module in network.modules())
     assert network.training
