@@ -1,4 +1,5 @@
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -137,14 +138,12 @@ def test_folder_of_classes(tmp_path: Path) -> None:
     assert total == 27
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
 def test_names_of_folders_and_pictures_may_be_no_text(tmp_path: Path) -> None:
     """As on disks that were written with another code page."""
     strange = os.fsdecode(b"caf\xe9")
-    try:
-        write_folder(tmp_path, {strange: 8, "tea": 8})
-        (tmp_path / "tea" / "0.png").rename(tmp_path / "tea" / f"{strange}.png")
-    except OSError:
-        pytest.skip("this disk has no such names")
+    write_folder(tmp_path, {strange: 8, "tea": 8})
+    (tmp_path / "tea" / "0.png").rename(tmp_path / "tea" / f"{strange}.png")
     loaded = load_data(tmp_path, seed=0)
     check_sound(loaded)
     assert loaded.classes == (strange, "tea")

@@ -5,6 +5,7 @@ import os
 import resource
 import shutil
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -44,16 +45,14 @@ def test_rows_come_back_in_order(tmp_path: Path) -> None:
         assert isinstance(archive.rows()[0].candidate, Candidate)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems lack some of these names")
 @pytest.mark.parametrize(
     "name", [b"what?", b"50%25", b"a#b", b"a&mode=ro", b"caf\xe9", "café".encode()]
 )
 def test_a_folder_may_have_any_name(name: bytes, tmp_path: Path) -> None:
     """SQLite takes an address, in which some of these mean something."""
     folder = tmp_path / os.fsdecode(name)
-    try:
-        folder.mkdir()
-    except OSError:
-        pytest.skip("this disk has no such names")
+    folder.mkdir()
     with Archive(folder / "archive.sqlite", fingerprint="run") as archive:
         archive.record(evaluation(3, 1))
     assert [file.parent for file in tmp_path.rglob("archive.sqlite")] == [folder]
