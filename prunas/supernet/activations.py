@@ -20,7 +20,8 @@ from prunas.supernet.choice import run_together
 from prunas.supernet.conditions import Condition, where
 from prunas.supernet.cut import require_same
 from prunas.supernet.kernels import kernels_of
-from prunas.supernet.labels import FIRST_IMAGE, PINNED, SECOND_IMAGE, Nodes, Solution
+from prunas.supernet.labelled import solved
+from prunas.supernet.labels import Nodes, Solution
 from prunas.supernet.margins import Margins, unknown
 from prunas.supernet.operators import Dims
 from prunas.supernet.presence import Presence
@@ -28,7 +29,6 @@ from prunas.supernet.recorder import Memory, Product, Record, record
 from prunas.supernet.resolution import seen
 from prunas.supernet.skeleton import imagined, skeleton
 from prunas.supernet.space import Contraction, SearchSpace, Size, present, size_polynomial
-from prunas.supernet.trace import solved
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class _Reading:
     ) -> None:
         self.space, self.found, self.presence, self.margins = space, found, presence, margins
         self.atoms = solution.atoms
-        self.second_image = _second_image(solution.atoms)
+        self.second_image = solution.second_image
         self.gene_of_class = _genes_of_classes(space, found.tensors, solution.atoms)
         self.place = {memory: place for place, memory in enumerate(found.memory)}
         self._kernels = {name.rpartition(".")[0]: gene for gene, name in kernels_of(space).items()}
@@ -225,14 +225,6 @@ class _Reading:
 
 def _is_fixed(size: Size) -> bool:
     return all(not genes for _, genes in size)
-
-
-def _second_image(atoms: Nodes) -> Nodes:
-    """(nodes,) what belongs to the second image of the batch alone."""
-    first, second = atoms[FIRST_IMAGE, 0], atoms[SECOND_IMAGE, 0]
-    apart = first != second and second != PINNED
-    found: Nodes = (atoms == second).any(axis=1)
-    return found if apart else np.zeros_like(found)
 
 
 def _genes_of_classes(space: SearchSpace, tensors: Mapping[str, Dims], atoms: Nodes) -> Nodes:

@@ -13,7 +13,7 @@ from torch import nn
 from prunas.supernet.blocks import Seen
 from prunas.supernet.comparisons import turned
 from prunas.supernet.grid import WidthGrid
-from prunas.supernet.labels import FIRST_IMAGE, PINNED, SECOND_IMAGE, Nodes, Solution
+from prunas.supernet.labels import FIRST_IMAGE, SECOND_IMAGE, Nodes, Solution
 from prunas.supernet.recorder import Record
 from prunas.supernet.rows import distinct_rows
 from prunas.supernet.scoped import Place
@@ -70,7 +70,7 @@ class Draft:
         self.reasons = solution.reasons
         self.plain = solution.component
         self.classes = self._without_batch(solution.atoms)
-        self.second_image = self._second_image(solution.atoms)
+        self.second_image = solution.second_image
         self.slots = [
             (name, dimension, nodes)
             for name, dims in found.tensors.items()
@@ -93,13 +93,6 @@ class Draft:
         classes = np.where(np.isin(atoms, self._images(atoms)), 0, atoms)
         columns = np.flatnonzero(classes.any(axis=0))
         return classes[:, columns] if len(columns) else classes[:, :1]
-
-    @staticmethod
-    def _second_image(atoms: Nodes) -> NDArray[np.bool_]:
-        """Nodes that belong to the second image alone: they do not count in costs per image."""
-        first, second = atoms[FIRST_IMAGE, 0], atoms[SECOND_IMAGE, 0]
-        found: NDArray[np.bool_] = (atoms == second).any(axis=1)
-        return found if first != second and second != PINNED else np.zeros_like(found)
 
     def _observed(self) -> list[Nodes]:
         """Every label array whose length must be a polynomial in the genes."""

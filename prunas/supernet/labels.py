@@ -9,6 +9,7 @@ All of it is solved once, at the end, as connected components plus congruence of
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 from typing import Any, Final
 
@@ -41,6 +42,13 @@ class Solution:
     atoms: Nodes
     reasons: dict[int, str]
     component: Nodes
+
+    @cached_property
+    def second_image(self) -> NDArray[np.bool_]:
+        """(nodes,) what belongs to the second image alone: it does not count in costs per image."""
+        first, second = self.atoms[[FIRST_IMAGE, SECOND_IMAGE], 0]
+        found: NDArray[np.bool_] = (self.atoms == second).any(axis=1)
+        return found if first != second and second != PINNED else np.zeros_like(found)
 
 
 @dataclass(frozen=True)

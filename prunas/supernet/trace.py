@@ -1,11 +1,10 @@
 """From a network to its search space: label one run, solve, name the channel groups, try them."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 from numbers import Integral
 from typing import Any, Final
 
-import numpy as np
 import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
@@ -17,11 +16,11 @@ from prunas.supernet.depth import with_blocks
 from prunas.supernet.draft import Draft
 from prunas.supernet.grid import DEFAULT, WidthGrid, as_grid
 from prunas.supernet.kernels import with_kernels
-from prunas.supernet.labels import BATCH, Nodes, Solution
+from prunas.supernet.labelled import labelled
+from prunas.supernet.labels import BATCH
 from prunas.supernet.probe import blamed
-from prunas.supernet.recorder import Record, record
+from prunas.supernet.recorder import Record
 from prunas.supernet.resolution import seen, stride_of, with_resolutions
-from prunas.supernet.scoped import Place
 from prunas.supernet.skeleton import skeleton, with_batch
 from prunas.supernet.space import SearchSpace
 from prunas.supernet.tensors import tensors_of
@@ -96,8 +95,7 @@ def trace(
     for module in was_training:
         module.training = False
     run_together(bare)
-    found = record(bare, inputs, fixed)
-    solution = solved(found)
+    inputs, found, solution = labelled(bare, inputs, fixed)
     widths = as_grid(grid)
     draft = Draft(network, inputs, found, solution, widths)
     dropped = {} if "width" in wanted else draft.all_classes("widths are not searched")
@@ -139,42 +137,6 @@ def kinds_of(genes: Collection[str]) -> frozenset[str]:
     if not genes:
         raise InputError(f"no kind of gene was given; choose from {', '.join(KINDS)}")
     return frozenset(genes)
-
-
-def solved(found: Record) -> Solution:
-    """Classes in which dimensions that must stay equally long do.
-
-    Two dimensions made of the same classes, in whatever order, are equally long anyway; others
-    are tied index by index.
-    """
-    solution = found.labels.solve()
-    united: dict[bytes, bytes] = {}
-
-    def representative(nodes: Nodes) -> bytes:
-        table = np.sort(solution.atoms[nodes], axis=1)
-        key = table[np.lexsort(table.T)].tobytes()
-        while key in united:
-            key = united[key]
-        return key
-
-    tied = False
-    for one, two, why in _equal_lengths(found):
-        first, second = representative(one), representative(two)
-        if first != second:
-            united[second] = first
-            found.labels.tie(one, two, why)
-            tied = True
-    return found.labels.solve() if tied else solution
-
-
-def _equal_lengths(found: Record) -> Iterator[tuple[Nodes, Nodes, str]]:
-    """Pairs of dimensions that have the same length in every candidate, with the reason."""
-    yield from found.lengths
-    first: dict[Place, Nodes] = {}
-    for place, _, nodes in found.sizes:
-        known = first.setdefault(place, nodes)
-        if known is not nodes and len(known) == len(nodes):
-            yield known, nodes, f"{place.module}.{place.name} is also a fixed length"
 
 
 def _bare(network: nn.Module) -> nn.Module:

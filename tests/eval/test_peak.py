@@ -17,7 +17,16 @@ from prunas.supernet.spos import spos_network, spos_space
 from prunas.supernet.trace import trace
 from tests.eval.following import Following
 from tests.eval.joint import NETWORKS, Trimmed, network_of, of_timm, traced
-from tests.supernet.networks import BLOCKS, IMAGE, Network, Residual, choice_block
+from tests.supernet.networks import (
+    APART,
+    BLOCKS,
+    IMAGE,
+    Apart,
+    Network,
+    Residual,
+    Way,
+    choice_block,
+)
 from tests.supernet.random_networks import networks
 
 WITH_DEPTH = ("Residual", "Plain", "Residual", "Attention", "ChannelsLast", "Residual")
@@ -55,6 +64,12 @@ def test_random_networks(network: Network) -> None:
 @pytest.mark.parametrize("name", sorted(BLOCKS))
 def test_every_kind_of_coupling(name: str) -> None:
     network = Network([name])
+    compared(network, trace(network, IMAGE), 2)
+
+
+@pytest.mark.parametrize("way", APART.values(), ids=APART)
+def test_images_that_the_forward_takes_apart(way: Way) -> None:
+    network = Apart(way)
     compared(network, trace(network, IMAGE), 2)
 
 

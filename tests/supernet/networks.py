@@ -374,3 +374,30 @@ class Shifted(nn.Module):
     def forward(self, images: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
         answers: torch.Tensor = self.layers(images + offsets).mean((2, 3))
         return answers
+
+
+Way = Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]
+
+APART: dict[str, Way] = {
+    "images": lambda f, x: torch.stack([f(image) for image in x]),
+    "batches of one": lambda f, x: torch.cat([f(image[None]) for image in x]),
+    "chunk": lambda f, x: torch.cat([f(part) for part in x.chunk(len(x))]),
+    "split": lambda f, x: torch.cat([f(part) for part in x.split(1)]),
+    "slices": lambda f, x: torch.cat([f(x[i : i + 1]) for i in range(len(x))]),
+    "vmap": lambda f, x: torch.func.vmap(f)(x),
+    "a list": lambda f, x: torch.stack(list(map(f, x.unbind()))),
+}
+
+
+class Apart(nn.Module):
+    """Its first layer sees the batch, its second one image, its third the batch again."""
+
+    def __init__(self, way: Way) -> None:
+        super().__init__()
+        self.stem, self.body = nn.Conv2d(IMAGE[0], 8, 3), nn.Conv2d(8, 12, 3)
+        self.head, self.way = nn.Linear(12, 5), way
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.way(lambda image: self.body(image).relu(), self.stem(x).relu())
+        out: Tensor = self.head(x.mean((2, 3)))
+        return out

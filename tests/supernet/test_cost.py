@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 from prunas.errors import InputError
 from prunas.eval.cost import Cost
@@ -18,8 +18,18 @@ from prunas.supernet.cut import cut
 from prunas.supernet.grid import EVERY
 from prunas.supernet.space import Candidate, SearchSpace
 from prunas.supernet.trace import trace
+from prunas.supernet.verify import verify
 from tests.supernet.counting import macs_counted, parameters_counted
-from tests.supernet.networks import IMAGE, Conv1dNet, Conv3dNet, Network, plain_chain
+from tests.supernet.networks import (
+    APART,
+    IMAGE,
+    Apart,
+    Conv1dNet,
+    Conv3dNet,
+    Network,
+    Way,
+    plain_chain,
+)
 from tests.supernet.random_networks import networks
 
 
@@ -93,6 +103,64 @@ def test_other_dimensions(network: nn.Module, size: tuple[int, ...]) -> None:
     small = cut(network, space, [5, 3])
     assert Cost(space).macs([(5, 3)])[0] == macs_counted(small, size)
     assert Cost(space).params([(5, 3)])[0] == parameters_counted(small)
+
+
+@pytest.mark.parametrize("way", APART.values(), ids=APART)
+def test_images_that_the_forward_takes_apart_count_once(way: Way) -> None:
+    network = Apart(way)
+    space = trace(network, IMAGE, grid=EVERY)
+    candidates = [space.full(), Candidate((5, 7))]
+    expected = [macs_counted(cut(network, space, each), IMAGE) for each in candidates]
+    assert Cost(space).macs(candidates).tolist() == expected
+    verify(network, space)
+
+
+class Bag(nn.Module):
+    """The operator of its first layer has no rule, so nothing says which dimension the batch is."""
+
+    def __init__(self, squeezed: bool = False) -> None:
+        super().__init__()
+        self.bag, self.squeezed = nn.EmbeddingBag(9, 6), squeezed
+        self.body, self.head = nn.Parameter(torch.randn(6, 8)), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.bag(x)
+        out: Tensor = self.head(((x.squeeze() if self.squeezed else x) @ self.body).relu())
+        return out
+
+
+def costs_of_bag(network: Bag, width: int) -> int:
+    space = trace(network, example=torch.zeros(4, 3, dtype=torch.long), grid=EVERY)
+    return int(Cost(space).macs([(width,)])[0])
+
+
+def test_a_batch_that_an_operator_without_a_rule_hides_counts_once() -> None:
+    assert costs_of_bag(Bag(), 8) == 6 * 8 + 8 * 5
+    assert costs_of_bag(Bag(), 3) == 6 * 3 + 3 * 5
+
+
+def test_a_vector_in_place_of_a_batch_of_one_is_not_less_work() -> None:
+    # products with vectors are not counted, so one image would seem to cost less than half of two
+    assert costs_of_bag(Bag(squeezed=True), 8) == 2 * (6 * 8 + 8 * 5)
+
+
+class Conditioned(nn.Module):
+    """Weights that are computed from other weights, once for all images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.code, self.maker = nn.Parameter(torch.randn(8, 3)), nn.Linear(3, 4)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.head(x.mean((2, 3)) @ self.maker(self.code).t()[: x.shape[1]])
+        return out
+
+
+def test_what_is_done_once_for_all_images_counts_once() -> None:
+    network = Conditioned()
+    space = trace(network, (4, 6, 6), grid=EVERY)
+    assert Cost(space).macs([space.full()])[0] == macs_counted(network, (4, 6, 6))
 
 
 @settings(max_examples=20, deadline=None)
