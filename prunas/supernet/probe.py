@@ -191,16 +191,19 @@ def _distant_choices(genes: Sequence[Gene]) -> list[int]:
 
 
 def _has_small_parts(space: SearchSpace) -> bool:
-    """Whether a small gene is not all of a dimension, which the code may share out by its length.
+    """Whether a dimension has a small part, where the code may share it out by its length.
 
-    A small part has few widths, and between them a share is often right by rounding alone.
+    Beside a small part a share is often right by rounding alone at most widths. A part is small
+    where a gene is, or where few channels stay as they are.
     """
-    small = {gene for gene, width in enumerate(space.widths) if width <= _SMALL}
-    if not small:
-        return False
     different = {id(f): f for slots in space.slots.values() for f in slots.values()}
     sizes = (size_polynomial(f, space.gene_of_atom, space.widths) for f in different.values())
-    return any(len(size) > 1 and small & {g for _, gs in size for g in gs} for size in sizes)
+    return any(len(size) > 1 and any(_is_small(part, space) for part in size) for size in sizes)
+
+
+def _is_small(part: tuple[int, tuple[int, ...]], space: SearchSpace) -> bool:
+    count, genes = part
+    return any(space.widths[gene] <= _SMALL for gene in genes) or (not genes and count <= _SMALL)
 
 
 def _extremes(genes: Sequence[Gene]) -> list[list[int]]:

@@ -99,12 +99,20 @@ SHARES: dict[str, Callable[[int], int]] = {
     "half": lambda width: width // 2,
     "a third": lambda width: width // 3,
     "an eighth": lambda width: max(1, width // 8),
+    "nine tenths": lambda width: round(width * 0.9),
 }
 
 
 @pytest.mark.parametrize(
     ("name", "width"),
-    [("three quarters", 8), ("half", 6), ("half", 5), ("a third", 9), ("an eighth", 24)],
+    [
+        ("three quarters", 8),
+        ("half", 6),
+        ("half", 5),
+        ("a third", 9),
+        ("an eighth", 24),
+        ("nine tenths", 15),
+    ],
 )
 def test_shares_of_few_channels_are_found_out(name: str, width: int) -> None:
     share = SHARES[name]
