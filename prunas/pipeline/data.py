@@ -19,6 +19,7 @@ from torch.utils.data import IterableDataset
 from prunas.errors import InputError
 from prunas.pipeline import arrays, folders, patches
 from prunas.pipeline.contents import Contents, contents_of
+from prunas.pipeline.seeding import require_seed
 from prunas.pipeline.splits import Fetch, Ints, Preparation, Split, from_memory, from_reader
 
 Size = tuple[int, int, int]
@@ -112,8 +113,7 @@ def load_data(
     """
     _check_shares(held_out, test)
     _check_size(input_size)
-    if seed < 0:
-        raise InputError(f"seed={seed} is negative; seeds count from 0")
+    require_seed(seed)
     name = str(name_or_path)
     if not name:
         raise InputError(f"the data have no name; {_USUAL}, or . for the folder that you are in")

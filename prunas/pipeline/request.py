@@ -10,6 +10,7 @@ from prunas.eval.latency.backends import BACKENDS
 from prunas.pipeline.checkpoints import Every
 from prunas.pipeline.fields import require_types
 from prunas.pipeline.recipe import Recipe
+from prunas.pipeline.seeding import require_seed
 from prunas.search.budget import Budget
 from prunas.search.methods import SEARCHES
 from prunas.supernet.schedules.table import DEFAULT, require_schedule
@@ -54,7 +55,6 @@ _POSITIVE: Final = (
     "latency_batch",
     "paths",
 )
-_LEAST: Final = {"seed": 0, **dict.fromkeys(_POSITIVE, 1)}
 
 
 @dataclass(frozen=True)
@@ -172,10 +172,11 @@ class Request:
                 " generated; use the supernet, or leave the transform out"
             )
         self.every()
-        for name, least in _LEAST.items():
+        require_seed(self.seed)
+        for name in _POSITIVE:
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise InputError(f"{name}={value} must be at least {least}")
+            if value is not None and value < 1:
+                raise InputError(f"{name}={value} must be at least 1")
         if self.in_flight is not None and self.in_flight < self.asked_at_once:
             raise InputError(
                 f"in_flight={self.in_flight} is less than a batch of {self.asked_at_once}; give a"

@@ -2,8 +2,20 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import torch
+
+from prunas.errors import InputError
+
+_LARGEST: Final = 2**63 - 1
+"""Torch takes twice that; later trainings of a run add a little to its seed."""
+
+
+def require_seed(seed: int) -> None:
+    """Raises InputError for what torch cannot be seeded with."""
+    if not 0 <= seed <= _LARGEST:
+        raise InputError(f"seed={seed} cannot be used; give one from 0 to {_LARGEST}")
 
 
 @contextmanager

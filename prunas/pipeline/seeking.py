@@ -9,6 +9,7 @@ import numpy as np
 
 from prunas.errors import InputError
 from prunas.pipeline.progress import Progress
+from prunas.pipeline.seeding import require_seed
 from prunas.pipeline.transformers import METHODS, Seeker, seeker
 from prunas.supernet.space import Candidate
 from prunas.transformer_nat.method import Scored
@@ -19,7 +20,7 @@ _ROUNDS: Final = 4
 """Of a policy, in the course of training; half of all scores are left for the trained weights."""
 _PROPOSALS: Final = 10
 """Scores of the last round, at most half of them, that are left for what a policy proposes."""
-_LEAST: Final = {"evaluations": 1, "epochs": 0, "finalists": 1, "seed": 0, "paths": 1}
+_LEAST: Final = {"evaluations": 1, "epochs": 0, "finalists": 1, "paths": 1}
 
 
 @final
@@ -54,6 +55,7 @@ class Settings:
                 f"no way to look for transformations is called {self.method!r}; choose"
                 f" {', '.join(METHODS)}"
             )
+        require_seed(self.seed)
         for name, least in _LEAST.items():
             if getattr(self, name) < least:
                 raise InputError(

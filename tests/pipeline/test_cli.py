@@ -521,6 +521,7 @@ def changed(**values: object) -> list[str]:
         (changed(device="cuda"), "there is no CUDA device that torch can use"),
         (changed(evaluations=0), "evaluations=0 must be at least 1"),
         (changed(batch_size=0), "batch_size=0 must be at least 1"),
+        (changed(seed=2**63), "seed=9223372036854775808 cannot be used; give one from 0 to"),
         (changed(ema=1), "ema=1.0 of the recipe; choose from 0 to 0.999999999"),
         (changed(learning_rate="nan"), "learning_rate=nan of the recipe; choose from 0"),
         (changed(learning_rate="inf"), "learning_rate=inf of the recipe; choose from 0 upwards"),

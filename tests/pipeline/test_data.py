@@ -340,7 +340,7 @@ def test_sizes_that_no_picture_has(source: str, size: Any, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("name", "seed", "message"),
     [
-        ("digits", -1, "seed=-1 is negative; seeds count from 0"),
+        ("digits", -1, "seed=-1 cannot be used; give one from 0 to 9223372036854775807"),
         ("x" * 5000, 0, "x: File name too long; mend that, or give another name"),
         ("", 0, "the data have no name; use digits, photos, a path"),
     ],

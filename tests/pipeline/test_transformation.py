@@ -428,6 +428,7 @@ def test_a_run_without_a_found_network(pictures: Path, tmp_path: Path) -> None:
         ),
         ({"evaluations": 0}, "evaluations=0 of the transformation must be at least 1"),
         ({"epochs": -1}, "epochs=-1 of the transformation must be at least 0"),
+        ({"seed": 2**63}, "seed=9223372036854775808 cannot be used; give one from 0 to"),
         ({"finalists": 0}, "finalists=0 of the transformation must be at least 1"),
         ({"paths": 0}, "paths=0 of the transformation must be at least 1"),
         ({"thrift": -0.1}, "thrift=-0.1 of the transformation must be between 0 and 1"),
