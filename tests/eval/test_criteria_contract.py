@@ -188,13 +188,16 @@ def test_refuses_activations_that_are_nan(name: str) -> None:
         criterion_named(name)(network, space, [(images, torch.tensor([0, 1, 2, 3]))], device="cpu")
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["reconstruction", "di-curvature", "di-output", "hsic", "group-l1", "group-l2", "cpmc",
-     "taylor", "taylor-absolute", "taylor-gate", "taylor-activation", "fisher", "snip", "synflow",
-     "dais", "wanda", "flap"],
+OF_ACTIVATIONS = frozenset(
+    ("apoz", "di", "di-diff", "di-loo", "di-single", "entropy", "hrank", "mean-activation",
+     "zero-channel")
 )  # fmt: skip
-def test_refuses_weights_that_are_nan(name: str) -> None:
+"""What these see of a channel does not depend on the layers after it."""
+
+
+@pytest.mark.parametrize("name", sorted(CRITERIA.keys() - OF_ACTIVATIONS - {"random"}))
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_refuses_weights_that_are_not_finite(name: str, value: float) -> None:
     """Those of the last layer, so that no layer is given NaN."""
     network = nn.Sequential(
         nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
@@ -202,8 +205,8 @@ def test_refuses_weights_that_are_nan(name: str) -> None:
     ).eval()  # fmt: skip
     space = prunas.trace(network, IMAGE)
     with torch.no_grad():
-        network.get_parameter("5.weight").fill_(torch.nan)
-    with pytest.raises(InputError, match="NaN"):
+        network.get_parameter("5.weight")[2].fill_(value)
+    with pytest.raises(InputError, match="NaN or infinite"):
         criterion_named(name)(network, space, batches(), device="cpu")
 
 

@@ -94,7 +94,8 @@ def checked_parameters(network: nn.Module, space: SearchSpace) -> Mapping[str, t
     """The network's parameters by the names of the space.
 
     Raises:
-        InputError: they are not those of the traced network, or have no values.
+        InputError: they are not those of the traced network, have no values, or hold NaN or
+            infinite ones.
     """
     require_values(network)
     held = parameters_of(network)
@@ -103,6 +104,11 @@ def checked_parameters(network: nn.Module, space: SearchSpace) -> Mapping[str, t
             raise InputError(
                 f"the network has no parameter {name!r} of shape {space.shapes[name]}; the search"
                 " space belongs to another network"
+            )
+        if not held[name].isfinite().all():
+            raise InputError(
+                f"the parameter {name!r} holds NaN or infinite values; give the network weights"
+                " from before its training went wrong"
             )
     return {name: held[name] for name in space.parameters}
 
