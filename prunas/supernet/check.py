@@ -59,14 +59,19 @@ class Check(TorchDispatchMode):
     order (a copy more, a slice that takes everything and is none): then the next operator that
     computes something is found again. If that is another one, the network does other things at
     these widths, which is an error if `strict`; else the k-th call of each anchor is compared from
-    there on.
+    there on, or nothing, unless `anchored`: a product over one channel may run as a multiplication.
     """
 
     def __init__(
-        self, operations: list[Operation], alive: NDArray[np.bool_], *, strict: bool
+        self,
+        operations: list[Operation],
+        alive: NDArray[np.bool_],
+        *,
+        strict: bool,
+        anchored: bool = True,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.strict = strict
+        self.strict, self.anchored = strict, anchored
         self.operations = operations
         self.alive = alive
         self.position = 0
@@ -104,7 +109,8 @@ class Check(TorchDispatchMode):
                 raise OtherOperatorError(self._other(name))
         if not self.lost:
             return found
-        return self._anchors.get((name, self._calls[name])) if name in _ANCHORS else None
+        known = self.anchored and name in _ANCHORS
+        return self._anchors.get((name, self._calls[name])) if known else None
 
     def _other(self, name: str) -> str:
         place = self._computing(self.position)

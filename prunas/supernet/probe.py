@@ -35,10 +35,12 @@ def blamed(
     bare: nn.Module, inputs: Any, draft: Draft, space: SearchSpace, *, sparing: bool
 ) -> dict[int, str]:
     """{class: reason} of what stands in the way of one of the trials; empty if nothing does."""
-    trials = [_distinct_widths(space.widths), _distant_choices(space.genes)]
+    trials = [(_distinct_widths(space.widths), True), (_distant_choices(space.genes), True)]
     if _has_small_parts(space):
-        trials += _extremes(space.genes)
-    probes = (_Probe(bare, inputs, draft, space, values) for values in trials)
+        trials += [(values, False) for values in _extremes(space.genes)]  # many are ones
+    probes = (
+        _Probe(bare, inputs, draft, space, values, anchored=anchored) for values, anchored in trials
+    )
     return next((blame for probe in probes if (blame := probe.blame(sparing=sparing))), {})
 
 
@@ -52,6 +54,8 @@ class _Probe:
         draft: Draft,
         space: SearchSpace,
         values: Sequence[int],
+        *,
+        anchored: bool,
     ) -> None:
         self.bare = bare
         self.inputs = inputs
@@ -62,6 +66,7 @@ class _Probe:
         # is left code may spare itself work, and what it computes stays
         pairs = zip(space.genes, values, strict=True)
         self.strict = all(value > 1 and value in gene.choices for gene, value in pairs)
+        self.anchored = anchored
         self.kept = dictionaries(bare)
 
     def blame(self, *, sparing: bool) -> dict[int, str]:
@@ -106,7 +111,9 @@ class _Probe:
     def _run(self, values: Sequence[int]) -> _Failure | None:
         kept = self.space.kept(values)
         alive = self.draft.alive(kept)
-        check = Check(self.draft.found.operations, alive, strict=self.strict)
+        check = Check(
+            self.draft.found.operations, alive, strict=self.strict, anchored=self.anchored
+        )
         sizes = sizes_of(self.space, kept)
         forget(self.kept)
         with swapped(self.bare, self._tensors(alive), sizes), torch.no_grad(), check:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -186,3 +187,11 @@ class Counting(TorchDispatchMode):
         if name in ("aten.convolution", "aten.relu"):
             self.counts[name] += 1
         return func(*args, **kwargs or {})
+
+
+def test_other_operators_at_widths_of_one_pin_nothing() -> None:
+    """Parts of few heads are tried at widths of one, where other layers run than else."""
+    network = timm.create_model("coat_lite_mini", img_size=64).eval()
+    space = trace(network, (3, 64, 64))
+    widths = [max(gene.choices) for gene in space.genes if gene.name.startswith("patch_embed1")]
+    assert widths == [8, 2, 3, 3]  # of a head, and heads with windows of 3, 5 and 7 pixels
