@@ -268,6 +268,11 @@ class Labels:
         return _Solver(self).run()
 
 
+def _unpinnable(component: Nodes) -> Nodes:
+    """Classes that are pinned, and those of the batch, which cannot be and would come for ever."""
+    return component[[PINNED, FIRST_IMAGE, SECOND_IMAGE]]
+
+
 def _along(nodes: Nodes, axis: int, rank: int) -> Nodes:
     return nodes.reshape(tuple(-1 if a == axis else 1 for a in range(rank)))
 
@@ -341,7 +346,7 @@ class _Solver:
         if self._pin_parts_of_pinned(component, left, rows):
             return True
         size = (rows != 0).sum(axis=1)
-        gone = self.left[(size == 0) & (left != 0)]
+        gone = self.left[(size == 0) & ~np.isin(left, _unpinnable(component))]
         if len(gone):
             self._pin(gone, "all that it is made of cannot change")
         single = (size == 1) & (left != rows[:, 0])
@@ -378,8 +383,7 @@ class _Solver:
         return changed
 
     def _pin_parts_of_pinned(self, component: Nodes, left: Nodes, rows: Nodes) -> bool:
-        images = {int(component[FIRST_IMAGE]), int(component[SECOND_IMAGE])} - {0}
-        pinned = (left == 0)[:, None] & (rows != 0) & ~np.isin(rows, list(images))
+        pinned = (left == 0)[:, None] & ~np.isin(rows, _unpinnable(component))
         if not pinned.any():
             return False
         nodes = _representatives(component)[np.unique(rows[pinned])]
@@ -407,8 +411,7 @@ class _Solver:
 
     def _smallest_families(self, component: Nodes, left: Nodes, rows: Nodes) -> list[int]:
         """Of all families in equations that have to do with each other, the smallest."""
-        # what is joined with the images of the batch cannot be pinned, and would come again forever
-        kept = [PINNED, *component[[FIRST_IMAGE, SECOND_IMAGE]].tolist()]
+        kept = _unpinnable(component)
         equation, column = np.nonzero((self.family[rows] >= 0) & ~np.isin(component[rows], kept))
         families, which = np.unique(self.family[rows[equation, column]], return_inverse=True)
         members = [component[self.labels.families[family]] for family in families]

@@ -279,3 +279,15 @@ def test_a_product_with_pinned_parts_does_not_clash_with_a_rectangle() -> None:
     assert len(np.unique(atoms[rows, 0])) == 4
     assert len(np.unique(atoms[columns, 0])) == 2
     assert atoms[merged].tolist() == np.repeat(atoms[channels], 9, axis=0).tolist()
+
+
+def test_a_pinned_product_that_is_an_image_of_the_batch_ends() -> None:
+    """Patches of frequencies beside the batch; the batch cannot be pinned with its parts."""
+    labels = Labels()
+    rows, columns = labels.fresh(2), labels.fresh(2)
+    merged = labels.merge([rows, columns])
+    labels.tie(merged[:2], labels.batch(), "an operator joins them")
+    labels.pin(rows, "kernel")
+    labels.pin(columns, "kernel")
+    atoms = labels.solve().atoms
+    assert (atoms[merged] == atoms[FIRST_IMAGE]).all()  # all of them are products of nothing
