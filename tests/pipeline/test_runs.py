@@ -369,25 +369,30 @@ def test_values_that_no_gene_has_are_damage(
     assert not (place / "table").exists()
 
 
-def test_what_parquet_does_not_hold_is_a_sentence(
-    place: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pytest.importorskip("pyarrow")
-    a_run(place / "run", evaluations(2), seed=10**30)
-    words = ["runs", "export", "run", "--out", "table", "--format"]
-    assert "Parquet does not hold such values" in refused(capsys, [*words, "parquet"])
-    assert printed(capsys, [*words, "csv"])["rows"] == 2
-
-
-def test_a_run_whose_name_is_no_text_is_exported(place: Path) -> None:
+@pytest.fixture
+def merged_of_no_text(place: Path) -> Path:
+    """Two runs in one folder, one of them with a name that is no text."""
     for seed in (0, 1):
         a_run(place / str(seed), evaluations(2), seed=seed)
     assert main(["runs", "merge", "0", "1", "--out", "all"]) == 0
     entries = json.loads((place / "all" / "merged.json").read_text())
     entries["runs"][0]["name"] = "\ud800"
     write_sealed(place / "all" / "merged.json", entries)
-    assert export_runs(place / "all", "csv", place / "table") == 4
-    assert "\n\\ud800,0," in (place / "table").read_text()
+    return place
+
+
+def test_what_parquet_does_not_hold_is_a_sentence(
+    merged_of_no_text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pyarrow")
+    words = ["runs", "export", "all", "--out", "table", "--format", "parquet"]
+    assert "Parquet does not hold such values" in refused(capsys, words)
+    assert not (merged_of_no_text / "table").exists()
+
+
+def test_a_run_whose_name_is_no_text_is_exported(merged_of_no_text: Path) -> None:
+    assert export_runs(merged_of_no_text / "all", "csv", merged_of_no_text / "table") == 4
+    assert "\n\\ud800,0," in (merged_of_no_text / "table").read_text()
 
 
 # -- recover ---------------------------------------------------------------------------------------
