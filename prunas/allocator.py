@@ -14,6 +14,7 @@ from typing import Final
 
 _TRIM: Final = ("MALLOC_TRIM_THRESHOLD_", -1, 2**31 - 1)
 _MAP: Final = ("MALLOC_MMAP_THRESHOLD_", -3, 2**28)  # larger tensors are rare, and handed back
+_USUAL_MAP: Final = 2**25  # the most that glibc comes to by itself
 _OTHERS: Final = ("GLIBC_TUNABLES", "LD_PRELOAD")
 
 
@@ -37,6 +38,16 @@ def keep_freed_memory(environment: MutableMapping[str, str] = os.environ) -> boo
         environment[name] = str(size)
         library.mallopt(parameter, size)
     return True
+
+
+def hand_back_large_tensors() -> None:
+    """Take back what `keep_freed_memory` did to tensors above 32 MiB, in this process.
+
+    For one with a limit on its memory: an aligned tensor seldom fits where an equal one was, so
+    that a network of large layers takes their memory several times, touched or not.
+    """
+    if _is_glibc():
+        ctypes.CDLL(None).mallopt(_MAP[1], _USUAL_MAP)
 
 
 def _is_glibc() -> bool:

@@ -217,3 +217,33 @@ def test_constraints_pin_every_dependency_inside_its_range() -> None:
         if requirement.name != "prunas":
             pinned = version[canonicalize_name(requirement.name)]
             assert requirement.specifier.contains(pinned), requirement
+
+
+def memory_of_hollow_layers(*, handed_back: bool) -> int:
+    """MiB of data, touched or not, after 40 layers of 64 MiB were built without their weights."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
+    code = f"""
+import torch
+from prunas.allocator import hand_back_large_tensors, keep_freed_memory
+from prunas.pipeline.weightless import weightless
+assert keep_freed_memory()
+if {handed_back}:
+    hand_back_large_tensors()
+with weightless():
+    layers = [torch.nn.Linear(4096, 4096) for _ in range(40)]
+with open("/proc/self/status") as opened:
+    (data,) = (line.split()[1] for line in opened if line.startswith("VmData"))
+print(int(data) // 1024)
+"""
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    return int(result.stdout)
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc" or not Path("/proc/self/status").exists(),
+    reason="asks glibc and Linux",
+)
+def test_large_tensors_are_handed_back_where_memory_is_limited() -> None:
+    kept = memory_of_hollow_layers(handed_back=False)
+    assert memory_of_hollow_layers(handed_back=True) < kept - 40 * 64 / 2

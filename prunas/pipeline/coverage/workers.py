@@ -12,6 +12,7 @@ from typing import Final
 
 import torch
 
+from prunas.allocator import hand_back_large_tensors
 from prunas.pipeline.coverage.protocol import examine
 from prunas.pipeline.coverage.row import Row
 from prunas.pipeline.workers import Workers
@@ -87,6 +88,7 @@ def _begun(
 def _examine(model: str, memory: int, channel: Connection) -> None:
     end_with_parent()
     torch.set_num_threads(1)
+    hand_back_large_tensors()
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     channel.send(examine(model, memory=memory, report=channel.send))
 
