@@ -155,16 +155,16 @@ def listening(pid: int) -> list[str]:
     """The addresses of the sockets on which a process waits for others."""
     try:
         files = [os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")]
-    except FileNotFoundError:  # it has just ended
+        tables = [Path(f"/proc/{pid}/net/{name}").read_text() for name in ("tcp", "tcp6")]
+    except (FileNotFoundError, ProcessLookupError):  # it has just ended
         return []
     inodes = {name.removeprefix("socket:[").rstrip("]") for name in files}
-    addresses = []
-    for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
-            words = line.split()
-            if words[3] == "0A" and words[9] in inodes:
-                addresses.append(_readable(words[1].split(":")[0]))
-    return addresses
+    sockets = [line.split() for table in tables for line in table.splitlines()[1:]]
+    return [
+        _readable(words[1].split(":")[0])
+        for words in sockets
+        if words[3] == "0A" and words[9] in inodes
+    ]
 
 
 def _readable(kernel: str) -> str:
