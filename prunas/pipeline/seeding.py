@@ -9,7 +9,7 @@ import torch
 from prunas.errors import InputError
 
 _LARGEST: Final = 2**63 - 1
-"""Torch takes twice that; later trainings of a run add a little to its seed."""
+"""Torch takes up to twice that, but tables of runs have columns of 64 bits with a sign."""
 
 
 def require_seed(seed: int) -> None:

@@ -68,7 +68,7 @@ class Check(TorchDispatchMode):
         alive: NDArray[np.bool_],
         *,
         strict: bool,
-        anchored: bool = True,
+        anchored: bool,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.strict, self.anchored = strict, anchored

@@ -33,6 +33,7 @@ from prunas.search.reinforce import Reinforce
 from prunas.search.uniform import Uniform
 from prunas.supernet.space import Candidate
 from tests.search.toys import chain_space, feasible, landscape, prior_of, toy_space
+from tests.telling import assert_kinds_of_numbers_make_no_difference
 
 METHODS: dict[str, Search] = {
     "uniform": Uniform(),
@@ -186,15 +187,9 @@ def test_huge_scores_do_not_stop_a_search(method: Search, start: State, size: fl
 def test_scores_may_be_numbers_of_numpy_and_torch(
     method: Search, start: State, number: Callable[[int], Any]
 ) -> None:
-    theirs, ours = start, start
-    for _ in range(4):
-        theirs, asked = method.ask(theirs, 4)
-        ours, same = method.ask(ours, 4)
-        assert asked == same
-        theirs = method.tell(theirs, [Scored(each, number(sum(each))) for each in asked])
-        ours = method.tell(ours, [Scored(each, float(sum(each))) for each in asked])
-    assert theirs == ours
-    assert state_to_json(theirs) == state_to_json(ours)
+    assert_kinds_of_numbers_make_no_difference(
+        method, start, number, scored=Scored, to_json=state_to_json
+    )
 
 
 @pytest.mark.parametrize("score", [None, "0.5", torch.zeros(2), 10**400])

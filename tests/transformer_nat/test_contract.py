@@ -46,6 +46,7 @@ from prunas.transformer_nat.randomly import RandomTransformation
 from prunas.transformer_nat.skeleton import cell_graph, cifar_skeleton
 from prunas.transformer_nat.transformation import transformations
 from prunas.transformer_nat.transitions import keep_skip_null, two_level
+from tests.telling import assert_kinds_of_numbers_make_no_difference
 from tests.transformer_nat.graphs import graph_of
 
 GRAPH = GraphConvolution(embedding=4, features=16, hidden=16)
@@ -210,15 +211,9 @@ def test_where_all_scores_fail_nothing_is_replaced(
 def test_scores_may_be_numbers_of_numpy_and_torch(
     method: Transformer, start: State, number: Callable[[int], Any]
 ) -> None:
-    theirs, ours = start, start
-    for _ in range(3):
-        theirs, asked = method.ask(theirs, 4)
-        ours, same = method.ask(ours, 4)
-        assert asked == same
-        theirs = method.tell(theirs, [Scored(each, number(sum(each))) for each in asked])
-        ours = method.tell(ours, [Scored(each, float(sum(each))) for each in asked])
-    assert theirs == ours
-    assert state_to_json(theirs) == state_to_json(ours)
+    assert_kinds_of_numbers_make_no_difference(
+        method, start, number, scored=Scored, to_json=state_to_json
+    )
 
 
 @pytest.mark.parametrize("score", [None, "0.5", torch.zeros(2), 10**400])

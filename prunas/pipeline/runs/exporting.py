@@ -133,7 +133,7 @@ def _write_parquet(columns: Columns, file: Path) -> None:
             arrow.array(each, kinds.get(name, arrow.int64())) for name, each in columns.items()
         ]
         table = arrow.table(arrays, names=list(columns))
-    except (ValueError, OverflowError) as error:  # a name that is no text
+    except (ValueError, OverflowError) as error:  # a name that is no text, say
         raise InputError(f"Parquet does not hold such values ({error}); choose csv") from None
     parquet.write_table(table, file)
 
