@@ -43,8 +43,8 @@ def keep_freed_memory(environment: MutableMapping[str, str] = os.environ) -> boo
 def hand_back_large_tensors() -> None:
     """Take back what `keep_freed_memory` did to tensors above 32 MiB, in this process.
 
-    For one with a limit on its memory: an aligned tensor seldom fits where an equal one was, so
-    that a network of large layers takes their memory several times, touched or not.
+    For one with a limit on its memory: an aligned tensor may not fit where an equal one was, by
+    luck of addresses, and a network of large layers then takes their memory again and again.
     """
     if _is_glibc():
         ctypes.CDLL(None).mallopt(_MAP[1], _USUAL_MAP)
