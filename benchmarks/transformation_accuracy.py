@@ -245,7 +245,7 @@ def one_seed(name: str, data_name: str, seed: int) -> int:
     train(source, data.train, recipe, seed=seed, checkpoint=file)
     found = case.transformable(source)
     entered = {found.moves.source: _entrant(case, found, found.moves.source, source, data)}
-    weights = SharedWeights(found, _course(data, seed))
+    weights = SharedWeights(found, course(data, seed))
     for arm in missing:
         began = perf_counter()
         wanted = [found.moves.source]
@@ -274,7 +274,7 @@ def one_seed(name: str, data_name: str, seed: int) -> int:
     return len(missing)
 
 
-def _course(data: Data, seed: int) -> Course:
+def course(data: Data, seed: int) -> Course:
     return Course(
         train=data.train,
         calibration=fixed(data.train, data.input_size, CPU, limit=256),

@@ -36,9 +36,11 @@ class Settings:
             among them; 1 takes what ranks first.
         seed: of everything random.
         paths: transformations in a step of the shared training, beside the network itself.
-        thrift: what a network without multiply-accumulates would be worth more, in accuracy: 0.2
-            takes two right answers in a hundred for a tenth of the work. 0 looks for accuracy
-            alone, as NAT does. That is a matter of looking; see `preferred` for choosing.
+        thrift: what a network without multiply-accumulates would be worth more, in score: 0.2 takes
+            two right answers in a hundred for a tenth of the work. 0 looks for accuracy alone, as
+            NAT does. Scores are on shared weights, where replacements cost three to seven times
+            what they do in networks that are trained alone (docs/transformer_nat.md), so that it
+            stands for as much less there. It is a matter of looking; see `preferred` for choosing.
     """
 
     method: str = "policy"

@@ -38,7 +38,9 @@ def transform(
     ] = None,
     thrift: Annotated[
         float | None,
-        typer.Option(help="Accuracy that saving all work is worth; 0: accuracy alone. [0.2]"),
+        typer.Option(
+            help="Score, on shared weights, that saving all work is worth; 0: score alone. [0.2]"
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random. [the run's]")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget an earlier one.")] = False,

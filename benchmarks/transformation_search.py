@@ -1,0 +1,199 @@
+"""What a policy finds on shared weights, and what such a find tells of trained networks.
+
+For every network, data set and seed of `transformation_accuracy`, none of whose seeds is among
+these: shared weights are trained, and asked for as many scores by the policy as the program does it
+(half of them in the course of the training), by the policy with all scores on the trained weights,
+and by random transformation. Who looks best has the highest worth (score and thrift) on the trained
+weights. Then some of what was scored on these, drawn at random, is trained alone as the source was:
+Kendall's tau-b between scores and the accuracies of trained networks on the test images tells what
+there is to gain by looking well.
+
+Finished rows are kept in a .jsonl file beside this script, one for each network, data set and seed.
+
+Run: OMP_NUM_THREADS=1 python benchmarks/transformation_search.py [NETWORK ...] [--data NAME]
+     [--seeds N]
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pinned import pinned
+from transformation_accuracy import (
+    CPU,
+    EPOCHS,
+    EVALUATIONS,
+    KEPT,
+    NETWORKS,
+    RATE,
+    SHARED_EPOCHS,
+    SIDES,
+    case_of,
+    course,
+    fixed,
+)
+
+from prunas.eval.accuracy import accuracy
+from prunas.eval.ranking import kendall
+from prunas.eval.statistics import paired, spread
+from prunas.pipeline.data import load_data
+from prunas.pipeline.progress import Progress
+from prunas.pipeline.recipe import Recipe
+from prunas.pipeline.seeking import Seeking, Settings, worth
+from prunas.pipeline.shared_weights import SharedWeights
+from prunas.pipeline.training import train
+from prunas.supernet.space import Candidate
+from prunas.transformer_nat.method import Scored
+
+ROWS: Final = Path(__file__).with_suffix(".jsonl")
+FIRST: Final = 200  # seed
+TRAINED: Final = 12  # transformations
+COLUMNS: Final = ("score", "worth_shared", "accuracy")
+THRIFTS: Final = (0.2, 1.0, 2.0)  # on shared weights; between trained networks it is the first one
+WAYS: Final = {"policy": "policy", "policy, all in the end": "policy", "random": "random"}
+
+Scores = dict[Candidate, float]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Shared weights whose training is over: all scores are on the same ones."""
+
+    weights: SharedWeights
+    done: int = 0
+
+    def train(self, epochs: int) -> None:
+        """Nothing is left to do."""
+
+    def score(self, positions: Candidate) -> float:
+        return self.weights.score(positions)
+
+
+def one_seed(name: str, data_name: str, seed: int) -> None:
+    """Write the row of this seed."""
+    torch.set_num_threads(1)
+    data = load_data(data_name, seed=seed, input_size=SIDES[data_name])
+    case, test = case_of(name, data), fixed(data.test, data.input_size, CPU)
+    recipe = Recipe(epochs=EPOCHS[data_name], learning_rate=RATE)
+    source = case.built(seed)
+    train(source, data.train, recipe, seed=seed)
+    found = case.transformable(source)
+    weights, epochs = SharedWeights(found, course(data, seed)), SHARED_EPOCHS[data_name]
+    scores: Scores = {}
+    best = {}
+    for way, method in WAYS.items():
+        planned = way == "policy"
+        settings = Settings(method, EVALUATIONS, epochs if planned else 0, seed=seed)
+        known = {settings.epochs: scores}
+        on = weights if planned else Finished(weights)
+        first = Seeking(found.moves, on, settings, known, lambda: None, Progress()).ranked()[0]
+        best[way] = worth(found.moves, first, settings.thrift)
+    thrift = Settings().thrift
+    trained = []
+    for positions in _some(scores, found.moves.source, seed):
+        network = case.changed(found, positions, seed)
+        train(network, data.train, recipe, seed=seed)
+        right, score = accuracy(network, test), scores[positions]
+        trained.append(
+            {
+                "score": score,
+                "accuracy": right,
+                "worth_shared": worth(found.moves, Scored(positions, score), thrift),
+                "worth_trained": worth(found.moves, Scored(positions, right), thrift),
+            }
+        )
+    row = {"network": name, "data": data_name, "seed": seed, "best": best, "trained": trained}
+    with ROWS.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def _some(scores: Scores, source: Candidate, seed: int) -> list[Candidate]:
+    """Of what has a score; not the source, which is the best trained of all."""
+    others = sorted(each for each, s in scores.items() if each != source and math.isfinite(s))
+    rng = np.random.default_rng([seed, 11])
+    drawn = rng.choice(len(others), min(TRAINED, len(others)), replace=False)
+    return [others[index] for index in drawn]
+
+
+def rows() -> list[dict[str, Any]]:
+    if not ROWS.exists():
+        return []
+    return [json.loads(line) for line in ROWS.read_text().splitlines()]
+
+
+def main(networks: Sequence[str], data: Sequence[str], seeds: int) -> None:
+    KEPT.mkdir(parents=True, exist_ok=True)
+    known = {(row["network"], row["data"], row["seed"]) for row in rows()}
+    work = [
+        (name, kind, seed)
+        for seed in range(FIRST, FIRST + seeds)
+        for kind in data
+        for name in networks
+        if (name, kind, seed) not in known
+    ]
+    for _ in pinned(one_seed, work):
+        pass
+    for kind in data:
+        for name in networks:
+            report([row for row in rows() if (row["network"], row["data"]) == (name, kind)])
+
+
+def report(of_one: Sequence[Mapping[str, Any]]) -> None:
+    if not of_one:
+        return
+    print(f"{of_one[0]['network']} on {of_one[0]['data']}, {len(of_one)} seeds:")
+    best = {way: [row["best"][way] for row in of_one] for way in WAYS}
+    for way, worths in best.items():
+        against = "" if way == "random" else f"; - random: {_against(worths, best['random'])}"
+        print(f"  {way:<23}worth {spread(worths).mean:.3f}{against}")
+    planned, late, _ = best.values()
+    print(f"  all in the end - as planned: {_against(late, planned)}")
+    tables = [_table(row) for row in of_one]
+    taus = [kendall(scores, accuracies) for scores, _, accuracies in tables]
+    print(f"  tau of score and accuracy: {_mean(taus)}")
+    for thrift in THRIFTS:
+        taus = [
+            kendall(s + thrift * saved, a + Settings().thrift * saved) for s, saved, a in tables
+        ]
+        print(f"  tau of worth at thrift {thrift:g} and worth of trained networks: {_mean(taus)}")
+    score, saved = _slopes(tables)
+    print(f"  accuracy of trained networks: {score:.2f} x score {saved:+.2f} x share of MACs saved")
+
+
+def _against(ours: Sequence[float], theirs: Sequence[float]) -> str:
+    return paired(ours, theirs).sentence_in_points
+
+
+def _mean(taus: Sequence[float]) -> str:
+    return paired(taus, [0.0] * len(taus)).sentence
+
+
+def _table(row: Mapping[str, Any]) -> NDArray[np.float64]:
+    """(3, trained) scores on shared weights, share of the MACs saved, accuracies when trained."""
+    columns = np.array([[each[name] for name in COLUMNS] for each in row["trained"]]).T
+    scores, worths, accuracies = columns
+    return np.stack([scores, (worths - scores) / Settings().thrift, accuracies])
+
+
+def _slopes(tables: Sequence[NDArray[np.float64]]) -> list[float]:
+    """Least squares of accuracy on score and on the share saved, within seeds."""
+    centred = [table - table.mean(axis=1, keepdims=True) for table in tables]
+    *known, accuracies = np.concatenate(centred, axis=1)
+    return list(np.linalg.lstsq(np.stack(known, axis=1), accuracies, rcond=None)[0])
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    every = [*NETWORKS, []]  # argparse looks for the empty list among the choices too
+    parser.add_argument("networks", nargs="*", choices=every, metavar="NETWORK")
+    parser.add_argument("--data", choices=list(EPOCHS), action="append")
+    parser.add_argument("--seeds", type=int, default=8)
+    given = parser.parse_args()
+    main(given.networks or list(NETWORKS), given.data or list(EPOCHS), given.seeds)
