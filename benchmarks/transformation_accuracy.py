@@ -316,10 +316,10 @@ def _changes(found: Transformable, positions: Candidate) -> list[str]:
 # -- the study -------------------------------------------------------------------------------------
 
 
-def rows() -> list[dict[str, Any]]:
-    if not ROWS.exists():
+def rows(file: Path = ROWS) -> list[dict[str, Any]]:
+    if not file.exists():
         return []
-    return [json.loads(line) for line in ROWS.read_text().splitlines()]
+    return [json.loads(line) for line in file.read_text().splitlines()]
 
 
 def done() -> set[tuple[str, str, int, str]]:
@@ -399,11 +399,16 @@ def picture(data: str) -> str | None:
     return forest(labels, [panel], unit="points, less the source", names=ARMS[1:], zero=True)
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+def asked(description: str | None) -> tuple[list[str], list[str], int]:
+    """Networks, data sets and the number of seeds, of the command line."""
+    parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
     every = [*NETWORKS, []]  # argparse looks for the empty list among the choices too
     parser.add_argument("networks", nargs="*", choices=every, metavar="NETWORK")
     parser.add_argument("--data", choices=list(EPOCHS), action="append")
     parser.add_argument("--seeds", type=int, default=8)
     given = parser.parse_args()
-    main(given.networks or list(NETWORKS), given.data or list(EPOCHS), given.seeds)
+    return given.networks or list(NETWORKS), given.data or list(EPOCHS), given.seeds
+
+
+if __name__ == "__main__":
+    main(*asked(__doc__))

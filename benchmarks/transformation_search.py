@@ -1,12 +1,12 @@
 """What a policy finds on shared weights, and what such a find tells of trained networks.
 
-For every network, data set and seed of `transformation_accuracy`, none of whose seeds is among
-these: shared weights are trained, and asked for as many scores by the policy as the program does it
-(half of them in the course of the training), by the policy with all scores on the trained weights,
-and by random transformation. Who looks best has the highest worth (score and thrift) on the trained
-weights. Then some of what was scored on these, drawn at random, is trained alone as the source was:
-Kendall's tau-b between scores and the accuracies of trained networks on the test images tells what
-there is to gain by looking well.
+For every network, data set and seed (others than those of `transformation_accuracy`), weights that
+the network shares with its transformations are trained, and give as many scores to the policy, as
+the program does it (half of them in the course of the training), to the policy with all scores on
+the trained weights, and to random transformation. The better search has the higher worth (score
+and thrift) on the trained weights. Then some of what was scored on these, drawn at random, is
+trained alone as the source was: how scores and the accuracies on test images go together tells what
+there is to gain by searching well.
 
 Finished rows are kept in a .jsonl file beside this script, one for each network, data set and seed.
 
@@ -14,7 +14,6 @@ Run: OMP_NUM_THREADS=1 python benchmarks/transformation_search.py [NETWORK ...] 
      [--seeds N]
 """
 
-import argparse
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -31,13 +30,14 @@ from transformation_accuracy import (
     EPOCHS,
     EVALUATIONS,
     KEPT,
-    NETWORKS,
     RATE,
     SHARED_EPOCHS,
     SIDES,
+    asked,
     case_of,
     course,
     fixed,
+    rows,
 )
 
 from prunas.eval.accuracy import accuracy
@@ -50,12 +50,12 @@ from prunas.pipeline.seeking import Seeking, Settings, worth
 from prunas.pipeline.shared_weights import SharedWeights
 from prunas.pipeline.training import train
 from prunas.supernet.space import Candidate
-from prunas.transformer_nat.method import Scored
 
 ROWS: Final = Path(__file__).with_suffix(".jsonl")
 FIRST: Final = 200  # seed
 TRAINED: Final = 12  # transformations
-COLUMNS: Final = ("score", "worth_shared", "accuracy")
+COLUMNS: Final = ("score", "saved", "accuracy")
+LOW: Final = 0.3  # score
 THRIFTS: Final = (0.2, 1.0, 2.0)  # on shared weights; between trained networks it is the first one
 WAYS: Final = {"policy": "policy", "policy, all in the end": "policy", "random": "random"}
 
@@ -95,19 +95,14 @@ def one_seed(name: str, data_name: str, seed: int) -> None:
         on = weights if planned else Finished(weights)
         first = Seeking(found.moves, on, settings, known, lambda: None, Progress()).ranked()[0]
         best[way] = worth(found.moves, first, settings.thrift)
-    thrift = Settings().thrift
+    whole = found.moves.cost(found.moves.source).macs
     trained = []
     for positions in _some(scores, found.moves.source, seed):
         network = case.changed(found, positions, seed)
         train(network, data.train, recipe, seed=seed)
-        right, score = accuracy(network, test), scores[positions]
+        saved = 1 - found.moves.cost(positions).macs / whole
         trained.append(
-            {
-                "score": score,
-                "accuracy": right,
-                "worth_shared": worth(found.moves, Scored(positions, score), thrift),
-                "worth_trained": worth(found.moves, Scored(positions, right), thrift),
-            }
+            {"score": scores[positions], "saved": saved, "accuracy": accuracy(network, test)}
         )
     row = {"network": name, "data": data_name, "seed": seed, "best": best, "trained": trained}
     with ROWS.open("a") as file:
@@ -115,22 +110,16 @@ def one_seed(name: str, data_name: str, seed: int) -> None:
 
 
 def _some(scores: Scores, source: Candidate, seed: int) -> list[Candidate]:
-    """Of what has a score; not the source, which is the best trained of all."""
+    """Of what has a score; not the source, which the shared weights have seen most."""
     others = sorted(each for each, s in scores.items() if each != source and math.isfinite(s))
     rng = np.random.default_rng([seed, 11])
     drawn = rng.choice(len(others), min(TRAINED, len(others)), replace=False)
     return [others[index] for index in drawn]
 
 
-def rows() -> list[dict[str, Any]]:
-    if not ROWS.exists():
-        return []
-    return [json.loads(line) for line in ROWS.read_text().splitlines()]
-
-
 def main(networks: Sequence[str], data: Sequence[str], seeds: int) -> None:
     KEPT.mkdir(parents=True, exist_ok=True)
-    known = {(row["network"], row["data"], row["seed"]) for row in rows()}
+    known = {(row["network"], row["data"], row["seed"]) for row in rows(ROWS)}
     work = [
         (name, kind, seed)
         for seed in range(FIRST, FIRST + seeds)
@@ -142,7 +131,7 @@ def main(networks: Sequence[str], data: Sequence[str], seeds: int) -> None:
         pass
     for kind in data:
         for name in networks:
-            report([row for row in rows() if (row["network"], row["data"]) == (name, kind)])
+            report([row for row in rows(ROWS) if (row["network"], row["data"]) == (name, kind)])
 
 
 def report(of_one: Sequence[Mapping[str, Any]]) -> None:
@@ -163,6 +152,10 @@ def report(of_one: Sequence[Mapping[str, Any]]) -> None:
             kendall(s + thrift * saved, a + Settings().thrift * saved) for s, saved, a in tables
         ]
         print(f"  tau of worth at thrift {thrift:g} and worth of trained networks: {_mean(taus)}")
+    scores, _, accuracies = np.concatenate(tables, axis=1)
+    for name, some in (("under", scores < LOW), ("from", scores >= LOW)):
+        right = f"{100 * accuracies[some].mean():.1f} % right" if some.any() else ""
+        print(f"  {some.sum()} with scores {name} {100 * LOW:.0f} %; when trained {right}")
     score, saved = _slopes(tables)
     print(f"  accuracy of trained networks: {score:.2f} x score {saved:+.2f} x share of MACs saved")
 
@@ -177,9 +170,7 @@ def _mean(taus: Sequence[float]) -> str:
 
 def _table(row: Mapping[str, Any]) -> NDArray[np.float64]:
     """(3, trained) scores on shared weights, share of the MACs saved, accuracies when trained."""
-    columns = np.array([[each[name] for name in COLUMNS] for each in row["trained"]]).T
-    scores, worths, accuracies = columns
-    return np.stack([scores, (worths - scores) / Settings().thrift, accuracies])
+    return np.array([[each[name] for name in COLUMNS] for each in row["trained"]]).T
 
 
 def _slopes(tables: Sequence[NDArray[np.float64]]) -> list[float]:
@@ -190,10 +181,4 @@ def _slopes(tables: Sequence[NDArray[np.float64]]) -> list[float]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    every = [*NETWORKS, []]  # argparse looks for the empty list among the choices too
-    parser.add_argument("networks", nargs="*", choices=every, metavar="NETWORK")
-    parser.add_argument("--data", choices=list(EPOCHS), action="append")
-    parser.add_argument("--seeds", type=int, default=8)
-    given = parser.parse_args()
-    main(given.networks or list(NETWORKS), given.data or list(EPOCHS), given.seeds)
+    main(*asked(__doc__))
